@@ -1,0 +1,21 @@
+"""Errors a user can act on: each message says what is wrong and what to do about it."""
+
+
+class MetaImproveError(Exception):
+  """Base of every error that `metaimprove` raises on bad input."""
+
+
+class UnknownNameError(MetaImproveError, ValueError):
+  """A family, backend, source, split or dynamics parameter that does not exist."""
+
+
+class DamagedDataError(MetaImproveError):
+  """A file that is missing, torn or altered: its checksum or its contents do not fit."""
+
+
+class IncompatibleError(MetaImproveError, ValueError):
+  """Things that do not fit together: an operator and a family, a run folder and its settings, two format versions."""
+
+
+class NonFiniteSimulationError(MetaImproveError, FloatingPointError):
+  """A simulation that blew up in more episodes than can be left out."""

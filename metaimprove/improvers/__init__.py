@@ -1,0 +1,1 @@
+"""Where better policies come from: ordinary improvers whose checkpoints become improvement histories."""

@@ -1,0 +1,209 @@
+"""Proximal policy optimisation on a family's tasks: one learner, as pure functions.
+
+The losses, advantage estimates, distributions and observation statistics are Brax's own (`brax.training`); what is new
+is that each environment has its own task and dynamics and that learners can be batched with `jax.vmap`, optimiser and
+all. Schulman et al., "Proximal Policy Optimization Algorithms", arXiv:1707.06347.
+"""
+
+import dataclasses
+from typing import Any, Callable
+
+import chex
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import optax
+
+from metaimprove import policies, quiet_brax  # noqa: F401  (before brax)
+from brax.training import networks, types
+from brax.training.acme import running_statistics, specs
+from brax.training.agents.ppo import losses
+from brax.training.agents.ppo import networks as ppo_networks
+from metaimprove.rollouts import unroll
+from metaimprove.tasks.family import TaskFamily
+from metaimprove.types import Params, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOSettings:
+  """What a learner is tuned by; the defaults are for the small families here.
+
+  Attributes:
+    num_envs: environments a learner runs at once; each plays one whole episode an update.
+    unroll_length: steps of the pieces in which episodes are learned from; divides the episode length.
+    num_epochs: passes over an update's experience.
+    num_minibatches: parts of a pass; divides num_envs * episode_length / unroll_length.
+    learning_rate: of Adam.
+    max_gradient_norm: gradients are clipped to it.
+    discounting: discount factor a step.
+    gae_lambda: of the generalised advantage estimate (arXiv:1506.02438).
+    clipping_epsilon: of the policy ratio.
+    entropy_cost: weight of the entropy bonus.
+    reward_scaling: multiplier of rewards before learning, to bring values to order 1.
+    value_hidden_sizes: widths of the value network.
+  """
+
+  num_envs: int = 256
+  unroll_length: int = 25
+  num_epochs: int = 4
+  num_minibatches: int = 8
+  learning_rate: float = 1e-3
+  max_gradient_norm: float = 1.0
+  discounting: float = 0.95
+  gae_lambda: float = 0.95
+  clipping_epsilon: float = 0.2
+  entropy_cost: float = 1e-3
+  reward_scaling: float = 0.1
+  value_hidden_sizes: tuple[int, ...] = (128, 128)
+
+
+@chex.dataclass(frozen=True)
+class LearnerState:
+  """A learner between two updates: network parameters, Adam's state, observation statistics."""
+
+  params: Any
+  optimizer_state: Any
+  statistics: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+  """One PPO learner as pure functions.
+
+  Attributes:
+    init: (rng_key) -> LearnerState.
+    update: (state, tasks with a leading axis [num_envs], rng_key) -> (state, metrics): an episode in every environment,
+      then the epochs. `metrics['return']` is the mean return an episode of the policy before the update.
+    params: (state, task) -> policy parameters θ over observations alone, normaliser and task folded in.
+    env_steps_per_update: num_envs * episode length.
+  """
+
+  init: Callable[[chex.PRNGKey], LearnerState]
+  update: Callable[[LearnerState, Task, chex.PRNGKey], tuple[LearnerState, dict[str, chex.Array]]]
+  params: Callable[[LearnerState, Task], Params]
+  env_steps_per_update: int
+
+
+def make_learner(
+  family: TaskFamily, settings: PPOSettings, *, task_conditioned: bool,
+  hidden_sizes: tuple[int, ...] = policies.HIDDEN_SIZES,
+) -> Learner:
+  """A learner for a family.
+
+  Args:
+    family: the task family.
+    settings: see there.
+    task_conditioned: give the networks the privileged description of the task as further inputs.
+    hidden_sizes: of the policy.
+
+  Raises:
+    ValueError: for settings whose sizes do not divide as they must.
+  """
+  pieces = settings.num_envs * family.episode_length / settings.unroll_length
+  if family.episode_length % settings.unroll_length or pieces % settings.num_minibatches:
+    raise ValueError(
+      f'unroll_length={settings.unroll_length} must divide the episode length {family.episode_length}, and '
+      f'num_minibatches={settings.num_minibatches} the {pieces:g} pieces that num_envs={settings.num_envs} give.'
+    )
+  size = family.observation_size
+  inputs = size + (family.privileged_size if task_conditioned else 0)
+  policy = policies.make_policy(inputs, family.action_size, hidden_sizes)
+  value = hk.without_apply_rng(hk.transform(
+    lambda x: hk.nets.MLP((*settings.value_hidden_sizes, 1), activation=jax.nn.swish)(x)[..., 0]
+  ))
+
+  def normalise(statistics, x):
+    return jnp.concatenate([running_statistics.normalize(x[..., :size], statistics), x[..., size:]], axis=-1)
+
+  network = ppo_networks.PPONetworks(
+    policy_network=networks.FeedForwardNetwork(policy.init, lambda s, p, x: policy.apply(p, normalise(s, x))),
+    value_network=networks.FeedForwardNetwork(value.init, lambda s, p, x: value.apply(p, normalise(s, x))),
+    parametric_action_distribution=policy.distribution,
+  )
+  optimizer = optax.chain(
+    optax.clip_by_global_norm(settings.max_gradient_norm), optax.adam(settings.learning_rate, eps=1e-5)
+  )
+
+  def with_task(task, observation):
+    if not task_conditioned:
+      return observation
+    privileged = family.privileged(task)
+    return jnp.concatenate([observation, jnp.broadcast_to(privileged, (*observation.shape[:-1], *privileged.shape))], -1)
+
+  def init(rng_key):
+    key_policy, key_value = jax.random.split(rng_key)
+    policy_params = policy.init(key_policy)
+    first = policies.layer_names(policy_params)[0]
+    # The task starts without influence, so that θ⁰ says nothing about it.
+    policy_params[first]['w'] = policy_params[first]['w'].at[size:].set(0.0)
+    params = losses.PPONetworkParams(policy=policy_params, value=value.init(key_value, jnp.zeros(inputs)))
+    return LearnerState(
+      params=params, optimizer_state=optimizer.init(params),
+      statistics=running_statistics.init_state(specs.Array((size,), jnp.float32)),
+    )
+
+  def collect(state, task, rng_key):
+    """An episode's worth of steps of one environment, as Brax's losses want them."""
+    def act(observation, key):
+      logits = network.policy_network.apply(state.statistics, state.params.policy, with_task(task, observation))
+      raw_action = policy.distribution.sample_no_postprocessing(logits, key)
+      return policy.distribution.postprocess(raw_action), (raw_action, logits)
+
+    trajectory, (raw_action, logits), _ = unroll(family, act, task, rng_key, num_episodes=1, auto_reset=True)
+    trajectory, raw_action, logits = jax.tree.map(lambda x: x[0], (trajectory, raw_action, logits))
+    is_last = jnp.arange(family.episode_length) == family.episode_length - 1
+    truncation = (is_last & ~trajectory.terminated) | ~trajectory.valid
+    transition = types.Transition(
+      observation=with_task(task, trajectory.observation), action=trajectory.action, reward=trajectory.reward,
+      discount=1.0 - trajectory.terminated, next_observation=with_task(task, trajectory.next_observation),
+      extras={
+        'state_extras': {'truncation': truncation.astype(jnp.float32)},
+        'policy_extras': {
+          'raw_action': raw_action, 'log_prob': policy.distribution.log_prob(logits, raw_action),
+          'distribution_params': logits,
+        },
+      },
+    )
+    num_ends = jnp.maximum((trajectory.terminated | is_last).sum(), 1)
+    return transition, trajectory.reward.sum() / num_ends
+
+  def sgd_step(statistics, carry, minibatch):
+    params, optimizer_state = carry
+    data, rng_key = minibatch
+    gradient, _ = jax.grad(losses.compute_ppo_loss, has_aux=True)(
+      params, statistics, data, rng_key, ppo_network=network, entropy_cost=settings.entropy_cost,
+      discounting=settings.discounting, reward_scaling=settings.reward_scaling, gae_lambda=settings.gae_lambda,
+      clipping_epsilon=settings.clipping_epsilon,
+    )
+    updates, optimizer_state = optimizer.update(gradient, optimizer_state)
+    return (optax.apply_updates(params, updates), optimizer_state), None
+
+  def update(state, tasks, rng_key):
+    key_collect, key_sgd = jax.random.split(rng_key)
+    keys = jax.random.split(key_collect, settings.num_envs)
+    data, returns = jax.vmap(collect, in_axes=(None, 0, 0))(state, tasks, keys)
+    statistics = running_statistics.update(state.statistics, data.observation[..., :size])
+    # [envs, T, ...] -> [pieces, unroll_length, ...]
+    data = jax.tree.map(lambda x: x.reshape(-1, settings.unroll_length, *x.shape[2:]), data)
+
+    def epoch(carry, epoch_key):
+      key_order, key_loss = jax.random.split(epoch_key)
+      order = jax.random.permutation(key_order, data.reward.shape[0])
+      parts = jax.tree.map(lambda x: x[order].reshape(settings.num_minibatches, -1, *x.shape[1:]), data)
+      loss_keys = jax.random.split(key_loss, settings.num_minibatches)
+      return jax.lax.scan(lambda c, part: sgd_step(statistics, c, part), carry, (parts, loss_keys))
+
+    (params, optimizer_state), _ = jax.lax.scan(
+      epoch, (state.params, state.optimizer_state), jax.random.split(key_sgd, settings.num_epochs)
+    )
+    state = LearnerState(params=params, optimizer_state=optimizer_state, statistics=statistics)
+    return state, {'return': returns.mean()}
+
+  def params(state, task):
+    statistics = state.statistics
+    privileged = family.privileged(task) if task_conditioned else None
+    return policies.fold(state.params.policy, statistics.mean, statistics.std, privileged)
+
+  return Learner(
+    init=init, update=update, params=params, env_steps_per_update=settings.num_envs * family.episode_length
+  )

@@ -1,0 +1,125 @@
+"""θ: a multilayer perceptron into a tanh-squashed normal with state-dependent scale, as Haiku parameters.
+
+It is the same function as Brax's PPO policy network (swish activations, softplus scale plus 0.001), so parameters
+convert exactly in both directions.
+"""
+
+import dataclasses
+from typing import Callable
+
+import chex
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from metaimprove import quiet_brax  # noqa: F401  (before brax)
+from brax.training.distribution import NormalTanhDistribution
+from metaimprove.types import Params
+
+HIDDEN_SIZES = (64, 64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+  """A family of policies of one shape.
+
+  Attributes:
+    init: (rng_key) -> params.
+    apply: (params, observation [..., O]) -> logits [..., 2A]: location and raw scale before tanh.
+    distribution: Brax's tanh-squashed normal over these logits.
+    observation_size: O.
+    action_size: A.
+    hidden_sizes: widths of the hidden layers.
+  """
+
+  init: Callable[[chex.PRNGKey], Params]
+  apply: Callable[[Params, chex.Array], chex.Array]
+  distribution: NormalTanhDistribution
+  observation_size: int
+  action_size: int
+  hidden_sizes: tuple[int, ...]
+
+  def sample(self, params: Params, observation: chex.Array, rng_key: chex.PRNGKey):
+    """An action [A] in [-1, 1] for an observation [O], and the pre-tanh action [A] it came from."""
+    raw_action = self.distribution.sample_no_postprocessing(self.apply(params, observation), rng_key)
+    return self.distribution.postprocess(raw_action), raw_action
+
+  def mode(self, params: Params, observation: chex.Array) -> chex.Array:
+    """The most likely pre-tanh action, squashed: [..., A] in [-1, 1]."""
+    return self.distribution.mode(self.apply(params, observation))
+
+
+def make_policy(observation_size: int, action_size: int, hidden_sizes: tuple[int, ...] = HIDDEN_SIZES) -> Policy:
+  """The policies of one shape; layers are named `mlp/~/linear_0`, `mlp/~/linear_1`, ..."""
+  distribution = NormalTanhDistribution(event_size=action_size)
+  network = hk.without_apply_rng(hk.transform(
+    lambda x: hk.nets.MLP(
+      (*hidden_sizes, distribution.param_size), activation=jax.nn.swish,
+      w_init=hk.initializers.VarianceScaling(1.0, 'fan_in', 'uniform'), name='mlp',
+    )(x)
+  ))
+  return Policy(
+    init=lambda rng_key: network.init(rng_key, jnp.zeros(observation_size)), apply=network.apply,
+    distribution=distribution, observation_size=observation_size, action_size=action_size,
+    hidden_sizes=tuple(hidden_sizes),
+  )
+
+
+def divergence(distribution: NormalTanhDistribution, target_logits: chex.Array, logits: chex.Array) -> chex.Array:
+  """KL(target ‖ other) of two tanh-squashed normals, summed over actions: [..., 2A] and [..., 2A] to [...].
+
+  Squashing is one-to-one, so this is the divergence of the normals beneath.
+  """
+  chex.assert_equal_shape([target_logits, logits])
+  target, other = distribution.create_dist(target_logits), distribution.create_dist(logits)
+  variance_ratio = jnp.square(target.scale / other.scale)
+  distance = jnp.square((target.loc - other.loc) / other.scale)
+  return 0.5 * jnp.sum(variance_ratio + distance - 1 - jnp.log(variance_ratio), axis=-1)
+
+
+def layer_names(params: Params) -> list[str]:
+  """Names of the layers from input to output."""
+  return sorted(params, key=lambda name: int(name.rsplit('_', 1)[1]))
+
+
+def fold(params: Params, mean: chex.Array, std: chex.Array, privileged: chex.Array | None = None) -> Params:
+  """Folds what stands before the network into its first layer, exactly.
+
+  A learner computes network(concatenate([(observation - mean) / std, privileged])); the result of this function
+  computes the same from the observation alone.
+
+  Args:
+    params: of a policy over O + D inputs.
+    mean: [O] observation mean.
+    std: [O] observation standard deviation.
+    privileged: [D] what the learner knows of the task, or None where D is 0.
+
+  Returns:
+    Parameters of a policy over O inputs.
+  """
+  first = layer_names(params)[0]
+  weights, bias = params[first]['w'], params[first]['b']
+  size = mean.shape[0]
+  folded_weights = weights[:size] / std[:, None]
+  folded_bias = bias - mean @ folded_weights
+  if privileged is not None:
+    chex.assert_shape(privileged, (weights.shape[0] - size,))
+    folded_bias = folded_bias + privileged @ weights[size:]
+  return {**params, first: {'w': folded_weights, 'b': folded_bias}}
+
+
+def to_brax(params: Params) -> Params:
+  """The same policy as parameters of Brax's PPO policy network (without its normaliser)."""
+  return {'params': {
+    f'hidden_{i}': {'kernel': params[name]['w'], 'bias': params[name]['b']}
+    for i, name in enumerate(layer_names(params))
+  }}
+
+
+def from_brax(params: Params) -> Params:
+  """The inverse of `to_brax`."""
+  layers = params['params']
+  return {
+    f'mlp/~/linear_{i}': {'w': layers[f'hidden_{i}']['kernel'], 'b': layers[f'hidden_{i}']['bias']}
+    for i in range(len(layers))
+  }

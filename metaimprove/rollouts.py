@@ -1,0 +1,66 @@
+"""The only scan over an environment."""
+
+from typing import Any, Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from metaimprove.tasks.family import State, TaskFamily
+from metaimprove.types import Task, Trajectory
+
+Act = Callable[[chex.Array, chex.PRNGKey], tuple[chex.Array, Any]]
+"""(observation [O], rng_key) -> (action [A], anything to record of the step)."""
+
+
+def unroll(
+  family: TaskFamily, act: Act, task: Task, rng_key: chex.PRNGKey, *, num_episodes: int, auto_reset: bool = False,
+  record: Callable[[State], Any] = lambda state: None,
+) -> tuple[Trajectory, Any, Any]:
+  """Acts for `num_episodes` episodes of one task.
+
+  Args:
+    family: the task family.
+    act: the policy.
+    task: one task; batch with `jax.vmap`.
+    rng_key: for starts and actions.
+    num_episodes: E; each takes T = family.episode_length steps and begins with a true reset.
+    auto_reset: where an episode terminates early, begin another from a new start in the steps that are left (a learner
+      wants every step) instead of padding them.
+    record: what to keep of the state before each step, for drawing.
+
+  Returns:
+    The trajectory [E, T, ...]; what `act` returned beside the action, [E, T, ...]; what `record` kept, [E, T, ...].
+  """
+
+  def select(use_first, first, second):
+    return jax.tree.map(lambda x, y: jnp.where(use_first, x, y), first, second)
+
+  def one_step(carry, step_key):
+    state, alive = carry
+    key_action, key_reset = jax.random.split(step_key)
+    action, extras = act(state.observation, key_action)
+    after = family.step(task, state, action)
+    finite = jnp.isfinite(after.observation).all() & jnp.isfinite(after.reward)
+    valid = alive & finite
+    # A state that is over or not finite is held where it was: nothing undefined reaches an average.
+    after = select(valid, after, state)
+    transition = Trajectory(
+      observation=state.observation, action=action, reward=jnp.where(valid, after.reward, 0.0),
+      next_observation=after.observation, terminated=valid & after.terminated, valid=valid, finite=finite | ~alive,
+    )
+    if auto_reset:
+      following = select(after.terminated | ~finite, family.reset(task, key_reset), after)
+      alive = jnp.ones((), bool)
+    else:
+      following, alive = after, valid & ~after.terminated
+    return (following, alive), (transition, extras, record(state))
+
+  def one_episode(_, episode_key):
+    key_reset, key_steps = jax.random.split(episode_key)
+    start = (family.reset(task, key_reset), jnp.ones((), bool))
+    _, outputs = jax.lax.scan(one_step, start, jax.random.split(key_steps, family.episode_length))
+    return None, outputs
+
+  _, (trajectory, extras, recorded) = jax.lax.scan(one_episode, None, jax.random.split(rng_key, num_episodes))
+  return trajectory.replace(finite=trajectory.finite.all(axis=-1)), extras, recorded

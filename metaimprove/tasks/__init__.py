@@ -1,0 +1,1 @@
+"""The distribution of problems: task families on Brax robots with randomised dynamics."""
