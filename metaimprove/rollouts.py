@@ -1,5 +1,6 @@
 """The only scan over an environment."""
 
+import time
 from typing import Any, Callable
 
 import chex
@@ -64,3 +65,32 @@ def unroll(
 
   _, (trajectory, extras, recorded) = jax.lax.scan(one_episode, None, jax.random.split(rng_key, num_episodes))
   return trajectory.replace(finite=trajectory.finite.all(axis=-1)), extras, recorded
+
+
+def raw_stepping_rate(
+  family: TaskFamily, tasks: Task, rng_key: chex.PRNGKey, *, seconds: float = 2.0
+) -> float:
+  """Environment steps a second of bare stepping with random actions, nothing recorded: what a rollout is measured by.
+
+  Args:
+    family: the task family.
+    tasks: [B] tasks, the batch.
+    rng_key: for starts and actions.
+    seconds: how long to measure, after compiling.
+  """
+  num_tasks = tasks.goal.shape[0]
+  key_reset, key_action = jax.random.split(rng_key)
+  states = jax.jit(jax.vmap(family.reset))(tasks, jax.random.split(key_reset, num_tasks))
+  shape = (family.episode_length, num_tasks, family.action_size)
+  actions = jax.random.uniform(key_action, shape, minval=-1, maxval=1)
+
+  @jax.jit
+  def run(states):
+    return jax.lax.scan(lambda s, a: (jax.vmap(family.step)(tasks, s, a), None), states, actions)[0]
+
+  jax.block_until_ready(run(states))
+  num_runs, began = 0, time.perf_counter()
+  while time.perf_counter() - began < seconds:
+    jax.block_until_ready(run(states))
+    num_runs += 1
+  return num_runs * num_tasks * family.episode_length / (time.perf_counter() - began)

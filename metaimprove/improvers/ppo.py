@@ -72,15 +72,17 @@ class Learner:
 
   Attributes:
     init: (rng_key) -> LearnerState.
-    update: (state, tasks with a leading axis [num_envs], rng_key) -> (state, metrics): an episode in every environment,
-      then the epochs. `metrics['return']` is the mean return an episode of the policy before the update.
-    params: (state, task) -> policy parameters θ over observations alone, normaliser and task folded in.
+    update: (state, tasks with a leading axis [num_envs], rng_key) -> (state, return): an episode in every environment,
+      then the epochs. The return is the mean an episode of the policy before the update.
+    snapshot: (state) -> the policy network's parameters and the observation statistics.
+    params: (snapshot, task) -> policy parameters θ over observations alone, normaliser and task folded in.
     env_steps_per_update: num_envs * episode length.
   """
 
   init: Callable[[chex.PRNGKey], LearnerState]
-  update: Callable[[LearnerState, Task, chex.PRNGKey], tuple[LearnerState, dict[str, chex.Array]]]
-  params: Callable[[LearnerState, Task], Params]
+  update: Callable[[LearnerState, Task, chex.PRNGKey], tuple[LearnerState, chex.Array]]
+  snapshot: Callable[[LearnerState], Any]
+  params: Callable[[Any, Task], Params]
   env_steps_per_update: int
 
 
@@ -197,13 +199,15 @@ def make_learner(
       epoch, (state.params, state.optimizer_state), jax.random.split(key_sgd, settings.num_epochs)
     )
     state = LearnerState(params=params, optimizer_state=optimizer_state, statistics=statistics)
-    return state, {'return': returns.mean()}
+    return state, returns.mean()
 
-  def params(state, task):
-    statistics = state.statistics
+  def snapshot(state):
+    return {'policy': state.params.policy, 'mean': state.statistics.mean, 'std': state.statistics.std}
+
+  def params(snapshot, task):
     privileged = family.privileged(task) if task_conditioned else None
-    return policies.fold(state.params.policy, statistics.mean, statistics.std, privileged)
+    return policies.fold(snapshot['policy'], snapshot['mean'], snapshot['std'], privileged)
 
   return Learner(
-    init=init, update=update, params=params, env_steps_per_update=settings.num_envs * family.episode_length
+    init=init, update=update, snapshot=snapshot, params=params, env_steps_per_update=settings.num_envs * family.episode_length
   )

@@ -1,0 +1,111 @@
+"""Trees of arrays and JSON as files that are whole or not there.
+
+A file is written as bytes to a temporary file of its own, flushed to disk, and renamed into place. Arrays are stored as
+safetensors: reading one runs no code of its author's.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any, Mapping
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from metaimprove.errors import DamagedDataError, IncompatibleError
+
+Path = str | os.PathLike
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+  """Publishes `content` under `path`, whole or not at all, whenever the process or the machine stops."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  with open(temporary, 'wb') as file:
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+  write_bytes(path, (json.dumps(value, indent=1) + '\n').encode())
+
+
+def read_json(path: Path) -> Any:
+  """Raises `DamagedDataError` for a file that is missing or is not JSON."""
+  try:
+    return json.loads(pathlib.Path(path).read_bytes())
+  except FileNotFoundError:
+    raise DamagedDataError(f'{path} is missing; check the path, or run again what writes it.') from None
+  except ValueError as error:
+    raise DamagedDataError(f'{path} is not valid JSON ({error}); delete it and run again what writes it.') from None
+
+
+def checksum(content: bytes) -> str:
+  """SHA-256 in hexadecimal."""
+  return hashlib.sha256(content).hexdigest()
+
+
+def _names(tree: Any) -> list[str]:
+  return [
+    jax.tree_util.keystr(path, simple=True, separator='::')
+    for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]
+  ]
+
+
+def tree_to_bytes(tree: Any, metadata: Mapping[str, str] | None = None) -> bytes:
+  """A tree of arrays as safetensors; leaves are named by their path."""
+  leaves = (np.ascontiguousarray(leaf) for leaf in jax.tree.leaves(jax.device_get(tree)))
+  return safetensors.numpy.save(dict(zip(_names(tree), leaves)), metadata=dict(metadata or {}))
+
+
+def tree_from_bytes(content: bytes, like: Any, name: Path) -> Any:
+  """Reads what `tree_to_bytes` wrote into the structure of `like`.
+
+  Args:
+    content: of the file.
+    like: a tree whose structure the file must have. Leaves with a `shape` must have that shape too; leaves that are
+      None stand for any shape.
+    name: the file's name, for errors.
+
+  Raises:
+    DamagedDataError: if the content is not safetensors.
+    IncompatibleError: if its arrays are not those of `like`.
+  """
+  try:
+    arrays = safetensors.numpy.load(content)
+  except safetensors.SafetensorError as error:
+    raise DamagedDataError(f'{name} is damaged ({error}); delete it and run again what writes it.') from None
+  flat, structure = jax.tree_util.tree_flatten_with_path(like, is_leaf=lambda x: x is None)
+  leaves = []
+  for path, leaf in flat:
+    key = jax.tree_util.keystr(path, simple=True, separator='::')
+    if key not in arrays:
+      raise IncompatibleError(f'{name} has no array {key!r}: it was written for another network, family or version.')
+    if leaf is not None and arrays[key].shape != tuple(leaf.shape):
+      raise IncompatibleError(
+        f'{name}: array {key!r} has shape {arrays[key].shape} where {tuple(leaf.shape)} is needed: it was written for '
+        'another network, family or version.'
+      )
+    leaves.append(arrays[key])
+  if len(arrays) != len(leaves):
+    raise IncompatibleError(f'{name} holds {len(arrays)} arrays where {len(leaves)} are needed.')
+  return jax.tree_util.tree_unflatten(structure, leaves)
+
+
+def save_tree(path: Path, tree: Any) -> None:
+  write_bytes(path, tree_to_bytes(tree))
+
+
+def load_tree(path: Path, like: Any) -> Any:
+  """See `tree_from_bytes`; raises `DamagedDataError` also for a missing file."""
+  try:
+    content = pathlib.Path(path).read_bytes()
+  except FileNotFoundError:
+    raise DamagedDataError(f'{path} is missing; check the path, or run again what writes it.') from None
+  return tree_from_bytes(content, like, path)

@@ -1,0 +1,39 @@
+"""One PPO learner that is told the task: its checkpoints, folded, are a history of improvement for every task.
+
+The privileged description of a task enters as further network inputs; a checkpoint folded for a task is an ordinary
+policy over observations alone (see `policies.fold`).
+"""
+
+import chex
+import jax
+
+from metaimprove import policies
+from metaimprove.improvers.ppo import PPOSettings, make_learner
+from metaimprove.improvers.source import Source
+from metaimprove.tasks.family import TaskFamily
+
+NAME = 'task_conditioned_ppo'
+
+
+def task_conditioned_ppo(
+  family: TaskFamily, settings: PPOSettings, num_updates: int,
+  hidden_sizes: tuple[int, ...] = policies.HIDDEN_SIZES,
+) -> Source:
+  """The source. It practises on fresh tasks of the training distribution at every update, not only on those given."""
+  learner = make_learner(family, settings, task_conditioned=True, hidden_sizes=hidden_sizes)
+
+  def init(rng_key: chex.PRNGKey, tasks):
+    del tasks
+    return learner.init(rng_key)
+
+  def update(state, tasks, rng_key):
+    del tasks
+    key_tasks, key_update = jax.random.split(rng_key)
+    practice = jax.vmap(family.sample)(jax.random.split(key_tasks, settings.num_envs))
+    return learner.update(state, practice, key_update)
+
+  return Source(
+    name=NAME, init=init, update=update, snapshot=learner.snapshot,
+    params=jax.vmap(learner.params, in_axes=(None, 0)), num_updates=num_updates,
+    env_steps_per_update=learner.env_steps_per_update,
+  )

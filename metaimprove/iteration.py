@@ -1,0 +1,72 @@
+"""Applies an operator again and again: act, read the experience, become better, act."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from metaimprove.operators.operator import Operator
+from metaimprove.rollouts import unroll
+from metaimprove.tasks.family import TaskFamily
+from metaimprove.types import Params, Task, Trajectory, episode_return
+
+
+@chex.dataclass(frozen=True)
+class Curve:
+  """What became of B policies in A applications.
+
+  Attributes:
+    returns: [A + 1, B] mean return an episode of each iterate; index 0 is the initial policy.
+    finite: [A + 1, B] bool, whether its simulation was.
+    params: θ of every iterate, leaves [A + 1, B, ...].
+    trajectory: what each experienced, leaves [A + 1, B, E, T, ...].
+  """
+
+  returns: chex.Array
+  finite: chex.Array
+  params: Params
+  trajectory: Trajectory
+
+
+def iterate(
+  operator: Operator, operator_params, family: TaskFamily, tasks: Task, params: Params, rng_key: chex.PRNGKey, *,
+  num_applications: int, num_episodes: int, ask: chex.Array, shuffle_experience: bool = False,
+) -> Curve:
+  """Improves B policies, each on its own task, by inference alone; jit it with the keyword arguments but `ask` static.
+
+  Args:
+    operator: see `Operator`.
+    operator_params: its parameters.
+    family: the task family.
+    tasks: [B].
+    params: [B, ...] the initial policies.
+    rng_key: for the episodes.
+    num_applications: A.
+    num_episodes: E, episodes of experience before each application.
+    ask: [B] or [] int, what is asked for each time.
+    shuffle_experience: give each policy's operator the experience of its neighbour's, on the neighbour's task. A gain that
+      survives this does not come from the experience.
+
+  Returns:
+    The curve. It takes (A + 1) * E episodes a task; those before point n are n * E.
+  """
+  num_tasks = tasks.goal.shape[0]
+  ask = jnp.broadcast_to(ask, (num_tasks,))
+
+  def experience(params, task, key):
+    act = functools.partial(operator.policy.sample, params)
+    return unroll(family, act, task, key, num_episodes=num_episodes)[0]
+
+  def apply_once(params, key):
+    trajectory = jax.vmap(experience)(params, tasks, jax.random.split(key, num_tasks))
+    seen = (params, trajectory)
+    if shuffle_experience:
+      seen = jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), seen)
+    following = jax.vmap(operator.improve, in_axes=(None, 0, 0, 0))(operator_params, *seen, ask)
+    return following, Curve(
+      returns=episode_return(trajectory).mean(axis=-1), finite=trajectory.finite.all(axis=-1), params=params,
+      trajectory=trajectory,
+    )
+
+  return jax.lax.scan(apply_once, params, jax.random.split(rng_key, num_applications + 1))[1]

@@ -1,0 +1,1 @@
+"""Learned policy improvement operators: (θⁿ, experience, ask) -> θⁿ⁺ᵏ."""
