@@ -39,9 +39,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
   """Raises `DamagedDataError` for a file that is missing or is not JSON."""
   try:
-    return json.loads(pathlib.Path(path).read_bytes())
-  except FileNotFoundError:
-    raise DamagedDataError(f'{path} is missing; check the path, or run again what writes it.') from None
+    return json.loads(_read(path))
   except ValueError as error:
     raise DamagedDataError(f'{path} is not valid JSON ({error}); delete it and run again what writes it.') from None
 
@@ -60,8 +58,15 @@ def _names(tree: Any) -> list[str]:
 
 def tree_to_bytes(tree: Any, metadata: Mapping[str, str] | None = None) -> bytes:
   """A tree of arrays as safetensors; leaves are named by their path."""
-  leaves = (np.ascontiguousarray(leaf) for leaf in jax.tree.leaves(jax.device_get(tree)))
+  leaves = (np.asarray(leaf, order='C') for leaf in jax.tree.leaves(jax.device_get(tree)))
   return safetensors.numpy.save(dict(zip(_names(tree), leaves)), metadata=dict(metadata or {}))
+
+
+def _arrays(content: bytes, name: Path) -> dict[str, np.ndarray]:
+  try:
+    return safetensors.numpy.load(content)
+  except safetensors.SafetensorError as error:
+    raise DamagedDataError(f'{name} is damaged ({error}); delete it and run again what writes it.') from None
 
 
 def tree_from_bytes(content: bytes, like: Any, name: Path) -> Any:
@@ -77,10 +82,7 @@ def tree_from_bytes(content: bytes, like: Any, name: Path) -> Any:
     DamagedDataError: if the content is not safetensors.
     IncompatibleError: if its arrays are not those of `like`.
   """
-  try:
-    arrays = safetensors.numpy.load(content)
-  except safetensors.SafetensorError as error:
-    raise DamagedDataError(f'{name} is damaged ({error}); delete it and run again what writes it.') from None
+  arrays = _arrays(content, name)
   flat, structure = jax.tree_util.tree_flatten_with_path(like, is_leaf=lambda x: x is None)
   leaves = []
   for path, leaf in flat:
@@ -102,10 +104,18 @@ def save_tree(path: Path, tree: Any) -> None:
   write_bytes(path, tree_to_bytes(tree))
 
 
-def load_tree(path: Path, like: Any) -> Any:
-  """See `tree_from_bytes`; raises `DamagedDataError` also for a missing file."""
+def _read(path: Path) -> bytes:
   try:
-    content = pathlib.Path(path).read_bytes()
+    return pathlib.Path(path).read_bytes()
   except FileNotFoundError:
     raise DamagedDataError(f'{path} is missing; check the path, or run again what writes it.') from None
-  return tree_from_bytes(content, like, path)
+
+
+def load_tree(path: Path, like: Any) -> Any:
+  """See `tree_from_bytes`; raises `DamagedDataError` also for a missing file."""
+  return tree_from_bytes(_read(path), like, path)
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+  """The arrays of a flat tree by name; raises `DamagedDataError` for a file that is missing or damaged."""
+  return _arrays(_read(path), path)

@@ -5,6 +5,7 @@ import functools
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from metaimprove.operators.operator import Operator
 from metaimprove.rollouts import unroll
@@ -70,3 +71,36 @@ def iterate(
     )
 
   return jax.lax.scan(apply_once, params, jax.random.split(rng_key, num_applications + 1))[1]
+
+
+def make_iterate(
+  operator: Operator, family: TaskFamily, *, num_applications: int, num_episodes: int, chunk: int = 64,
+  shuffle_experience: bool = False,
+):
+  """`iterate` for any number of tasks: compiled once, for `chunk` tasks at a time (larger batches fall out of the cache).
+
+  Returns:
+    (operator_params, tasks [B], params [B, ...], rng_key, ask [B] or [], progress=(tasks done) -> None) -> Curve of numpy
+    arrays.
+  """
+  compiled = jax.jit(functools.partial(
+    iterate, operator, family=family, num_applications=num_applications, num_episodes=num_episodes,
+    shuffle_experience=shuffle_experience,
+  ))
+
+  def run(operator_params, tasks, params, rng_key, ask, progress=lambda done: None):
+    num_tasks = tasks.goal.shape[0]
+    ask = np.broadcast_to(ask, (num_tasks,))
+    parts = []
+    for start in range(0, num_tasks, chunk):
+      index = np.arange(start, start + chunk) % num_tasks  # the last chunk is filled up, then cut
+      part = compiled(
+        operator_params, tasks=jax.tree.map(lambda x: x[index], tasks), params=jax.tree.map(lambda x: x[index], params),
+        rng_key=jax.random.fold_in(rng_key, start), ask=ask[index],
+      )
+      count = min(chunk, num_tasks - start)
+      parts.append(jax.tree.map(lambda x: np.asarray(x[:, :count]), part))
+      progress(start + count)
+    return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
+
+  return run

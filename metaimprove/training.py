@@ -19,8 +19,9 @@ import numpy as np
 import optax
 
 from metaimprove import files, policies
+from metaimprove.histories import storage
 from metaimprove.histories.dataset import Dataset
-from metaimprove.iteration import iterate
+from metaimprove.iteration import make_iterate
 from metaimprove.operators import ask as asks
 from metaimprove.operators.operator import Operator, experience_statistics
 from metaimprove.tasks.family import TaskFamily
@@ -56,7 +57,7 @@ class TrainingSettings:
   rounds: tuple[float, ...] = (0.25, 0.4, 0.55, 0.7, 0.85)
   round_applications: int = 4
   round_tasks: int = 256
-  num_validation: int = 32
+  num_validation: int = 64
   num_evaluations: int = 10
 
 
@@ -202,7 +203,7 @@ class _Examples:
     return np.abs(self._returns[history] - value[:, None]).argmin(axis=1)
 
 
-def _play_round(run, examples: _Examples, dataset: Dataset, operator_params, settings, rng_key, seed) -> Contexts:
+def _play_round(play, examples: _Examples, dataset: Dataset, operator_params, settings, rng_key, seed) -> Contexts:
   """Applies the operator to training tasks, from stored checkpoints and from fresh random policies, with random asks."""
   rng = np.random.default_rng(seed)
   num = settings.round_tasks
@@ -215,7 +216,7 @@ def _play_round(run, examples: _Examples, dataset: Dataset, operator_params, set
     lambda x, y: jnp.where(take_fresh.reshape(-1, *[1] * (x.ndim - 1)), x, y), fresh, stored
   )
   tasks = jax.tree.map(lambda x: x[history], dataset.histories.task)
-  curve = run(operator_params, tasks, start, key_run, ask=rng.choice(asks.TRAINED, size=num))
+  curve = play(operator_params, tasks, start, key_run, rng.choice(asks.TRAINED, size=num))
   rows = np.flatnonzero(np.asarray(curve.finite).reshape(-1))
   flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[rows], (curve.params, curve.trajectory, curve.returns))
   histories = np.tile(history, settings.round_applications + 1)[rows]
@@ -245,6 +246,10 @@ def train(
     operator_params, and the seconds spent on all calls together.
   """
   folder = pathlib.Path(folder)
+  storage.claim(folder, {
+    'seed': seed, 'histories': dataset.header, 'operator': dataclasses.asdict(operator.config),
+    'training': dataclasses.asdict(settings),
+  })
   key_init, key_rounds, key_evaluate = jax.random.split(jax.random.key(seed), 3)
   schedule = optax.warmup_cosine_decay_schedule(
     0.0, settings.learning_rate, max(1, settings.num_steps // 20), settings.num_steps, settings.learning_rate / 50
@@ -270,14 +275,9 @@ def train(
     network = optax.apply_updates(state['network'], changes)
     return {'network': network, 'optimizer': optimizer_state}, value, optax.global_norm(gradient)
 
-  run = jax.jit(functools.partial(
-    iterate, operator, family=family, num_applications=settings.round_applications,
-    num_episodes=operator.config.num_episodes,
-  ), static_argnames=('num_applications', 'num_episodes'))
-
-  def play(operator_params, tasks, params, rng_key, ask):
-    return run(operator_params, tasks=tasks, params=params, rng_key=rng_key, ask=ask)
-
+  play = make_iterate(
+    operator, family, num_applications=settings.round_applications, num_episodes=operator.config.num_episodes
+  )
   begin, seconds = 0, 0.0
   state_path = folder / 'training_state.safetensors'
   if state_path.exists():
@@ -296,7 +296,7 @@ def train(
       lambda x: x[examples.validation], (dataset.histories.task, dataset.returns.max(axis=1))
     )
     start = jax.vmap(dataset.policy.init)(jax.random.split(key_evaluate, len(examples.validation)))
-    returns = np.asarray(play(params, tasks, start, key_evaluate, ask=jnp.asarray(asks.BEST)).returns)
+    returns = np.asarray(play(params, tasks, start, key_evaluate, asks.BEST).returns)
     normalised = (returns - returns[0]) / (reached - returns[0])
     for application in range(1, settings.round_applications + 1):
       scalars[f'held_out_normalised_return/{application}'] = float(np.median(normalised[application]))

@@ -5,6 +5,7 @@ the manifest is replaced as a whole after each shard. What a shard contains foll
 included), so a shard that was cut off is simply made again, bit for bit.
 """
 
+import json
 import pathlib
 from typing import Any
 
@@ -64,6 +65,16 @@ def check_same(existing: dict[str, Any], wanted: dict[str, Any], folder: files.P
         f'{folder} was made with {name}={existing.get(name)!r}, and now {name}={wanted.get(name)!r} is asked for; '
         'choose another folder, or delete this one to start afresh.'
       )
+
+
+def claim(folder: files.Path, header: dict[str, Any]) -> None:
+  """Notes in `settings.json` what a folder is made with; raises `IncompatibleError` if it was made with other settings."""
+  path = pathlib.Path(folder) / 'settings.json'
+  header = json.loads(json.dumps(header))
+  if path.exists():
+    check_same(files.read_json(path), header, folder)
+  else:
+    files.write_json(path, header)
 
 
 def read_manifest(folder: files.Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from metaimprove import files
+from metaimprove.errors import DamagedDataError
 from metaimprove.types import Params, Task
 
 Progress = Callable[[int, dict[str, float]], None]
@@ -70,31 +71,20 @@ def learn(
     path: where to keep the state; a run that was interrupted goes on from there, one that is done is only read.
     progress: called after each update.
   """
-  update = jax.jit(source.update)
-  snapshot = jax.jit(source.snapshot)
+  update, snapshot = jax.jit(source.update), jax.jit(source.snapshot)
   key_init, key_updates = jax.random.split(rng_key)
-  state = jax.jit(source.init)(key_init, tasks)
-  snapshots, returns, seconds = [jax.device_get(snapshot(state))], [], 0.0
-  like = {
-    'state': state, 'snapshots': jax.tree.map(lambda x: None, snapshots[0]), 'returns': None, 'seconds': None
-  }
   if path is not None and pathlib.Path(path).exists():
-    saved = files.load_tree(path, like)
-    state, seconds = saved['state'], float(saved['seconds'])
-    done = saved['returns'].shape[0]
-    snapshots = [jax.tree.map(lambda x: x[i], saved['snapshots']) for i in range(done + 1)]
-    returns = list(saved['returns'])
+    state, run = _load(source, tasks, path)
+    returns, seconds = list(run.returns), float(run.seconds)
+    snapshots = [jax.tree.map(lambda x: x[i], run.snapshots) for i in range(len(returns) + 1)]
+  else:
+    state = jax.jit(source.init)(key_init, tasks)
+    snapshots, returns, seconds = [jax.device_get(snapshot(state))], [], 0.0
 
   def stacked():
     return Learning(
       snapshots=jax.tree.map(lambda *x: np.stack(x), *snapshots), returns=np.stack(returns),
       seconds=np.asarray(seconds),
-    )
-
-  def save():
-    run = stacked()
-    files.save_tree(
-      path, {'state': state, 'snapshots': run.snapshots, 'returns': run.returns, 'seconds': run.seconds}
     )
 
   last_save = began = time.perf_counter()
@@ -107,9 +97,29 @@ def learn(
     seconds, began = seconds + now - began, now
     progress(index + 1, {'return': float(value.mean())})
     if path is not None and (now - last_save > _SAVE_SECONDS or index + 1 == source.num_updates):
-      save()
+      files.save_tree(path, {'state': state, 'learning': stacked()})
       last_save = time.perf_counter()
   return stacked()
+
+
+def _load(source: Source, tasks: Task, path: files.Path) -> tuple[Any, Learning]:
+  """The state and the run so far that `learn` saved."""
+  state = jax.eval_shape(source.init, jax.random.key(0), tasks)
+  snapshots = jax.tree.map(lambda x: None, jax.eval_shape(source.snapshot, state))
+  saved = files.load_tree(path, {
+    'state': state, 'learning': Learning(snapshots=snapshots, returns=None, seconds=None)
+  })
+  return saved['state'], saved['learning']
+
+
+def load_learning(source: Source, tasks: Task, path: files.Path) -> Learning:
+  """Reads a run that `learn` has finished; raises `DamagedDataError` if there is none or it is not complete."""
+  learning = _load(source, tasks, path)[1]
+  if len(learning.returns) < source.num_updates:
+    raise DamagedDataError(
+      f'{path} has {len(learning.returns)} of {source.num_updates} updates; run the collection again to finish it.'
+    )
+  return learning
 
 
 def choose_checkpoints(returns: np.ndarray, num_checkpoints: int) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""How operators are judged: held-out tasks, normalised returns with intervals, PPO from scratch beside them."""

@@ -1,0 +1,66 @@
+"""PPO settings per family, tuned once on training tasks and stored as the families' defaults."""
+
+import dataclasses
+
+from metaimprove.errors import UnknownNameError
+from metaimprove.improvers.independent_ppo import independent_ppo
+from metaimprove.improvers.ppo import PPOSettings
+from metaimprove.improvers.source import Source
+from metaimprove.improvers.task_conditioned_ppo import task_conditioned_ppo
+from metaimprove.tasks.family import TaskFamily
+
+SOURCES = ('task_conditioned_ppo', 'independent_ppo')
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+  """Settings and number of updates of both PPO sources on a family."""
+
+  conditioned: PPOSettings
+  conditioned_updates: int
+  independent: PPOSettings
+  independent_updates: int
+
+
+_TUNED = {
+  'reacher_goal': Tuned(
+    conditioned=PPOSettings(learning_rate=2e-3), conditioned_updates=120,
+    independent=PPOSettings(num_envs=16, learning_rate=2e-3, num_minibatches=4, num_epochs=8),
+    independent_updates=120,
+  ),
+  'inverted_pendulum_balance': Tuned(
+    conditioned=PPOSettings(learning_rate=1e-3, discounting=0.97), conditioned_updates=100,
+    independent=PPOSettings(num_envs=16, learning_rate=1e-3, discounting=0.97, num_minibatches=4, num_epochs=8),
+    independent_updates=100,
+  ),
+}
+
+
+def settings_for(family: TaskFamily) -> Tuned:
+  """The tuned settings of a family; raises `UnknownNameError` for one that has none."""
+  if family.name not in _TUNED:
+    raise UnknownNameError(f'There are no tuned PPO settings for {family.name!r}, only for: {", ".join(_TUNED)}.')
+  return _TUNED[family.name]
+
+
+def make_source(
+  name: str, family: TaskFamily, num_tasks: int, hidden_sizes: tuple[int, ...], num_updates: int | None = None
+) -> Source:
+  """A source with its tuned settings.
+
+  Args:
+    name: one of `SOURCES`.
+    family: the task family.
+    num_tasks: that it serves.
+    hidden_sizes: of its policies.
+    num_updates: other than tuned.
+
+  Raises:
+    UnknownNameError: for another name.
+  """
+  tuned = settings_for(family)
+  if name == 'task_conditioned_ppo':
+    return task_conditioned_ppo(family, tuned.conditioned, num_updates or tuned.conditioned_updates, hidden_sizes)
+  if name == 'independent_ppo':
+    return independent_ppo(family, tuned.independent, num_updates or tuned.independent_updates, num_tasks, hidden_sizes)
+  raise UnknownNameError(f'Source of improvement {name!r} is unknown; choose among: {", ".join(SOURCES)}.')
