@@ -63,8 +63,7 @@ def collect(
     report: called as the work goes on.
 
   Returns:
-    'env_steps_per_second' of recording and writing, 'raw_env_steps_per_second' of stepping alone at the same batch,
-    measured in the same run, and 'seconds' of all collecting.
+    See `collecting_rates`.
 
   Raises:
     IncompatibleError: if the folder holds a dataset made with other arguments.
@@ -81,7 +80,6 @@ def collect(
   storage.forget_missing_shards(folder, manifest)
   policy = policies.make_policy(family.observation_size, family.action_size, hidden_sizes)
   base_key = jax.random.fold_in(jax.random.key(seed), 1000)
-  learning_seconds = 0.0
   for source_index, (source, num_tasks) in enumerate(source_list):
     tasks = sample_tasks(family, seed, num_tasks, 'train')
     source_key = jax.random.fold_in(base_key, source_index)
@@ -89,13 +87,16 @@ def collect(
       source, tasks, source_key, path=folder / f'{source.name}.safetensors',
       progress=lambda done, figures: report(f'learn {source.name}', done, source.num_updates, figures),
     )
-    learning_seconds += float(learning.seconds)
     _record(folder, manifest, family, policy, source, tasks, learning, jax.random.fold_in(source_key, 1), report)
+  return collecting_rates(manifest)
+
+
+def collecting_rates(manifest: dict) -> dict[str, float]:
+  """Environment steps a second of recording with writing, and of bare stepping at the same batch in the same runs."""
   shards = manifest['shards']
   return {
     'env_steps_per_second': sum(s['env_steps'] for s in shards) / sum(s['seconds'] for s in shards),
     'raw_env_steps_per_second': float(np.mean([s['raw_env_steps_per_second'] for s in shards])),
-    'seconds': learning_seconds + sum(s['seconds'] for s in shards),
   }
 
 

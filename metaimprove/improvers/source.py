@@ -50,12 +50,10 @@ class Learning:
   Attributes:
     snapshots: tree with leading axis [U + 1].
     returns: [U, N] or [U], the mean return of the policies of the first U snapshots.
-    seconds: [] float64, time spent.
   """
 
   snapshots: Any
   returns: np.ndarray
-  seconds: np.ndarray
 
 
 def learn(
@@ -75,26 +73,22 @@ def learn(
   key_init, key_updates = jax.random.split(rng_key)
   if path is not None and pathlib.Path(path).exists():
     state, run = _load(source, tasks, path)
-    returns, seconds = list(run.returns), float(run.seconds)
+    returns = list(run.returns)
     snapshots = [jax.tree.map(lambda x: x[i], run.snapshots) for i in range(len(returns) + 1)]
   else:
     state = jax.jit(source.init)(key_init, tasks)
-    snapshots, returns, seconds = [jax.device_get(snapshot(state))], [], 0.0
+    snapshots, returns = [jax.device_get(snapshot(state))], []
 
   def stacked():
-    return Learning(
-      snapshots=jax.tree.map(lambda *x: np.stack(x), *snapshots), returns=np.stack(returns),
-      seconds=np.asarray(seconds),
-    )
+    return Learning(snapshots=jax.tree.map(lambda *x: np.stack(x), *snapshots), returns=np.stack(returns))
 
-  last_save = began = time.perf_counter()
+  last_save = time.perf_counter()
   for index in range(len(returns), source.num_updates):
     state, value = update(state, tasks, jax.random.fold_in(key_updates, index))
     value = np.asarray(value)
     returns.append(value)
     snapshots.append(jax.device_get(snapshot(state)))
     now = time.perf_counter()
-    seconds, began = seconds + now - began, now
     progress(index + 1, {'return': float(value.mean())})
     if path is not None and (now - last_save > _SAVE_SECONDS or index + 1 == source.num_updates):
       files.save_tree(path, {'state': state, 'learning': stacked()})
@@ -107,7 +101,7 @@ def _load(source: Source, tasks: Task, path: files.Path) -> tuple[Any, Learning]
   state = jax.eval_shape(source.init, jax.random.key(0), tasks)
   snapshots = jax.tree.map(lambda x: None, jax.eval_shape(source.snapshot, state))
   saved = files.load_tree(path, {
-    'state': state, 'learning': Learning(snapshots=snapshots, returns=None, seconds=None)
+    'state': state, 'learning': Learning(snapshots=snapshots, returns=None)
   })
   return saved['state'], saved['learning']
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaimprove import policies
+from metaimprove.errors import IncompatibleError
 from metaimprove.operators import ask as asks
 from metaimprove.operators.decoder import decode
 from metaimprove.operators.encoder import encode
@@ -42,10 +43,10 @@ class OperatorConfig:
   episode_length: int
   num_episodes: int = 2
   hidden_sizes: tuple[int, ...] = policies.HIDDEN_SIZES
-  width: int = 128
+  width: int = 64
   num_latents: int = 8
   num_blocks: int = 2
-  code_size: int = 128
+  code_size: int = 64
   max_transitions: int = 128
 
 
@@ -58,9 +59,11 @@ class Operator:
     policy: the policies it reads and emits.
     init: (rng_key, statistics) -> operator_params, {'network': ..., 'statistics': ...}; only the former is trained.
     improve: (operator_params, params, trajectory [E, T, ...], ask []) -> params of the next policy. `params` is the
-      policy that collected the trajectory. Neither task, goal, dynamics nor target is among the arguments.
+      policy that collected the trajectory. Neither task, goal, dynamics nor target is among the arguments. Asked for
+      k = 0 it returns `params` themselves.
     improve_behaviour: the same for a policy that is not of our shape: in place of `params` it takes the logits
-      [E, T, 2A] (location and raw scale of the pre-tanh normal) of its actions at the trajectory's observations.
+      [E, T, 2A] (location and raw scale of the pre-tanh normal) of its actions at the trajectory's observations. Asked
+      for k = 0 it imitates.
   """
 
   config: OperatorConfig
@@ -130,15 +133,36 @@ def make_operator(config: OperatorConfig) -> Operator:
     ], axis=-1)
 
   def improve_behaviour(operator_params, behaviour, trajectory, ask):
-    chex.assert_axis_dimension(trajectory.observation, -1, config.observation_size)
-    chex.assert_axis_dimension(trajectory.action, -1, config.action_size)
+    check_trajectory(trajectory)
     features = transition_features(operator_params['statistics'], behaviour, trajectory)
     features, valid = features.reshape(-1, num_features), trajectory.valid.reshape(-1)
     stride = -(-features.shape[0] // config.max_transitions)
     return transformed.apply(operator_params['network'], features[::stride], valid[::stride], asks.features(ask))
 
   def improve(operator_params, params, trajectory, ask):
-    return improve_behaviour(operator_params, policy.apply(params, trajectory.observation), trajectory, ask)
+    check_sizes(params, trajectory)
+    emitted = improve_behaviour(operator_params, policy.apply(params, trajectory.observation), trajectory, ask)
+    # k = 0 asks for the policy that acted. Its parameters are at hand, and are the likeliest answer there is: reading
+    # it off a few episodes instead would let it creep towards the mean of policies that look alike.
+    return jax.tree.map(lambda same, other: jnp.where(ask == 0, same, other), params, emitted)
+
+  def check_sizes(params, trajectory):
+    layer_shapes = [params[name]['w'].shape for name in policies.layer_names(params)]
+    wanted = list(zip(layer_sizes[:-1], layer_sizes[1:]))
+    if layer_shapes != wanted:
+      raise IncompatibleError(
+        f'This operator improves policies with layers {wanted}, not {layer_shapes}; start from operator.policy.init, or '
+        'call improve_behaviour for a policy of another shape.'
+      )
+    check_trajectory(trajectory)
+
+  def check_trajectory(trajectory):
+    sizes = trajectory.observation.shape[-1], trajectory.action.shape[-1]
+    if sizes != (config.observation_size, config.action_size):
+      raise IncompatibleError(
+        f'This operator was trained on {config.family} with {config.observation_size} observations and '
+        f'{config.action_size} actions; the experience has {sizes[0]} and {sizes[1]}.'
+      )
 
   return Operator(
     config=config, policy=policy, init=init, improve=improve, improve_behaviour=improve_behaviour

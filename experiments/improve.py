@@ -1,0 +1,51 @@
+"""Improves one policy on one task with a trained operator, prints what happened and draws it.
+
+  python -m experiments.improve --operator=runs/quickstart/operator --task=3
+"""
+
+import pathlib
+
+import jax
+from absl import flags
+
+from experiments import console
+from metaimprove import checkpoints
+from metaimprove.evaluation.report import record_improvement, write_rollouts
+from metaimprove.histories.collect import sample_tasks, take
+from metaimprove.operators import ask as asks
+from metaimprove.tasks.registry import make_family
+
+FLAGS = flags.FLAGS
+
+if __name__ == '__main__':
+  flags.DEFINE_string('operator', 'runs/quickstart/operator', 'Folder of the operator; it names its family itself.')
+  flags.DEFINE_integer('task', 0, 'Which task of the split, from 0.', 0)
+  flags.DEFINE_enum('split', 'heldout', ('train', 'heldout', 'far'), 'Which tasks.')
+  flags.DEFINE_integer('seed', 0, 'Of the tasks, the initial policy and the episodes.')
+  flags.DEFINE_integer('num_applications', 4, 'How often the operator is applied.', 1)
+  flags.DEFINE_integer('num_episodes', 2, 'Episodes of experience before each application.', 1)
+  flags.DEFINE_string('ask', 'best', "What is asked for: 'best' or a number of checkpoints.")
+  flags.DEFINE_string('page', 'runs/improve.html', 'Where the drawing goes.')
+
+
+def main():
+  ask = asks.parse(FLAGS.ask)
+  operator, operator_params = checkpoints.load_operator(FLAGS.operator)
+  family = make_family(operator.config.family, operator.config.backend)
+  checkpoints.check_fits(operator.config, family)
+  task = take(sample_tasks(family, FLAGS.seed, FLAGS.task + 1, FLAGS.split), FLAGS.task)
+  key_policy, key_run = jax.random.split(jax.random.key(FLAGS.seed))
+  print(f'Task {FLAGS.task} of {FLAGS.split}: {family.describe(task)}.')
+  rollouts = record_improvement(
+    family, operator, operator_params, task, operator.policy.init(key_policy), key_run,
+    num_applications=FLAGS.num_applications, num_episodes=FLAGS.num_episodes, ask=ask,
+  )
+  steps = FLAGS.num_episodes * family.episode_length
+  for application, rollout in enumerate(rollouts):
+    print(f'after {application} applications ({application * steps} environment steps): return {rollout["return"]:.1f}')
+  write_rollouts(pathlib.Path(FLAGS.page), family, rollouts, family.describe(task))
+  print(f'The films are in {FLAGS.page}.')
+
+
+if __name__ == '__main__':
+  console.launch(main)

@@ -1,0 +1,149 @@
+"""`report.html`: one self-contained page that shows what an operator does, and opens offline."""
+
+import functools
+import io
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jinja2
+import matplotlib
+import numpy as np
+
+from metaimprove import files
+from metaimprove.operators.operator import Operator
+from metaimprove.rollouts import unroll
+from metaimprove.tasks.family import TaskFamily
+from metaimprove.types import Params, Task
+
+_TEMPLATE = pathlib.Path(__file__).with_name('report_template.html')
+_COLOURS = {'operator': '#1b6ca8', 'far': '#3a9d5d', 'ppo': '#c8553d', 'shuffled': '#8a8a8a'}
+
+
+def record_rollout(family: TaskFamily, policy, params: Params, task: Task, rng_key) -> dict[str, Any]:
+  """One episode as drawing instructions: {'lines': [T, L, 2, 2], 'goal': [2], 'return': float}, metres as in the family."""
+  @jax.jit
+  def run(params, task, rng_key):
+    trajectory, _, q = unroll(
+      family, functools.partial(policy.sample, params), task, rng_key, num_episodes=1,
+      record=lambda state: state.physics.q,
+    )
+    return jax.vmap(family.picture, in_axes=(None, 0))(task, q[0]), trajectory
+
+  pictures, trajectory = run(params, task, rng_key)
+  length = int(trajectory.valid.sum())
+  return {
+    'lines': np.asarray(pictures['lines'])[:length].round(4).tolist(),
+    'goal': np.asarray(pictures['goal'])[0].round(4).tolist(),
+    'return': round(float(trajectory.reward.sum()), 2),
+  }
+
+
+def record_improvement(
+  family: TaskFamily, operator: Operator, operator_params, task: Task, params: Params, rng_key, *,
+  num_applications: int, num_episodes: int, ask: int,
+) -> list[dict[str, Any]]:
+  """Rollouts of a policy before and after each application, from the same start: [num_applications + 1] of them."""
+  experience = jax.jit(lambda params, key: unroll(
+    family, functools.partial(operator.policy.sample, params), task, key, num_episodes=num_episodes
+  )[0])
+  improve = jax.jit(operator.improve)
+  key_show, key_act = jax.random.split(rng_key)
+  shown = [record_rollout(family, operator.policy, params, task, key_show)]
+  for application in range(num_applications):
+    trajectory = experience(params, jax.random.fold_in(key_act, application))
+    params = improve(operator_params, params, trajectory, jnp.asarray(ask))
+    shown.append(record_rollout(family, operator.policy, params, task, key_show))
+  return shown
+
+
+def _figure(draw, width=7.2, height=3.6) -> str:
+  """Draws on matplotlib axes and gives the SVG as text."""
+  from matplotlib.figure import Figure
+
+  with matplotlib.rc_context({'svg.hashsalt': 'metaimprove', 'font.size': 9, 'axes.spines.top': False,
+                              'axes.spines.right': False}):
+    figure = Figure(figsize=(width, height), layout='constrained')
+    draw(figure.subplots())
+    text = io.StringIO()
+    figure.savefig(text, format='svg', metadata={'Date': None})
+  return text.getvalue()[text.getvalue().index('<svg'):]
+
+
+def _draw_band(axes, x, curve, label, colour):
+  axes.plot(x, curve['iqm'], color=colour, label=label)
+  axes.fill_between(x, curve['low'], curve['high'], color=colour, alpha=0.2, linewidth=0)
+
+
+def _improvement_figure(results: dict[str, Any]) -> str:
+  def draw(axes):
+    # An initial policy has used no steps; half an episode stands for it on the logarithmic axis.
+    start = results['env_steps'][1] / 4
+    at = np.maximum(results['env_steps'], start)
+    _draw_band(axes, at, results['normalised_return'], 'operator, held-out tasks', _COLOURS['operator'])
+    _draw_band(axes, at, results['far'], 'operator, far tasks', _COLOURS['far'])
+    _draw_band(axes, at, results['shuffled_experience'], "operator, another task's experience", _COLOURS['shuffled'])
+    _draw_band(
+      axes, np.maximum(results['ppo']['env_steps'], start), results['ppo'], 'PPO from scratch', _COLOURS['ppo']
+    )
+    axes.axhline(results['target'], color='black', linewidth=0.5, linestyle='--')
+    axes.set(xscale='log', xlabel='environment steps per task', ylabel='normalised return (IQM)', ylim=(-0.3, 1.2))
+    axes.legend(frameon=False, loc='lower right')
+
+  return _figure(draw)
+
+
+def _spread_figure(results: dict[str, Any]) -> str:
+  scores = np.asarray(results['per_task']['normalised_return'])
+  points = [p for p in (0, 1, 2, 3, 4, 8, 16, len(scores) - 1) if p < len(scores)]
+
+  def draw(axes):
+    jitter = np.random.default_rng(0).uniform(-0.25, 0.25, scores.shape[1])
+    for place, point in enumerate(points):
+      axes.plot(place + jitter, scores[point], '.', markersize=3, color=_COLOURS['operator'], alpha=0.5)
+      axes.plot([place - 0.3, place + 0.3], [np.median(scores[point])] * 2, color='black', linewidth=1)
+    axes.set(xlabel='applications', ylabel='normalised return of a task', ylim=(-0.5, 1.3))
+    axes.set_xticks(range(len(points)), points)
+
+  return _figure(draw, height=3.0)
+
+
+def _render(path: files.Path, **values) -> None:
+  environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+  files.write_bytes(path, environment.from_string(_TEMPLATE.read_text()).render(**values).encode())
+
+
+def write_report(
+  path: files.Path, family: TaskFamily, results: dict[str, Any], rollouts: list[dict[str, Any]], description: str,
+  commands: list[str],
+) -> None:
+  """Writes the page.
+
+  Args:
+    path: of the page.
+    family: the task family.
+    results: as README describes `results.json`.
+    rollouts: of `record_improvement`.
+    description: of the task they are on.
+    commands: that made the results.
+  """
+  iqm = results['normalised_return']
+  rows = [
+    (n, results['episodes'][n], results['env_steps'][n], *(f'{iqm[k][n]:.3f}' for k in ('iqm', 'low', 'high')),
+     f'{results["far"]["iqm"][n]:.3f}', f'{results["shuffled_experience"]["iqm"][n]:.3f}')
+    for n in range(len(iqm['iqm'])) if n <= 5 or n % 5 == 0
+  ]
+  _render(
+    path, title=f'metaimprove: {results["family"]}', family=family, results=results, rows=rows, commands=commands,
+    description=description, rollouts=rollouts, improvement_figure=_improvement_figure(results),
+    spread_figure=_spread_figure(results),
+  )
+
+
+def write_rollouts(path: files.Path, family: TaskFamily, rollouts: list[dict[str, Any]], description: str) -> None:
+  """Writes a page with the rollouts alone."""
+  _render(
+    path, title=f'metaimprove: one improvement on {family.name}', family=family, results=None, rows=[], commands=[],
+    description=description, rollouts=rollouts, improvement_figure='', spread_figure='',
+  )
