@@ -24,7 +24,7 @@ if __name__ == '__main__':
   flags.DEFINE_integer('independent_tasks', 0, 'The first so many of them also get a history by PPO from scratch.', 0)
   flags.DEFINE_integer('num_checkpoints', 11, 'Policies in a history, evenly spaced in return.', 2)
   flags.DEFINE_integer('num_episodes', 2, 'Episodes of experience of each policy.', 1)
-  flags.DEFINE_integer('shard_size', 128, 'Histories in a shard, simulated at once; best where the cache holds them.', 1)
+  flags.DEFINE_integer('shard_size', 128, 'Histories in a shard, simulated at once; best if the cache holds it.', 1)
   flags.DEFINE_integer('num_updates', None, "PPO updates, instead of the family's tuned number.", 1)
 
 
@@ -35,8 +35,8 @@ def main():
     shard_size=FLAGS.shard_size, num_updates=FLAGS.num_updates,
   )
   print(
-    f'Histories are in {FLAGS.folder}. Recording ran at {figures["env_steps_per_second"]:,.0f} environment steps/s, bare '
-    f'stepping at {figures["raw_env_steps_per_second"]:,.0f}.'
+    f'Histories are in {FLAGS.folder}. Recording ran at {figures["env_steps_per_second"]:,.0f} environment steps/s, '
+    f'bare stepping at {figures["raw_env_steps_per_second"]:,.0f}.'
   )
 
 

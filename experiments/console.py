@@ -7,7 +7,7 @@ import time
 
 import tensorboardX
 import tqdm
-from absl import app
+from absl import app, flags, logging
 
 from metaimprove import files
 from metaimprove.errors import MetaImproveError
@@ -20,6 +20,8 @@ def launch(main) -> None:
   def run(argv):
     if len(argv) > 1:
       raise app.UsageError(f'unexpected argument {argv[1]!r}; flags are written --name=value')
+    if not flags.FLAGS['verbosity'].present:
+      logging.set_verbosity(logging.WARNING)  # some import turns on informational lines
     try:
       main()
     except MetaImproveError as error:
@@ -48,14 +50,12 @@ def print_results(results: dict) -> None:
   for n in sorted({n for n in (0, 1, 2, 3, 4, 10, 20, last) if n <= last}):
     interval = f'[{iqm["low"][n]:.3f}, {iqm["high"][n]:.3f}]'
     print(
-      f'  {n:12d}  {results["env_steps"][n]:9,d}  {iqm["iqm"][n]:6.3f} {interval:15s} {results["far"]["iqm"][n]:10.3f}  '
-      f'{results["shuffled_experience"]["iqm"][n]:19.3f}'
+      f'  {n:12d}  {results["env_steps"][n]:9,d}  {iqm["iqm"][n]:6.3f} {interval:15s} '
+      f'{results["far"]["iqm"][n]:10.3f}  {results["shuffled_experience"]["iqm"][n]:19.3f}'
     )
-  ppo = results['ppo_env_steps_to_match']
-  print(
-    f'  environment steps a task to {results["target"]:.3f}: operator {results["operator_env_steps_to_match"]:,d}, PPO from '
-    f'scratch ' + (f'{ppo:,d}' if ppo else f'does not reach it in {results["ppo"]["env_steps"][-1]:,d}') + '\n'
-  )
+  steps, ppo = results['operator_env_steps_to_match'], results['ppo_env_steps_to_match']
+  matched = f'{ppo:,d}' if ppo else f'does not reach it in {results["ppo"]["env_steps"][-1]:,d}'
+  print(f'  environment steps a task to {results["target"]:.3f}: operator {steps:,d}, PPO from scratch {matched}\n')
 
 
 class Progress:

@@ -1,0 +1,59 @@
+"""Learned policy improvement operators: from a policy's experience to a better policy, by inference alone.
+
+The public names below are imported when they are first used, so that `import metaimprove` costs next to nothing.
+"""
+
+import importlib
+
+__version__ = '0.1.0'
+
+_HOMES = {
+  'BEST': 'metaimprove.operators.ask',
+  'Curve': 'metaimprove.iteration',
+  'DamagedDataError': 'metaimprove.errors',
+  'History': 'metaimprove.histories.storage',
+  'IncompatibleError': 'metaimprove.errors',
+  'MetaImproveError': 'metaimprove.errors',
+  'NonFiniteSimulationError': 'metaimprove.errors',
+  'Operator': 'metaimprove.operators.operator',
+  'OperatorConfig': 'metaimprove.operators.operator',
+  'PPOSettings': 'metaimprove.improvers.ppo',
+  'Policy': 'metaimprove.policies',
+  'Source': 'metaimprove.improvers.source',
+  'Task': 'metaimprove.types',
+  'TaskFamily': 'metaimprove.tasks.family',
+  'TrainingSettings': 'metaimprove.training',
+  'Trajectory': 'metaimprove.types',
+  'UnknownNameError': 'metaimprove.errors',
+  'collect': 'metaimprove.histories.collect',
+  'episode_return': 'metaimprove.types',
+  'evaluate': 'metaimprove.evaluation.evaluate',
+  'family_names': 'metaimprove.tasks.registry',
+  'independent_ppo': 'metaimprove.improvers.independent_ppo',
+  'iterate': 'metaimprove.iteration',
+  'load_dataset': 'metaimprove.histories.dataset',
+  'load_operator': 'metaimprove.checkpoints',
+  'make_family': 'metaimprove.tasks.registry',
+  'make_operator': 'metaimprove.operators.operator',
+  'make_policy': 'metaimprove.policies',
+  'rollout': 'metaimprove.rollouts',
+  'sample_tasks': 'metaimprove.histories.collect',
+  'save_operator': 'metaimprove.checkpoints',
+  'task_conditioned_ppo': 'metaimprove.improvers.task_conditioned_ppo',
+  'train': 'metaimprove.training',
+  'unroll': 'metaimprove.rollouts',
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name):
+  if name not in _HOMES:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  value = getattr(importlib.import_module(_HOMES[name]), name)
+  globals()[name] = value
+  return value
+
+
+def __dir__():
+  return sorted({*globals(), *_HOMES})

@@ -22,7 +22,8 @@ def save_operator(folder: files.Path, operator: Operator, operator_params: Any) 
   content = files.tree_to_bytes(operator_params)
   files.write_bytes(folder / _PARAMS, content)
   files.write_json(folder / _CONFIG, {
-    'format_version': FORMAT_VERSION, 'sha256': files.checksum(content), 'operator': dataclasses.asdict(operator.config),
+    'format_version': FORMAT_VERSION, 'sha256': files.checksum(content),
+    'operator': dataclasses.asdict(operator.config),
   })
 
 
@@ -44,8 +45,8 @@ def load_operator(folder: files.Path, family: TaskFamily | None = None) -> tuple
   stored = files.read_json(folder / _CONFIG)
   if stored.get('format_version') != FORMAT_VERSION:
     raise IncompatibleError(
-      f'{folder} has operator format version {stored.get("format_version")}, and this metaimprove reads {FORMAT_VERSION}; '
-      'train the operator again, or install the version that wrote it.'
+      f'{folder} has operator format version {stored.get("format_version")}, and this metaimprove reads '
+      f'{FORMAT_VERSION}; train the operator again, or install the version that wrote it.'
     )
   try:
     config = OperatorConfig(**{**stored['operator'], 'hidden_sizes': tuple(stored['operator']['hidden_sizes'])})

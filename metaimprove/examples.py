@@ -111,7 +111,7 @@ class Examples:
     sources = [np.flatnonzero((dataset.source == s) & ~kept_out) for s in range(len(dataset.source_names))]
     self._sources = [rows for rows in sources if len(rows)]
     if not self._sources:
-      raise ValueError(f'No histories are left to train on when {num_validation} tasks are kept out; collect more tasks.')
+      raise ValueError(f'No histories are left to train on: {num_validation} tasks are kept out. Collect more.')
     self.training = np.concatenate(self._sources)
     self._rounds: list[Contexts] = []
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaimprove.operators.operator import Operator
-from metaimprove.rollouts import unroll
+from metaimprove.rollouts import rollout
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.types import Params, Task, Trajectory, episode_return
 
@@ -46,8 +46,8 @@ def iterate(
     num_applications: A.
     num_episodes: E, episodes of experience before each application.
     ask: [B] or [] int, what is asked for each time.
-    shuffle_experience: give each policy's operator the experience of its neighbour's, on the neighbour's task. A gain that
-      survives this does not come from the experience.
+    shuffle_experience: give each policy's operator the experience of its neighbour's, on the neighbour's task. A gain
+      that survives this does not come from the experience.
 
   Returns:
     The curve. It takes (A + 1) * E episodes a task; those before point n are n * E.
@@ -55,9 +55,7 @@ def iterate(
   num_tasks = tasks.goal.shape[0]
   ask = jnp.broadcast_to(ask, (num_tasks,))
 
-  def experience(params, task, key):
-    act = functools.partial(operator.policy.sample, params)
-    return unroll(family, act, task, key, num_episodes=num_episodes)[0]
+  experience = functools.partial(rollout, family, operator.policy, num_episodes=num_episodes)
 
   def apply_once(params, key):
     trajectory = jax.vmap(experience)(params, tasks, jax.random.split(key, num_tasks))
@@ -77,11 +75,11 @@ def make_iterate(
   operator: Operator, family: TaskFamily, *, num_applications: int, num_episodes: int, chunk: int = 64,
   shuffle_experience: bool = False,
 ):
-  """`iterate` for any number of tasks: compiled once, for `chunk` tasks at a time (larger batches fall out of the cache).
+  """`iterate` for any number of tasks: compiled once, for `chunk` tasks at a time (more fall out of the cache).
 
   Returns:
-    (operator_params, tasks [B], params [B, ...], rng_key, ask [B] or [], progress=(tasks done) -> None) -> Curve of numpy
-    arrays.
+    (operator_params, tasks [B], params [B, ...], rng_key, ask [B] or [], progress=(tasks done) -> None) -> Curve, of
+    numpy arrays.
   """
   compiled = jax.jit(functools.partial(
     iterate, operator, family=family, num_applications=num_applications, num_episodes=num_episodes,

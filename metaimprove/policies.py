@@ -5,7 +5,7 @@ convert exactly in both directions.
 """
 
 import dataclasses
-from typing import Callable
+from collections.abc import Callable
 
 import chex
 import haiku as hk

@@ -1,14 +1,17 @@
 """The only scan over an environment."""
 
+import functools
 import time
-from typing import Any, Callable
+from typing import Any
+from collections.abc import Callable
 
 import chex
 import jax
 import jax.numpy as jnp
 
+from metaimprove.policies import Policy
 from metaimprove.tasks.family import State, TaskFamily
-from metaimprove.types import Task, Trajectory
+from metaimprove.types import Params, Task, Trajectory
 
 Act = Callable[[chex.Array, chex.PRNGKey], tuple[chex.Array, Any]]
 """(observation [O], rng_key) -> (action [A], anything to record of the step)."""
@@ -65,6 +68,13 @@ def unroll(
 
   _, (trajectory, extras, recorded) = jax.lax.scan(one_episode, None, jax.random.split(rng_key, num_episodes))
   return trajectory.replace(finite=trajectory.finite.all(axis=-1)), extras, recorded
+
+
+def rollout(
+  family: TaskFamily, policy: Policy, params: Params, task: Task, rng_key: chex.PRNGKey, *, num_episodes: int
+) -> Trajectory:
+  """The experience [E, T, ...] of a policy on a task in `num_episodes` episodes; see `unroll`."""
+  return unroll(family, functools.partial(policy.sample, params), task, rng_key, num_episodes=num_episodes)[0]
 
 
 def raw_stepping_rate(

@@ -10,7 +10,8 @@ import dataclasses
 import functools
 import pathlib
 import time
-from typing import Any, Callable
+from typing import Any
+from collections.abc import Callable
 
 import chex
 import jax
@@ -126,7 +127,7 @@ def _make_trainer(operator: Operator, family: TaskFamily, dataset: Dataset, sett
 
 
 def _play_round(trainer: _Trainer, state, rng: np.random.Generator) -> dict[str, Any]:
-  """Applies the operator to training tasks, from stored checkpoints and from fresh random policies, with random asks."""
+  """Applies the operator to training tasks, from stored checkpoints and from fresh random policies."""
   settings, dataset = trainer.settings, trainer.dataset
   num, training = settings.round_tasks, trainer.examples.training
   history = rng.choice(training, size=num, replace=num > len(training))
@@ -136,9 +137,8 @@ def _play_round(trainer: _Trainer, state, rng: np.random.Generator) -> dict[str,
   use_fresh = rng.random(num) < 0.5
   start = jax.tree.map(lambda x, y: jnp.where(use_fresh.reshape(-1, *[1] * (x.ndim - 1)), x, y), fresh, stored)
   tasks = jax.tree.map(lambda x: x[history], dataset.histories.task)
-  curve = trainer.play(
-    trainer.operator_params(state), tasks, start, jax.random.key(rng.integers(2**31)), rng.choice(asks.TRAINED, size=num)
-  )
+  key, ask = jax.random.key(rng.integers(2**31)), rng.choice(asks.TRAINED, size=num)
+  curve = trainer.play(trainer.operator_params(state), tasks, start, key, ask)
   finite = np.flatnonzero(curve.finite.reshape(-1))
   params, trajectory, returns = jax.tree.map(
     lambda x: x.reshape(-1, *x.shape[2:])[finite], (curve.params, curve.trajectory, curve.returns)

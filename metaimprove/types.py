@@ -3,7 +3,8 @@
 Shapes: O observation size, A action size, T episode length, E episodes; leading batch axes are added by `jax.vmap`.
 """
 
-from typing import Any, Mapping
+from typing import Any
+from collections.abc import Mapping
 
 import chex
 

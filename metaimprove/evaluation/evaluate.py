@@ -6,10 +6,10 @@ Each part is kept in the folder as soon as it is done, so an evaluation that was
 import dataclasses
 import functools
 import pathlib
-from typing import Any, Callable
+from typing import Any
+from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from metaimprove import files
@@ -21,12 +21,17 @@ from metaimprove.improvers import source as sources
 from metaimprove.iteration import make_iterate
 from metaimprove.operators import ask as asks
 from metaimprove.operators.operator import Operator
-from metaimprove.rollouts import unroll
+from metaimprove.rollouts import rollout
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.types import episode_return
 
 TARGET = 0.95
 """The normalised return that environment steps are counted to, or the operator's own best where that is lower."""
+
+_REFERENCE = {
+  False: "the task-conditioned source's final policy",
+  True: "the better of the task-conditioned source's and PPO's final policies",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +89,8 @@ def evaluate(
     'operator': files.checksum(files.tree_to_bytes(operator_params)), **dataclasses.asdict(settings),
   }
   storage.claim(folder, header)
-  keys = dict(zip(('initial', 'measure', 'curve', 'ppo'), jax.random.split(jax.random.fold_in(jax.random.key(seed), 2000), 4)))
+  base_key = jax.random.fold_in(jax.random.key(seed), 2000)
+  keys = dict(zip(('initial', 'measure', 'curve', 'ppo'), jax.random.split(base_key, 4)))
   tasks = {split: sample_tasks(family, seed, settings.num_tasks, split) for split in ('heldout', 'far')}
   initial = jax.vmap(operator.policy.init)(jax.random.split(keys['initial'], settings.num_tasks))
   measure = _make_measure(family, operator.policy, settings.reference_episodes)
@@ -149,11 +155,8 @@ def _make_measure(family, policy, num_episodes):
   """(params [B, ...], tasks [B], rng_key) -> [B] mean return of each policy on its task."""
   @jax.jit
   def measure(params, tasks, rng_key):
-    def one(params, task, key):
-      act = functools.partial(policy.sample, params)
-      return episode_return(unroll(family, act, task, key, num_episodes=num_episodes)[0]).mean()
-
-    return jax.vmap(one)(params, tasks, jax.random.split(rng_key, tasks.goal.shape[0]))
+    play = functools.partial(rollout, family, policy, num_episodes=num_episodes)
+    return episode_return(jax.vmap(play)(params, tasks, jax.random.split(rng_key, tasks.goal.shape[0]))).mean(axis=-1)
 
   return measure
 
@@ -187,7 +190,7 @@ def _summarise(family, settings, curves, limits, ppo, num_ppo):
   target = min(TARGET, max(operator_iqm))
   ppo_reaches = metrics.first_at_least(metrics.iqm(ppo_scores), target)
   return {
-    'ask': asks.name(settings.ask), 'heldout_tasks': scores['heldout'].shape[1],
+    'ask': asks.name(settings.ask), 'reference': _REFERENCE[settings.thorough], 'heldout_tasks': scores['heldout'].shape[1],
     'far_tasks': scores['far'].shape[1], 'left_out_tasks': left_out, 'episodes': episodes, 'env_steps': env_steps,
     'normalised_return': intervals['heldout'], 'far': intervals['far'], 'shuffled_experience': intervals['shuffled'],
     'per_task': {'normalised_return': scores['heldout'].round(4).tolist()},

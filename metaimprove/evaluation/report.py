@@ -13,7 +13,7 @@ import numpy as np
 
 from metaimprove import files
 from metaimprove.operators.operator import Operator
-from metaimprove.rollouts import unroll
+from metaimprove.rollouts import rollout, unroll
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.types import Params, Task
 
@@ -22,7 +22,7 @@ _COLOURS = {'operator': '#1b6ca8', 'far': '#3a9d5d', 'ppo': '#c8553d', 'shuffled
 
 
 def record_rollout(family: TaskFamily, policy, params: Params, task: Task, rng_key) -> dict[str, Any]:
-  """One episode as drawing instructions: {'lines': [T, L, 2, 2], 'goal': [2], 'return': float}, metres as in the family."""
+  """One episode as drawing instructions: {'lines': [T, L, 2, 2], 'goal': [2], 'return': float}, in metres."""
   @jax.jit
   def run(params, task, rng_key):
     trajectory, _, q = unroll(
@@ -45,14 +45,12 @@ def record_improvement(
   num_applications: int, num_episodes: int, ask: int,
 ) -> list[dict[str, Any]]:
   """Rollouts of a policy before and after each application, from the same start: [num_applications + 1] of them."""
-  experience = jax.jit(lambda params, key: unroll(
-    family, functools.partial(operator.policy.sample, params), task, key, num_episodes=num_episodes
-  )[0])
+  experience = jax.jit(functools.partial(rollout, family, operator.policy, num_episodes=num_episodes))
   improve = jax.jit(operator.improve)
   key_show, key_act = jax.random.split(rng_key)
   shown = [record_rollout(family, operator.policy, params, task, key_show)]
   for application in range(num_applications):
-    trajectory = experience(params, jax.random.fold_in(key_act, application))
+    trajectory = experience(params, task, jax.random.fold_in(key_act, application))
     params = improve(operator_params, params, trajectory, jnp.asarray(ask))
     shown.append(record_rollout(family, operator.policy, params, task, key_show))
   return shown

@@ -3,7 +3,7 @@
 import functools
 import pathlib
 import time
-from typing import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ from metaimprove import files, policies
 from metaimprove.errors import NonFiniteSimulationError
 from metaimprove.histories import storage
 from metaimprove.improvers import source as sources
-from metaimprove.rollouts import raw_stepping_rate, unroll
+from metaimprove.rollouts import raw_stepping_rate, rollout
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.types import Task
 
@@ -59,7 +59,7 @@ def collect(
     num_episodes: E, episodes of experience of each policy.
     shard_size: histories in a shard, which are also simulated at once.
     hidden_sizes: of the policies.
-    settings: whatever else determines the contents, such as the sources' settings; a folder made with others is refused.
+    settings: whatever else determines the contents, such as the sources' settings.
     report: called as the work goes on.
 
   Returns:
@@ -114,10 +114,8 @@ def _record(folder, manifest, family, policy, source, tasks, learning, rng_key, 
       snapshot, key = inputs
       params = source.params(snapshot, tasks)
       keys = jax.random.split(key, shard_size)
-      rollout = lambda p, task, k: unroll(
-        family, functools.partial(policy.sample, p), task, k, num_episodes=header['num_episodes']
-      )[0]
-      return params, jax.vmap(rollout)(params, tasks, keys)
+      play = functools.partial(rollout, family, policy, num_episodes=header['num_episodes'])
+      return params, jax.vmap(play)(params, tasks, keys)
 
     params, trajectory = jax.lax.map(one_checkpoint, (snapshots, jax.random.split(rng_key, num)))
     tasks_first = functools.partial(jax.tree.map, lambda x: jax.numpy.swapaxes(x, 0, 1))

@@ -69,10 +69,9 @@ def load_dataset(folder: files.Path, family: TaskFamily) -> Dataset:
         'folder.'
       )
   have = sum(entry['num_histories'] for entry in manifest['shards'])
-  if have < sum(header['sources'].values()):
-    raise DamagedDataError(
-      f'{folder} is incomplete: {have} of {sum(header["sources"].values())} histories; run collect_histories on it again.'
-    )
+  wanted = sum(header['sources'].values())
+  if have < wanted:
+    raise DamagedDataError(f'{folder} is incomplete: {have} of {wanted} histories; run collect_histories on it again.')
   policy = policies.make_policy(family.observation_size, family.action_size, tuple(header['hidden_sizes']))
   like = storage.history_structure(policy, jax.eval_shape(family.sample, jax.random.key(0)).dynamics)
   shards = [storage.read_shard(folder, entry, like) for entry in manifest['shards']]

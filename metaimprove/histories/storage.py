@@ -68,7 +68,7 @@ def check_same(existing: dict[str, Any], wanted: dict[str, Any], folder: files.P
 
 
 def claim(folder: files.Path, header: dict[str, Any]) -> None:
-  """Notes in `settings.json` what a folder is made with; raises `IncompatibleError` if it was made with other settings."""
+  """Notes in `settings.json` what a folder is made with; raises `IncompatibleError` if that was something else."""
   path = pathlib.Path(folder) / 'settings.json'
   header = json.loads(json.dumps(header))
   if path.exists():

@@ -6,7 +6,8 @@ all. Schulman et al., "Proximal Policy Optimization Algorithms", arXiv:1707.0634
 """
 
 import dataclasses
-from typing import Any, Callable
+from typing import Any
+from collections.abc import Callable
 
 import chex
 import haiku as hk
@@ -130,7 +131,8 @@ def make_learner(
     if not task_conditioned:
       return observation
     privileged = family.privileged(task)
-    return jnp.concatenate([observation, jnp.broadcast_to(privileged, (*observation.shape[:-1], *privileged.shape))], -1)
+    privileged = jnp.broadcast_to(privileged, (*observation.shape[:-1], *privileged.shape))
+    return jnp.concatenate([observation, privileged], axis=-1)
 
   def init(rng_key):
     key_policy, key_value = jax.random.split(rng_key)
@@ -209,5 +211,6 @@ def make_learner(
     return policies.fold(snapshot['policy'], snapshot['mean'], snapshot['std'], privileged)
 
   return Learner(
-    init=init, update=update, snapshot=snapshot, params=params, env_steps_per_update=settings.num_envs * family.episode_length
+    init=init, update=update, snapshot=snapshot, params=params,
+    env_steps_per_update=settings.num_envs * family.episode_length,
   )

@@ -3,7 +3,8 @@
 import dataclasses
 import pathlib
 import time
-from typing import Any, Callable
+from typing import Any
+from collections.abc import Callable
 
 import chex
 import jax
@@ -127,7 +128,8 @@ def choose_checkpoints(returns: np.ndarray, num_checkpoints: int) -> np.ndarray:
     [num_checkpoints] indices in rising order. Where the curve jumps over a level, an index stands more than once.
   """
   width = max(1, len(returns) // 40)
-  smooth = np.convolve(np.pad(returns, (width // 2, width - 1 - width // 2), mode='edge'), np.ones(width) / width, 'valid')
+  padded = np.pad(returns, (width // 2, width - 1 - width // 2), mode='edge')
+  smooth = np.convolve(padded, np.ones(width) / width, 'valid')
   best_so_far = np.maximum.accumulate(smooth)
   levels = np.linspace(best_so_far[0], best_so_far[-1], num_checkpoints)
   return np.minimum(np.searchsorted(best_so_far, levels), len(returns) - 1)

@@ -1,7 +1,8 @@
 """The operator: a weaker policy's experience and an ask to the parameters of a better policy."""
 
 import dataclasses
-from typing import Any, Callable
+from typing import Any
+from collections.abc import Callable
 
 import chex
 import haiku as hk
@@ -151,8 +152,8 @@ def make_operator(config: OperatorConfig) -> Operator:
     wanted = list(zip(layer_sizes[:-1], layer_sizes[1:]))
     if layer_shapes != wanted:
       raise IncompatibleError(
-        f'This operator improves policies with layers {wanted}, not {layer_shapes}; start from operator.policy.init, or '
-        'call improve_behaviour for a policy of another shape.'
+        f'This operator improves policies with layers {wanted}, not {layer_shapes}; start from operator.policy.init, '
+        'or call improve_behaviour for a policy of another shape.'
       )
     check_trajectory(trajectory)
 

@@ -4,7 +4,7 @@ Every parameter is drawn log-uniformly, so that halving and doubling are equally
 chosen at random, outside the training range and leave the others inside.
 """
 
-from typing import Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import chex
 import jax

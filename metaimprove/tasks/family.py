@@ -1,7 +1,8 @@
 """What a task family is: a small bundle of pure functions in which task and dynamics are arguments."""
 
 import dataclasses
-from typing import Any, Callable
+from typing import Any
+from collections.abc import Callable
 
 import chex
 

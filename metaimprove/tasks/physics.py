@@ -7,7 +7,8 @@ a reset.
 
 import dataclasses
 import functools
-from typing import Any, Callable
+from typing import Any
+from collections.abc import Callable
 
 import chex
 import jax
@@ -50,7 +51,7 @@ class Physics:
   dt: float
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def load(robot: str, backend: str) -> Physics:
   """Loads Brax's environment `robot` (such as 'reacher') and gives its physics without its task.
 

@@ -19,8 +19,8 @@ EPISODE_LENGTH = 50
 LINK_LENGTHS = (0.1, 0.11)
 """Metres: shoulder to elbow, elbow to the fingertip's centre."""
 GOAL_RADII = (0.02, 0.2)
-"""Metres: goals are uniform over the area between these circles. The arm reaches from 0.018 (elbow at its limit of 3 rad)
-to 0.21, so every goal can be reached."""
+"""Metres: goals are uniform over the area between these circles. The arm reaches from 0.018 (elbow at its limit of 3
+rad) to 0.21, so every goal can be reached."""
 LENGTH_UNIT = 0.1
 """Metres: the reward is the distance in this unit."""
 DYNAMICS = ('gear', 'damping', 'mass', 'inertia')

@@ -1,0 +1,27 @@
+# Two commands, each of which does all the set-up on a fresh machine: `make quickstart` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+
+.PHONY: quickstart test lint clean
+.DELETE_ON_ERROR:
+
+quickstart: $(VENV)/.ready
+	@$(BIN)/python -m experiments.quickstart $(ARGS)
+
+test: $(VENV)/.ready
+	@$(BIN)/ruff check .
+	@$(BIN)/python -m pytest $(ARGS)
+
+# The virtual environment is complete when .ready is there; a half-made one is made again.
+$(VENV)/.ready: setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	@echo 'Installing into $(VENV) (about 700 MB, a minute or two)...'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .cache build *.egg-info

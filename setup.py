@@ -1,0 +1,35 @@
+"""Installs `metaimprove`; `constraints.txt` has the exact set of versions it is developed and measured with."""
+
+import pathlib
+
+import setuptools
+
+setuptools.setup(
+  name='metaimprove',
+  version='0.1.0',
+  description='Learned policy improvement operators: supervised learning of the step from a policy to a better one.',
+  long_description=pathlib.Path(__file__).with_name('README.md').read_text(),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  packages=setuptools.find_packages(include=['metaimprove', 'metaimprove.*']),
+  package_data={'metaimprove.evaluation': ['report_template.html']},
+  python_requires='>=3.11',
+  install_requires=[
+    'absl-py>=2.1',
+    'brax>=0.14.2,<0.15',
+    'chex>=0.1.91',
+    'dm-haiku>=0.0.16',
+    'jax>=0.9',
+    'jinja2>=3.1',
+    'matplotlib>=3.9',
+    'mujoco-mjx>=3.3',
+    'numpy>=2.0',
+    'optax>=0.2.5',
+    'safetensors>=0.5',
+    'scipy>=1.14',
+    'tensorboard>=2.18',
+    'tensorboardX>=2.6',
+    'tqdm>=4.66',
+  ],
+  extras_require={'test': ['hypothesis>=6.100', 'pytest>=8', 'ruff>=0.9']},
+)

@@ -1,0 +1,71 @@
+"""Policies: the same function as Brax's, exact folding, divergence."""
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metaimprove import policies
+from brax.training.agents.ppo import networks as ppo_networks
+
+
+def test_same_function_as_brax():
+  policy = policies.make_policy(5, 2, (16, 8))
+  params = policy.init(jax.random.key(0))
+  network = ppo_networks.make_ppo_networks(5, 2, policy_hidden_layer_sizes=(16, 8))
+  x = jax.random.normal(jax.random.key(1), (7, 5))
+  theirs = network.policy_network.apply(None, policies.to_brax(params), x)
+  np.testing.assert_array_equal(policy.apply(params, x), theirs)
+  back = policies.from_brax(policies.to_brax(params))
+  jax.tree.map(np.testing.assert_array_equal, back, params)
+
+
+def test_more_than_ten_layers_keep_their_order():
+  policy = policies.make_policy(3, 1, (4,) * 11)
+  names = policies.layer_names(policy.init(jax.random.key(0)))
+  assert names == [f'mlp/~/linear_{i}' for i in range(12)]
+
+
+@hypothesis.given(st.integers(0, 2**31), st.floats(0.1, 10), st.floats(-5, 5))
+def test_folding_is_exact(seed, scale, shift):
+  keys = jax.random.split(jax.random.key(seed), 4)
+  policy = policies.make_policy(4 + 2, 1, (8,))
+  params = policy.init(keys[0])
+  mean, std = shift + jax.random.normal(keys[1], (4,)), scale * (0.5 + jax.random.uniform(keys[2], (4,)))
+  x, privileged = mean + std * jax.random.normal(keys[3], (10, 4)), jnp.array([0.3, -0.7])
+  before = policy.apply(params, jnp.concatenate([(x - mean) / std, jnp.broadcast_to(privileged, (10, 2))], axis=-1))
+  after = policies.make_policy(4, 1, (8,)).apply(policies.fold(params, mean, std, privileged), x)
+  np.testing.assert_allclose(before, after, rtol=1e-3, atol=1e-3)
+
+
+def logits_of(location, scale):
+  """Raw scale such that softplus(raw) + 0.001 is the scale."""
+  return jnp.array([location, jnp.log(jnp.expm1(scale - 0.001))])
+
+
+def test_divergence_by_hand():
+  """KL(N(0, 1) ‖ N(1, 2²)) = log 2 + (1 + 1) / 8 - 1/2."""
+  distribution = policies.make_policy(1, 1).distribution
+  value = policies.divergence(distribution, logits_of(0.0, 1.0), logits_of(1.0, 2.0))
+  np.testing.assert_allclose(value, np.log(2) + 2 / 8 - 0.5, rtol=1e-4)
+
+
+@hypothesis.given(st.lists(st.floats(-3, 3), min_size=8, max_size=8))
+def test_divergence_is_zero_only_for_the_same(numbers):
+  distribution = policies.make_policy(1, 2).distribution
+  first, second = jnp.asarray(numbers[:4]), jnp.asarray(numbers[4:])
+  np.testing.assert_allclose(policies.divergence(distribution, first, first), 0, atol=1e-6)
+  hypothesis.assume(np.abs(first - second).max() > 0.1)
+  assert policies.divergence(distribution, first, second) > 1e-5
+
+
+def test_sampled_actions_have_the_stated_spread():
+  policy = policies.make_policy(1, 1, (4,))
+  params = policy.init(jax.random.key(0))
+  observation = jnp.array([0.3])
+  action, raw = jax.vmap(lambda key: policy.sample(params, observation, key))(jax.random.split(jax.random.key(1), 4000))
+  normal = policy.distribution.create_dist(policy.apply(params, observation))
+  np.testing.assert_allclose(raw.mean(), normal.loc[0], atol=0.05)
+  np.testing.assert_allclose(raw.std(), normal.scale[0], rtol=0.05)
+  np.testing.assert_allclose(action, np.tanh(raw), atol=1e-6)

@@ -1,0 +1,63 @@
+"""The scan over an environment, by hand on the point family."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metaimprove import rollouts
+from metaimprove.types import Task, episode_return
+from tests.point_family import point_family
+
+TASK = Task(goal=jnp.array([0.5]), dynamics={'gear': jnp.asarray(1.0)})
+
+
+def act_always(value):
+  return lambda observation, key: (jnp.array([value]), observation)
+
+
+def test_rewards_and_observations_by_hand(point):
+  trajectory, seen, _ = rollouts.unroll(point, act_always(0.25), TASK, jax.random.key(0), num_episodes=2)
+  x0 = trajectory.observation[:, 0, 0]
+  x = x0[:, None] + 0.25 * np.arange(9)
+  np.testing.assert_allclose(trajectory.observation[..., 0], x[:, :-1], atol=1e-6)
+  np.testing.assert_allclose(trajectory.next_observation[..., 0], x[:, 1:], atol=1e-6)
+  np.testing.assert_allclose(trajectory.reward, -np.abs(x[:, 1:] - 0.5), atol=1e-6)
+  np.testing.assert_allclose(episode_return(trajectory), -np.abs(x[:, 1:] - 0.5).sum(axis=1), atol=1e-5)
+  np.testing.assert_array_equal(seen, trajectory.observation)
+  assert trajectory.valid.all() and not trajectory.terminated.any() and trajectory.finite.all()
+  assert x0[0] != x0[1], 'each episode begins anew'
+
+
+def test_after_an_early_end_steps_do_not_count(point):
+  """|x| exceeds 3 in the fourth step of size 0.8 from about 0: 0.8, 1.6, 2.4, 3.2."""
+  trajectory, _, _ = rollouts.unroll(point, act_always(0.8), TASK, jax.random.key(0), num_episodes=1)
+  np.testing.assert_array_equal(trajectory.valid[0], [1, 1, 1, 1, 0, 0, 0, 0])
+  np.testing.assert_array_equal(trajectory.terminated[0], [0, 0, 0, 1, 0, 0, 0, 0])
+  np.testing.assert_array_equal(trajectory.reward[0, 4:], 0)
+  assert trajectory.next_observation[0, 3, 0] > 3, 'the last observation is not overwritten'
+
+
+def test_auto_reset_begins_another_episode(point):
+  trajectory, _, _ = rollouts.unroll(
+    point, act_always(0.8), TASK, jax.random.key(0), num_episodes=1, auto_reset=True
+  )
+  assert trajectory.valid.all()
+  np.testing.assert_array_equal(trajectory.terminated[0], [0, 0, 0, 1, 0, 0, 0, 1])
+  assert trajectory.next_observation[0, 3, 0] > 3
+  assert abs(trajectory.observation[0, 4, 0]) <= 0.1
+  assert trajectory.observation[0, 4, 0] != trajectory.observation[0, 0, 0], 'from a new start, not the first one'
+
+
+def test_a_simulation_that_blows_up_is_held_and_marked():
+  family = point_family(blow_up_beyond=1.0)
+  trajectory, _, _ = rollouts.unroll(family, act_always(0.4), TASK, jax.random.key(0), num_episodes=2)
+  np.testing.assert_array_equal(trajectory.finite, [False, False])
+  np.testing.assert_array_equal(trajectory.valid[0], [1, 1, 0, 0, 0, 0, 0, 0])
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(trajectory))
+  calm, _, _ = rollouts.unroll(family, act_always(0.0), TASK, jax.random.key(0), num_episodes=2)
+  assert calm.finite.all() and calm.valid.all()
+
+
+def test_raw_stepping_rate_counts_all_tasks(point):
+  tasks = jax.vmap(point.sample)(jax.random.split(jax.random.key(0), 32))
+  assert rollouts.raw_stepping_rate(point, tasks, jax.random.key(0), seconds=0.1) > 1000
