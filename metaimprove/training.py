@@ -95,7 +95,7 @@ class _Trainer:
 
 def _make_trainer(operator: Operator, family: TaskFamily, dataset: Dataset, settings: TrainingSettings) -> _Trainer:
   schedule = optax.warmup_cosine_decay_schedule(
-    0.0, settings.learning_rate, max(1, settings.num_steps // 20), settings.num_steps, settings.learning_rate / 50
+    0.0, settings.learning_rate, 1 + settings.num_steps // 20, 1 + settings.num_steps, settings.learning_rate / 50
   )
   optimizer = optax.chain(
     optax.clip_by_global_norm(settings.max_gradient_norm), optax.adamw(schedule, weight_decay=settings.weight_decay)

@@ -1,0 +1,119 @@
+"""One contract for both PPO sources, on the point family."""
+
+import functools
+import itertools
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import numpy as np
+import pytest
+
+from metaimprove import files
+from metaimprove.errors import DamagedDataError, UnknownNameError
+from metaimprove.histories.collect import sample_tasks, take
+from metaimprove.improvers import source as sources
+from metaimprove.improvers import tuned
+from metaimprove.improvers.independent_ppo import independent_ppo
+from metaimprove.improvers.ppo import PPOSettings, make_learner
+from metaimprove.policies import make_policy
+from metaimprove.rollouts import rollout
+from metaimprove.types import episode_return
+from tests.conftest import HIDDEN_SIZES, PPO, make_sources
+
+
+@pytest.fixture(scope='module', params=[0, 1], ids=['task_conditioned', 'independent'])
+def run(request, point):
+  """A source, its tasks and a finished run of it."""
+  source, num_tasks = make_sources(point)[request.param]
+  tasks = sample_tasks(point, 0, num_tasks, 'train')
+  return source, tasks, sources.learn(source, tasks, jax.random.key(0))
+
+
+def test_policies_become_better(run, point):
+  source, tasks, learning = run
+  policy = make_policy(point.observation_size, point.action_size, HIDDEN_SIZES)
+  play = jax.jit(jax.vmap(functools.partial(rollout, point, policy, num_episodes=16)))
+  keys = jax.random.split(jax.random.key(1), tasks.goal.shape[0])
+  first, last = (
+    episode_return(play(source.params(take(learning.snapshots, at), tasks), tasks, keys)).mean(axis=-1) for at in (0, -1)
+  )
+  assert last.mean() > first.mean() + 1.0
+  assert learning.returns[-3:].mean() > learning.returns[:3].mean() + 1.0
+
+
+def test_same_key_same_run(run):
+  source, tasks, learning = run
+  again = sources.learn(source, tasks, jax.random.key(0))
+  jax.tree.map(np.testing.assert_array_equal, learning, again)
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(run, tmp_path, monkeypatch):
+  source, tasks, learning = run
+  monkeypatch.setattr(sources, '_SAVE_SECONDS', 0.0)
+  path = tmp_path / 'state'
+
+  class Killed(Exception):
+    pass
+
+  def kill_at(when):
+    def progress(done, figures):
+      if done == when:
+        raise Killed
+    return progress
+
+  for when in (5, 9):
+    with pytest.raises(Killed):
+      sources.learn(source, tasks, jax.random.key(0), path=path, progress=kill_at(when))
+  with pytest.raises(DamagedDataError, match='run the collection again'):
+    sources.load_learning(source, tasks, path)
+  resumed = sources.learn(source, tasks, jax.random.key(0), path=path)
+  jax.tree.map(np.testing.assert_array_equal, learning, resumed)
+  jax.tree.map(np.testing.assert_array_equal, learning, sources.load_learning(source, tasks, path))
+
+
+def test_initial_policies_say_nothing_about_the_task(point):
+  source, num_tasks = make_sources(point)[0]
+  tasks = sample_tasks(point, 0, num_tasks, 'train')
+  params = source.params(source.snapshot(source.init(jax.random.key(0), tasks)), tasks)
+  for leaf in jax.tree.leaves(params):
+    np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))
+
+
+def test_a_learner_does_not_depend_on_its_neighbours(point):
+  tasks = sample_tasks(point, 0, 4, 'train')
+  few, many = (independent_ppo(point, PPO, 3, n, HIDDEN_SIZES) for n in (2, 4))
+  two = sources.learn(few, take(tasks, slice(2)), jax.random.key(0))
+  four = sources.learn(many, tasks, jax.random.key(0))
+  np.testing.assert_allclose(two.returns, four.returns[:, :2], rtol=1e-4)
+
+
+def test_settings_that_do_not_divide(point):
+  with pytest.raises(ValueError, match='must divide'):
+    make_learner(point, PPOSettings(unroll_length=3), task_conditioned=False)
+
+
+def test_unknown_source(point):
+  with pytest.raises(UnknownNameError, match='no tuned'):
+    tuned.settings_for(point)
+
+
+@hypothesis.given(st.lists(st.floats(-100, 100), min_size=2, max_size=60), st.integers(2, 12))
+def test_checkpoints_rise_from_first_to_best(returns, num):
+  chosen = sources.choose_checkpoints(np.asarray(returns), num)
+  assert len(chosen) == num and chosen[0] == 0
+  assert all(a <= b for a, b in itertools.pairwise(chosen))
+  if len(returns) < 80:  # no smoothing
+    assert returns[chosen[-1]] == max(returns)
+
+
+def test_checkpoints_by_hand():
+  """Levels 0, 4, 8 are first reached at 0, 2 and 4."""
+  np.testing.assert_array_equal(sources.choose_checkpoints(np.array([0.0, 1, 5, 3, 8, 8]), 3), [0, 2, 4])
+
+
+def test_saved_state_of_another_network_is_refused(run, point, tmp_path):
+  source, tasks, learning = run
+  files.save_tree(tmp_path / 'state', {'state': {'other': np.zeros(2)}, 'learning': learning})
+  with pytest.raises(files.IncompatibleError, match='another network'):
+    sources.learn(source, tasks, jax.random.key(0), path=tmp_path / 'state')

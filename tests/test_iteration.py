@@ -1,0 +1,55 @@
+"""Applying an operator again and again, checked against doing it by hand."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from metaimprove.histories.collect import sample_tasks
+from metaimprove.iteration import iterate, make_iterate
+from metaimprove.operators import ask as asks
+from metaimprove.rollouts import rollout
+from metaimprove.types import episode_return
+
+NUM_TASKS = 6
+
+
+@pytest.fixture(scope='module')
+def start(operator, point):
+  tasks = sample_tasks(point, 0, NUM_TASKS, 'heldout')
+  return tasks, jax.vmap(operator.policy.init)(jax.random.split(jax.random.key(0), NUM_TASKS))
+
+
+@pytest.mark.parametrize('shuffle', [False, True])
+def test_iterate_is_act_improve_act(operator, operator_params, point, start, shuffle):
+  tasks, params = start
+  key = jax.random.key(1)
+  curve = jax.jit(functools.partial(
+    iterate, operator, family=point, num_applications=2, num_episodes=2, shuffle_experience=shuffle
+  ))(operator_params, tasks=tasks, params=params, rng_key=key, ask=np.int32(asks.BEST))
+  play = functools.partial(rollout, point, operator.policy, num_episodes=2)
+  for point_index, step_key in enumerate(jax.random.split(key, 3)):
+    jax.tree.map(lambda x, y, n=point_index: np.testing.assert_allclose(x[n], y, atol=1e-4), curve.params, params)
+    trajectory = jax.vmap(play)(params, tasks, jax.random.split(step_key, NUM_TASKS))
+    np.testing.assert_allclose(curve.returns[point_index], episode_return(trajectory).mean(axis=1), atol=1e-3)
+    neighbour = [(i - 1) % NUM_TASKS if shuffle else i for i in range(NUM_TASKS)]
+    seen = jax.tree.map(lambda x, rows=np.array(neighbour): x[rows], (params, trajectory))
+    params = jax.vmap(operator.improve, in_axes=(None, 0, 0, None))(operator_params, *seen, asks.BEST)
+
+
+def test_asked_for_nothing_policies_stay_as_they_are(operator, operator_params, point, start):
+  tasks, params = start
+  run = make_iterate(operator, point, num_applications=3, num_episodes=1, chunk=NUM_TASKS)
+  curve = run(operator_params, tasks, params, jax.random.key(0), 0)
+  jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[-1], y), curve.params, params)
+
+
+def test_chunks_are_filled_up_and_cut(operator, operator_params, point, start):
+  tasks, params = start
+  run = make_iterate(operator, point, num_applications=2, num_episodes=1, chunk=4)
+  done = []
+  curve = run(operator_params, tasks, params, jax.random.key(0), np.arange(NUM_TASKS), progress=done.append)
+  assert curve.returns.shape == (3, NUM_TASKS) and done == [4, 6]
+  jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[0], y), curve.params, params)
+  jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[-1, 0], y[0]), curve.params, params)  # task 0 asks for k = 0

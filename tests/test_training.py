@@ -1,0 +1,121 @@
+"""Examples and training on the point family."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metaimprove import training
+from metaimprove.errors import IncompatibleError
+from metaimprove.examples import Examples, target_level
+from metaimprove.operators import ask as asks
+
+SETTINGS = training.TrainingSettings(
+  num_steps=80, batch_size=16, num_states=8, rounds=(0.4, 0.7), round_applications=2, round_tasks=8, num_validation=2,
+  num_evaluations=4, learning_rate=1e-2,
+)
+
+
+@pytest.fixture(scope='module')
+def examples(dataset):
+  return Examples(dataset, num_states=8, num_validation=2)
+
+
+def test_target_level_by_hand():
+  level, ask = np.array([0, 2, 3, 1, 1]), np.array([1, 4, 0, asks.BEST, 0])
+  np.testing.assert_array_equal(target_level(level, ask, np.array([3, 3, 3, 2, 3]), 4), [1, 3, 3, 2, 1])
+
+
+def test_validation_tasks_are_kept_out_of_every_source(examples, dataset):
+  tasks = set(dataset.task_index[examples.training])
+  assert tasks == {0, 1, 2, 3} and set(dataset.task_index[examples.validation]) == {4, 5}
+
+
+def test_examples_of_histories_are_views(examples, dataset):
+  rng = np.random.default_rng(0)
+  ask = np.array([1] * 20 + [asks.BEST] * 20)
+  drawn = examples.of_histories(rng, ask)
+  stored = np.asarray(dataset.histories.trajectory.reward).reshape(-1, 16)
+  bias = np.asarray(dataset.histories.params['mlp/~/linear_0']['b'])
+  best = dataset.returns.argmax(axis=1)
+  for index in range(40):
+    history, level = divmod(int(np.abs(stored - drawn.trajectory.reward[index].reshape(-1)).max(axis=1).argmin()), 4)
+    assert history in examples.training
+    target = min(level + 1, 3) if ask[index] == 1 else best[history]
+    np.testing.assert_array_equal(drawn.target_params['mlp/~/linear_0']['b'][index], bias[history, target])
+
+
+def test_iterates_are_matched_by_return(dataset):
+  examples = Examples(dataset, num_states=8, num_validation=2)
+  history = np.array([1, 3])
+  params, trajectory = jax.tree.map(
+    lambda x: x[history, np.array([0, 2])], (dataset.histories.params, dataset.histories.trajectory)
+  )
+  examples.add_iterates(params, trajectory, history, dataset.returns[history, [0, 2]] + 1e-4)
+  np.testing.assert_array_equal(examples._rounds[0].level, [0, 2])
+  drawn = examples.of_iterates(np.random.default_rng(0), np.zeros(10, int))
+  for index in range(10):  # k = 0: towards itself, not towards the checkpoint that resembles it
+    jax.tree.map(
+      lambda x, y, index=index: np.testing.assert_array_equal(x[index], y[index]), drawn.target_params, drawn.params
+    )
+
+
+def test_loss_is_zero_for_the_target_and_ignores_padding(operator, operator_params, examples):
+  example = jax.tree.map(lambda x: x[0], examples.of_histories(np.random.default_rng(0), np.array([1])))
+  behaviour = operator.policy.apply(example.params, example.trajectory.observation)
+  emitted = operator.improve_behaviour(operator_params, behaviour, example.trajectory, example.ask)
+  loss = functools.partial(training.divergence_loss, operator, operator_params)
+  np.testing.assert_allclose(loss(example.replace(target_params=emitted)), 0, atol=1e-6)
+  assert loss(example) > 1e-3
+  half = example.replace(weight=jnp.array([1.0] * 4 + [0.0] * 4))
+  noisy = half.replace(states=half.states.at[4:].set(99.0))
+  np.testing.assert_allclose(loss(half), loss(noisy))
+
+
+@pytest.fixture(scope='module')
+def trained(operator, point, dataset, tmp_path_factory):
+  logged = {}
+  params = training.train(
+    operator, point, dataset, SETTINGS, seed=0, folder=tmp_path_factory.mktemp('training'),
+    log=lambda step, scalars: logged.setdefault(step, {}).update(scalars),
+  )
+  return params, logged
+
+
+def test_what_is_logged(trained):
+  _, logged = trained
+  assert {'train/loss', 'train/gradient_norm', 'train/learning_rate', 'train/examples_per_second'} <= set(logged[20])
+  assert {f'held_out_loss/{asks.name(k)}' for k in asks.TRAINED} <= set(logged[40])
+  assert {'held_out_normalised_return/1', 'held_out_normalised_return/2'} <= set(logged[60])
+  assert logged[80]['held_out_loss/best'] < 0.8 * logged[20]['held_out_loss/best']
+
+
+def test_a_training_that_was_stopped_ends_with_the_same_operator(
+  trained, operator, point, dataset, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(training, '_SAVE_SECONDS', 0.0)
+
+  class Killed(Exception):
+    pass
+
+  def kill_at(when):
+    def progress(done, figures):
+      if done == when:
+        raise Killed
+    return progress
+
+  run = functools.partial(training.train, operator, point, dataset, SETTINGS, seed=0, folder=tmp_path)
+  for when in (7, 32, 33, 60):
+    with pytest.raises(Killed):
+      run(progress=kill_at(when))
+  jax.tree.map(np.testing.assert_array_equal, run(), trained[0])
+  jax.tree.map(np.testing.assert_array_equal, run(), trained[0])
+
+
+def test_a_folder_of_other_settings_is_refused(operator, point, dataset, tmp_path):
+  short = training.TrainingSettings(num_steps=1, batch_size=2, rounds=(), num_validation=1, num_evaluations=0)
+  training.train(operator, point, dataset, short, seed=0, folder=tmp_path)
+  with pytest.raises(IncompatibleError, match='training='):
+    training.train(operator, point, dataset, SETTINGS, seed=0, folder=tmp_path)
