@@ -50,7 +50,8 @@ def bench(request):
 
 def with_multipliers(tasks: Task, **multipliers) -> Task:
   ones = {name: jnp.ones(NUM_TASKS) for name in tasks.dynamics}
-  return Task(goal=tasks.goal, dynamics={**ones, **{k: jnp.full(NUM_TASKS, v, jnp.float32) for k, v in multipliers.items()}})
+  given = {name: jnp.full(NUM_TASKS, value, jnp.float32) for name, value in multipliers.items()}
+  return Task(goal=tasks.goal, dynamics={**ones, **given})
 
 
 def test_shapes_and_sizes(bench):
@@ -95,7 +96,7 @@ def test_the_goal_is_hidden_and_matters(bench):
 
 @pytest.mark.parametrize('name', ['gear', 'damping', 'mass', 'inertia'])
 def test_each_dynamics_parameter_is_real(bench, name):
-  """From the same state and actions, doubling it moves the robot; a parameter that did nothing would leave it exactly."""
+  """From the same state and actions, doubling it moves the robot beyond rounding."""
   stock = bench.run(with_multipliers(bench.tasks), bench.keys, bench.actions)[1].physics
   changed = bench.run(with_multipliers(bench.tasks, **{name: 2.0}), bench.keys, bench.actions)[1].physics
   assert (np.abs(stock.qd - changed.qd).max(axis=(0, 2)) > 1e-4 * np.abs(stock.qd).max(axis=(0, 2))).mean() > 0.5

@@ -36,7 +36,8 @@ def test_policies_become_better(run, point):
   play = jax.jit(jax.vmap(functools.partial(rollout, point, policy, num_episodes=16)))
   keys = jax.random.split(jax.random.key(1), tasks.goal.shape[0])
   first, last = (
-    episode_return(play(source.params(take(learning.snapshots, at), tasks), tasks, keys)).mean(axis=-1) for at in (0, -1)
+    episode_return(play(source.params(take(learning.snapshots, at), tasks), tasks, keys)).mean(axis=-1)
+    for at in (0, -1)
   )
   assert last.mean() > first.mean() + 1.0
   assert learning.returns[-3:].mean() > learning.returns[:3].mean() + 1.0

@@ -34,7 +34,7 @@ def test_iterate_is_act_improve_act(operator, operator_params, point, start, shu
     trajectory = jax.vmap(play)(params, tasks, jax.random.split(step_key, NUM_TASKS))
     np.testing.assert_allclose(curve.returns[point_index], episode_return(trajectory).mean(axis=1), atol=1e-3)
     neighbour = [(i - 1) % NUM_TASKS if shuffle else i for i in range(NUM_TASKS)]
-    seen = jax.tree.map(lambda x, rows=np.array(neighbour): x[rows], (params, trajectory))
+    seen = jax.tree.map(lambda x, rows=tuple(neighbour): x[np.array(rows)], (params, trajectory))
     params = jax.vmap(operator.improve, in_axes=(None, 0, 0, None))(operator_params, *seen, asks.BEST)
 
 
@@ -52,4 +52,5 @@ def test_chunks_are_filled_up_and_cut(operator, operator_params, point, start):
   curve = run(operator_params, tasks, params, jax.random.key(0), np.arange(NUM_TASKS), progress=done.append)
   assert curve.returns.shape == (3, NUM_TASKS) and done == [4, 6]
   jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[0], y), curve.params, params)
-  jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[-1, 0], y[0]), curve.params, params)  # task 0 asks for k = 0
+  # Task 0 asks for k = 0.
+  jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[-1, 0], y[0]), curve.params, params)

@@ -190,7 +190,8 @@ def _summarise(family, settings, curves, limits, ppo, num_ppo):
   target = min(TARGET, max(operator_iqm))
   ppo_reaches = metrics.first_at_least(metrics.iqm(ppo_scores), target)
   return {
-    'ask': asks.name(settings.ask), 'reference': _REFERENCE[settings.thorough], 'heldout_tasks': scores['heldout'].shape[1],
+    'ask': asks.name(settings.ask), 'reference': _REFERENCE[settings.thorough],
+    'heldout_tasks': scores['heldout'].shape[1],
     'far_tasks': scores['far'].shape[1], 'left_out_tasks': left_out, 'episodes': episodes, 'env_steps': env_steps,
     'normalised_return': intervals['heldout'], 'far': intervals['far'], 'shuffled_experience': intervals['shuffled'],
     'per_task': {'normalised_return': scores['heldout'].round(4).tolist()},
