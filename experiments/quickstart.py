@@ -41,7 +41,8 @@ def main():
     shared = {'family': FLAGS.family, 'backend': FLAGS.backend}
     stages.collect_histories(
       folder / 'histories', **shared, seed=FLAGS.seed, num_tasks=FLAGS.num_tasks,
-      independent_tasks=FLAGS.independent_tasks, num_checkpoints=11, num_episodes=2, shard_size=128,
+      independent_tasks=FLAGS.independent_tasks, num_checkpoints=11, num_episodes=2,
+      shard_size=min(128, FLAGS.num_tasks),
       num_updates=FLAGS.num_updates, wall=folder,
     )
     operator = folder / 'operator'

@@ -63,7 +63,11 @@ def train_operator(
     num_episodes=dataset.header['num_episodes'], hidden_sizes=tuple(dataset.header['hidden_sizes']), width=width,
     code_size=width,
   ))
-  settings = TrainingSettings(num_steps=num_steps, batch_size=batch_size, learning_rate=learning_rate)
+  num_tasks = dataset.task_index.max() + 1
+  settings = TrainingSettings(
+    num_steps=num_steps, batch_size=batch_size, learning_rate=learning_rate, round_tasks=int(min(256, num_tasks)),
+    num_validation=int(min(64, num_tasks // 4)),
+  )
   progress, board = console.Progress(), console.TensorBoard(folder / 'tensorboard')
   with console.Stopwatch(wall or folder, 'train') as watch:
     def report(done, figures):

@@ -121,7 +121,8 @@ def _make_trainer(operator: Operator, family: TaskFamily, dataset: Dataset, sett
     examples=Examples(dataset, num_states=settings.num_states, num_validation=settings.num_validation),
     update=jax.jit(update), loss=jax.jit(loss),
     play=make_iterate(
-      operator, family, num_applications=settings.round_applications, num_episodes=operator.config.num_episodes
+      operator, family, num_applications=settings.round_applications, num_episodes=operator.config.num_episodes,
+      chunk=min(64, settings.round_tasks),
     ),
   )
 

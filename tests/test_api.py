@@ -1,0 +1,55 @@
+"""What users import: names, cost, quiet, and the lines in README."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import pytest
+
+import metaimprove
+from metaimprove.operators.operator import OperatorConfig, make_operator, statistics_structure
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def run_python(code):
+  return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT, timeout=300)
+
+
+def test_every_public_name_is_there_and_documented():
+  for name in metaimprove.__all__:
+    value = getattr(metaimprove, name)
+    assert name == 'BEST' or value.__doc__, name
+  assert set(metaimprove.__all__) <= set(dir(metaimprove))
+  with pytest.raises(AttributeError, match='no_such_thing'):
+    metaimprove.no_such_thing  # noqa: B018
+
+
+def test_importing_loads_nothing_heavy():
+  done = run_python('import sys, metaimprove; print(sorted({"jax", "haiku", "brax"} & set(sys.modules)))')
+  assert done.stdout.strip() == '[]', done.stderr
+
+
+def test_brax_is_loaded_without_its_chatter():
+  done = run_python("import metaimprove; metaimprove.make_family('reacher_goal')")
+  assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
+
+
+def test_the_lines_in_readme(tmp_path, monkeypatch, capsys):
+  code = re.search(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL).group(1)
+  family = metaimprove.make_family('reacher_goal')
+  operator = make_operator(OperatorConfig(
+    family=family.name, backend=family.backend, observation_size=family.observation_size,
+    action_size=family.action_size, episode_length=family.episode_length,
+  ))
+  statistics = jax.tree.map(lambda x: jax.numpy.ones(x.shape), statistics_structure(family.observation_size))
+  metaimprove.save_operator(
+    tmp_path / 'runs' / 'quickstart' / 'operator', operator, operator.init(jax.random.key(0), statistics)
+  )
+  monkeypatch.chdir(tmp_path)
+  exec(code, {})
+  returns = [float(line) for line in capsys.readouterr().out.split()]
+  assert len(returns) == 4 and all(-250 < value < 0 for value in returns)
+  assert len(code.strip().splitlines()) <= 16

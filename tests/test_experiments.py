@@ -1,0 +1,128 @@
+"""The binaries as a user runs them: help, errors in one line, and a main job that is killed and run again."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+BINARIES = ('collect_histories', 'train_operator', 'evaluate_operator', 'improve', 'quickstart')
+SMALL = (
+  '--family=inverted_pendulum_balance', '--num_tasks=8', '--num_steps=24', '--heldout_tasks=4', '--ppo_tasks=2',
+  '--num_updates=3',
+)
+
+
+def start(binary, *arguments):
+  return subprocess.Popen(
+    [sys.executable, '-m', f'experiments.{binary}', *map(str, arguments)], cwd=ROOT, text=True,
+    stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+  )
+
+
+def run(binary, *arguments):
+  process = start(binary, *arguments)
+  out, err = process.communicate(timeout=600)
+  return process.returncode, out, err
+
+
+@pytest.mark.parametrize('binary', BINARIES)
+def test_help(binary):
+  _, out, _ = run(binary, '--help')
+  flags = [line for line in out.splitlines() if line.startswith('  --')]
+  assert 7 <= len(flags) <= 12, out
+  assert '(default:' in out
+
+
+@pytest.mark.parametrize(('binary', 'arguments', 'message'), [
+  ('collect_histories', ('--backend=spring', '--folder=/nowhere/to/be/made'), "backend 'spring' is not supported"),
+  ('train_operator', ('--histories=/nowhere', '--folder=/nowhere'), 'run collect_histories with this folder first'),
+  ('evaluate_operator', ('--operator=/nowhere', '--folder=/nowhere'), 'is missing; check the path'),
+  ('improve', ('--operator=/nowhere', '--ask=more'), "An ask is 'best' or a number"),
+])
+def test_errors_are_one_line_and_nothing_is_begun(binary, arguments, message):
+  code, _, err = run(binary, *arguments)
+  assert code == 1 and err.startswith('error: ') and message in err and len(err.splitlines()) == 1
+  assert not pathlib.Path('/nowhere').exists()
+
+
+def test_unknown_family_is_refused():
+  code, _, err = run('quickstart', '--family=unicycle')
+  assert code != 0 and 'reacher_goal' in err and 'Traceback' not in err
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('runs') / 'whole'
+  code, out, err = run('quickstart', *SMALL, f'--folder={folder}')
+  assert code == 0, err
+  return folder, out, err
+
+
+def figures(folder):
+  """What must not depend on when a run was stopped."""
+  results = json.loads((folder / 'results.json').read_text())
+  manifest = json.loads((folder / 'histories' / 'manifest.json').read_text())
+  same = {name: results[name] for name in ('normalised_return', 'far', 'shuffled_experience', 'ppo', 'per_task')}
+  return same, {entry['file']: entry['sha256'] for entry in manifest['shards']}
+
+
+def test_the_main_job_on_the_second_family(finished):
+  folder, out, err = finished
+  assert err == '', err
+  assert 'report.html' in out and 'tensorboard --logdir' in out and 'warn' not in out.lower()
+  results = json.loads((folder / 'results.json').read_text())
+  assert set(results) >= {
+    'family', 'backend', 'seed', 'train_tasks', 'heldout_tasks', 'episodes', 'env_steps', 'normalised_return', 'far',
+    'shuffled_experience', 'ppo_env_steps_to_match', 'operator_env_steps_to_match', 'collect',
+    'wall_seconds', 'versions',
+  }
+  assert results['heldout_tasks'] == 4 and len(results['env_steps']) == 31
+  assert set(results['wall_seconds']) == {'collect', 'train', 'evaluate', 'total'}
+  assert set(results['collect']) == {'env_steps_per_second', 'raw_env_steps_per_second'}
+  assert list((folder / 'training' / 'tensorboard').glob('events*')) and (folder / 'report.html').exists()
+
+
+def test_run_again_it_only_prints(finished):
+  folder, out, _ = finished
+  stamp = (folder / 'results.json').stat().st_mtime_ns
+  code, again, _ = run('quickstart', *SMALL, f'--folder={folder}')
+  assert code == 0 and again.splitlines()[-10:] == out.splitlines()[-10:]
+  assert (folder / 'results.json').stat().st_mtime_ns == stamp
+
+
+def test_other_settings_in_the_same_folder_are_refused(finished):
+  folder, _, _ = finished
+  code, _, err = run('quickstart', *SMALL, '--seed=1', f'--folder={folder}')
+  assert code == 1 and 'seed=0' in err and len(err.splitlines()) == 1
+
+
+def test_killed_again_and_again_it_ends_the_same(finished, tmp_path):
+  """Kills with -9 at random moments lose nothing, double nothing and change no figure."""
+  whole, _, _ = finished
+  rng = np.random.default_rng(int(os.environ.get('METAIMPROVE_KILL_SEED', '0')))
+  for _ in range(int(os.environ.get('METAIMPROVE_KILLS', '4'))):
+    process = start('quickstart', *SMALL, f'--folder={tmp_path}')
+    try:
+      process.communicate(timeout=rng.uniform(5, 30))
+    except subprocess.TimeoutExpired:
+      process.send_signal(signal.SIGKILL)
+    process.communicate()
+  code, _, err = run('quickstart', *SMALL, f'--folder={tmp_path}')
+  assert code == 0, err
+  assert figures(tmp_path) == figures(whole)
+
+
+def test_improve_prints_and_draws(finished, tmp_path):
+  folder, _, _ = finished
+  page = tmp_path / 'improve.html'
+  code, out, err = run(
+    'improve', f'--operator={folder}/operator', '--num_applications=1', '--num_episodes=1', f'--page={page}'
+  )
+  assert code == 0, err
+  assert 'balance' in out and 'after 1 applications (100 environment steps)' in out and page.exists()
