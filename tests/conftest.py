@@ -24,6 +24,19 @@ PPO = PPOSettings(
 )
 
 
+class Killed(Exception):
+  """Stands for the moment a process dies."""
+
+
+def kill_at(when):
+  """A progress callback that ends the run at an update or step."""
+  def progress(done, figures):
+    if done == when:
+      raise Killed
+
+  return progress
+
+
 @pytest.fixture(scope='session')
 def point():
   return point_family()

@@ -19,7 +19,7 @@ from metaimprove.improvers.ppo import PPOSettings, make_learner
 from metaimprove.policies import make_policy
 from metaimprove.rollouts import rollout
 from metaimprove.types import episode_return
-from tests.conftest import HIDDEN_SIZES, PPO, make_sources
+from tests.conftest import HIDDEN_SIZES, PPO, Killed, kill_at, make_sources
 
 
 @pytest.fixture(scope='module', params=[0, 1], ids=['task_conditioned', 'independent'])
@@ -53,15 +53,6 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(run, tmp_path, monkeypatch)
   source, tasks, learning = run
   monkeypatch.setattr(sources, '_SAVE_SECONDS', 0.0)
   path = tmp_path / 'state'
-
-  class Killed(Exception):
-    pass
-
-  def kill_at(when):
-    def progress(done, figures):
-      if done == when:
-        raise Killed
-    return progress
 
   for when in (5, 9):
     with pytest.raises(Killed):

@@ -60,4 +60,5 @@ def test_a_simulation_that_blows_up_is_held_and_marked():
 
 def test_raw_stepping_rate_counts_all_tasks(point):
   tasks = jax.vmap(point.sample)(jax.random.split(jax.random.key(0), 32))
-  assert rollouts.raw_stepping_rate(point, tasks, jax.random.key(0), seconds=0.1) > 1000
+  actions = jnp.zeros((2, point.episode_length, 32, 1))
+  assert rollouts.raw_stepping_rate(point, tasks, actions, jax.random.key(0)) > 1000

@@ -11,6 +11,7 @@ from metaimprove import training
 from metaimprove.errors import IncompatibleError
 from metaimprove.examples import Examples, target_level
 from metaimprove.operators import ask as asks
+from tests.conftest import Killed, kill_at
 
 SETTINGS = training.TrainingSettings(
   num_steps=80, batch_size=16, num_states=8, rounds=(0.4, 0.7), round_applications=2, round_tasks=8, num_validation=2,
@@ -96,15 +97,6 @@ def test_a_training_that_was_stopped_ends_with_the_same_operator(
   trained, operator, point, dataset, tmp_path, monkeypatch
 ):
   monkeypatch.setattr(training, '_SAVE_SECONDS', 0.0)
-
-  class Killed(Exception):
-    pass
-
-  def kill_at(when):
-    def progress(done, figures):
-      if done == when:
-        raise Killed
-    return progress
 
   run = functools.partial(training.train, operator, point, dataset, SETTINGS, seed=0, folder=tmp_path)
   for when in (7, 32, 33, 60):

@@ -88,16 +88,32 @@ def collect(
       progress=lambda done, figures: report(f'learn {source.name}', done, source.num_updates, figures),
     )
     _record(folder, manifest, family, policy, source, tasks, learning, jax.random.fold_in(source_key, 1), report)
+    _measure_raw_rate(folder, manifest, family, policy, source.name)
   return collecting_rates(manifest)
 
 
 def collecting_rates(manifest: dict) -> dict[str, float]:
-  """Environment steps a second of recording with writing, and of bare stepping at the same batch in the same runs."""
+  """Environment steps a second of recording with writing, and of bare stepping with the same batch and actions."""
   shards = manifest['shards']
+  env_steps = sum(s['env_steps'] for s in shards)
+  raw_seconds = sum(s['env_steps'] / manifest['raw_env_steps_per_second'][s['source']] for s in shards)
   return {
-    'env_steps_per_second': sum(s['env_steps'] for s in shards) / sum(s['seconds'] for s in shards),
-    'raw_env_steps_per_second': float(np.mean([s['raw_env_steps_per_second'] for s in shards])),
+    'env_steps_per_second': env_steps / sum(s['seconds'] for s in shards),
+    'raw_env_steps_per_second': env_steps / raw_seconds,
   }
+
+
+def _measure_raw_rate(folder, manifest, family, policy, source_name):
+  """Notes how fast bare stepping is with the tasks and actions of a source's first shard, once for each source."""
+  rates = manifest.setdefault('raw_env_steps_per_second', {})
+  if source_name in rates:
+    return
+  entry = next(entry for entry in manifest['shards'] if entry['source'] == source_name)
+  like = storage.history_structure(policy, jax.eval_shape(family.sample, jax.random.key(0)).dynamics)
+  histories = storage.read_shard(folder, entry, like)
+  actions = np.moveaxis(histories.trajectory.action[:, :, 0], 0, 2)  # [H, C, T, A] -> [C, T, H, A]
+  rates[source_name] = raw_stepping_rate(family, histories.task, actions, jax.random.key(0))
+  storage.write_manifest(folder, manifest)
 
 
 def _record(folder, manifest, family, policy, source, tasks, learning, rng_key, report):
@@ -126,7 +142,6 @@ def _record(folder, manifest, family, policy, source, tasks, learning, rng_key, 
   if not starts:
     return
   compiled, pending = None, None
-  raw_rate = raw_stepping_rate(family, take(tasks, np.arange(shard_size) % num_tasks), rng_key)
   total = num_tasks // shard_size + bool(num_tasks % shard_size)
   for start in [*starts, None]:
     if start is not None:
@@ -151,12 +166,13 @@ def _record(folder, manifest, family, policy, source, tasks, learning, rng_key, 
       entry = {
         'file': f'{source.name}-{first:06d}.safetensors', 'source': source.name, 'first_task': first,
         'num_histories': count, 'env_steps': int(np.prod(finite.shape)) * family.episode_length,
-        'non_finite_episodes': int((~finite).sum()), 'raw_env_steps_per_second': raw_rate,
+        'non_finite_episodes': int((~finite).sum()),
       }
       now = time.perf_counter()
       storage.write_shard(folder, manifest, {**entry, 'seconds': now - clock}, histories)
       clock = now
-      report(f'record {source.name}', len(manifest['shards']), total, {
+      num_done = sum(other['source'] == source.name for other in manifest['shards'])
+      report(f'record {source.name}', num_done, total, {
         'env_steps/s': entry['env_steps'] / manifest['shards'][-1]['seconds']
       })
     pending = upcoming

@@ -47,10 +47,9 @@ def open_manifest(folder: files.Path, header: dict[str, Any]) -> dict[str, Any]:
   Raises:
     IncompatibleError: if the folder holds a dataset with another header.
   """
-  path = pathlib.Path(folder) / _MANIFEST
-  if not path.exists():
+  if not (pathlib.Path(folder) / _MANIFEST).exists():
     manifest = {'format_version': FORMAT_VERSION, 'header': header, 'shards': []}
-    files.write_json(path, manifest)
+    write_manifest(folder, manifest)
     return manifest
   manifest = read_manifest(folder)
   check_same(manifest['header'], header, folder)
@@ -93,6 +92,10 @@ def write_shard(folder: files.Path, manifest: dict[str, Any], entry: dict[str, A
   content = files.tree_to_bytes(histories)
   files.write_bytes(pathlib.Path(folder) / entry['file'], content)
   manifest['shards'].append({**entry, 'bytes': len(content), 'sha256': files.checksum(content)})
+  write_manifest(folder, manifest)
+
+
+def write_manifest(folder: files.Path, manifest: dict[str, Any]) -> None:
   files.write_json(pathlib.Path(folder) / _MANIFEST, manifest)
 
 
@@ -119,7 +122,7 @@ def forget_missing_shards(folder: files.Path, manifest: dict[str, Any]) -> None:
   present = [entry for entry in manifest['shards'] if (pathlib.Path(folder) / entry['file']).exists()]
   if len(present) < len(manifest['shards']):
     manifest['shards'] = present
-    files.write_json(pathlib.Path(folder) / _MANIFEST, manifest)
+    write_manifest(folder, manifest)
 
 
 def history_structure(policy: policies.Policy, dynamics_names) -> History:
