@@ -85,8 +85,8 @@ def raw_stepping_rate(
   Args:
     family: the task family.
     tasks: [B] tasks, the batch.
-    actions: [N, T, B, A] to take in N episodes. They matter: where joints meet their limits a simulator works harder, so
-      only the actions of the rollouts themselves make a fair comparison.
+    actions: [N, T, B, A] to take in N episodes. They matter: where joints meet their limits a simulator works harder,
+      so only the actions of the rollouts themselves make a fair comparison.
     rng_key: for the starts.
     num_repeats: how often to run all of them, after compiling.
   """
