@@ -32,7 +32,7 @@ class Curve:
 
 def iterate(
   operator: Operator, operator_params, family: TaskFamily, tasks: Task, params: Params, rng_key: chex.PRNGKey, *,
-  num_applications: int, num_episodes: int, ask: chex.Array, shuffle_experience: bool = False,
+  num_applications: int, num_episodes: int, ask: chex.Array, reads_from: chex.Array | None = None,
 ) -> Curve:
   """Improves B policies, each on its own task, by inference alone; jit it with the keyword arguments but `ask` static.
 
@@ -46,8 +46,8 @@ def iterate(
     num_applications: A.
     num_episodes: E, episodes of experience before each application.
     ask: [B] or [] int, what is asked for each time.
-    shuffle_experience: give each policy's operator the experience of its neighbour's, on the neighbour's task. A gain
-      that survives this does not come from the experience.
+    reads_from: [B] int, whose experience each policy's operator is given; its own by default. With others', on their
+      tasks, it is the control for leaks: a gain that survives this does not come from the experience.
 
   Returns:
     The curve. It takes (A + 1) * E episodes a task; those before point n are n * E.
@@ -60,8 +60,8 @@ def iterate(
   def apply_once(params, key):
     trajectory = jax.vmap(experience)(params, tasks, jax.random.split(key, num_tasks))
     seen = (params, trajectory)
-    if shuffle_experience:
-      seen = jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), seen)
+    if reads_from is not None:
+      seen = jax.tree.map(lambda x: x[reads_from], seen)
     following = jax.vmap(operator.improve, in_axes=(None, 0, 0, 0))(operator_params, *seen, ask)
     return following, Curve(
       returns=episode_return(trajectory).mean(axis=-1), finite=trajectory.finite.all(axis=-1), params=params,
@@ -72,21 +72,21 @@ def iterate(
 
 
 def make_iterate(
-  operator: Operator, family: TaskFamily, *, num_applications: int, num_episodes: int, chunk: int = 64,
-  shuffle_experience: bool = False,
+  operator: Operator, family: TaskFamily, *, num_applications: int, num_episodes: int, chunk: int = 64
 ):
-  """`iterate` for any number of tasks: compiled once, for `chunk` tasks at a time (more fall out of the cache).
+  """`iterate` for any number of tasks: compiled once, for `chunk` at a time (more fall out of the cache).
 
   Returns:
-    (operator_params, tasks [B], params [B, ...], rng_key, ask [B] or [], progress=(tasks done) -> None) -> Curve, of
-    numpy arrays.
+    (operator_params, tasks [B], params [B, ...], rng_key, ask [B] or [], shuffle_experience=False,
+    progress=(tasks done) -> None) -> Curve, of numpy arrays. Shuffled, each policy's operator reads its neighbour's
+    experience.
   """
   compiled = jax.jit(functools.partial(
-    iterate, operator, family=family, num_applications=num_applications, num_episodes=num_episodes,
-    shuffle_experience=shuffle_experience,
+    iterate, operator, family=family, num_applications=num_applications, num_episodes=num_episodes
   ))
 
-  def run(operator_params, tasks, params, rng_key, ask, progress=lambda done: None):
+  def run(operator_params, tasks, params, rng_key, ask, shuffle_experience=False, progress=lambda done: None):
+    reads_from = np.roll(np.arange(chunk), 1) if shuffle_experience else np.arange(chunk)
     num_tasks = tasks.goal.shape[0]
     ask = np.broadcast_to(ask, (num_tasks,))
     parts = []
@@ -94,7 +94,7 @@ def make_iterate(
       index = np.arange(start, start + chunk) % num_tasks  # the last chunk is filled up, then cut
       part = compiled(
         operator_params, tasks=jax.tree.map(lambda x: x[index], tasks), params=jax.tree.map(lambda x: x[index], params),
-        rng_key=jax.random.fold_in(rng_key, start), ask=ask[index],
+        rng_key=jax.random.fold_in(rng_key, start), ask=ask[index], reads_from=reads_from,
       )
       count = min(chunk, num_tasks - start)
       parts.append(jax.tree.map(lambda x: np.asarray(x[:, :count]), part))

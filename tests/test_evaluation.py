@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from metaimprove import files
 from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation import report
 from metaimprove.evaluation.evaluate import EvaluationSettings, evaluate
@@ -74,8 +75,10 @@ def test_thorough_takes_the_best_of_both_sources(run, tmp_path):
   results = run(folder=tmp_path, settings=settings)
   assert results['ppo']['tasks'] == results['heldout_tasks']
   assert 'better of' in results['reference']
-  single = run(folder=tmp_path / 'quick', settings=EvaluationSettings(**{**vars(settings), 'thorough': False}))
-  assert results['mean_return']['reference'] == pytest.approx(single['mean_return']['reference'])
+  conditioned, ppo = (files.load_arrays(tmp_path / f'{name}.safetensors') for name in ('bounds_heldout', 'ppo_heldout'))
+  best = np.maximum(conditioned['reference'], ppo['final'])
+  assert results['mean_return']['reference'] == pytest.approx(best.mean())
+  assert best.mean() > min(conditioned['reference'].mean(), ppo['final'].mean())
 
 
 def test_the_report_is_one_file_that_needs_no_network(evaluated, operator, operator_params, point, tmp_path):
@@ -85,7 +88,7 @@ def test_the_report_is_one_file_that_needs_no_network(evaluated, operator, opera
     point, operator, operator_params, task, operator.policy.init(jax.random.key(0)), jax.random.key(0),
     num_applications=2, num_episodes=2, ask=-1,
   )
-  assert len(rollouts) == 3 and all(len(r['lines']) == 8 for r in rollouts)
+  assert len(rollouts) == 3 and all(1 <= len(r['lines']) <= 8 for r in rollouts)
   results = {
     **results, 'family': point.name, 'backend': 'none', 'seed': 0, 'train_tasks': 6, 'wall_seconds': {'total': 1.0},
     'collect': {'env_steps_per_second': 1.0, 'raw_env_steps_per_second': 2.0}, 'versions': {'python': '3'},

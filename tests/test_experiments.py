@@ -106,7 +106,7 @@ def test_killed_again_and_again_it_ends_the_same(finished, tmp_path):
   """Kills with -9 at random moments lose nothing, double nothing and change no figure."""
   whole, _, _ = finished
   rng = np.random.default_rng(int(os.environ.get('METAIMPROVE_KILL_SEED', '0')))
-  for _ in range(int(os.environ.get('METAIMPROVE_KILLS', '4'))):
+  for _ in range(int(os.environ.get('METAIMPROVE_KILLS', '3'))):
     process = start('quickstart', *SMALL, f'--folder={tmp_path}')
     try:
       process.communicate(timeout=rng.uniform(5, 30))

@@ -23,7 +23,7 @@ class Bench:
     self.family = make_family(name)
     self.traces = 0
     keys = jax.random.split(jax.random.key(0), NUM_TASKS)
-    self.tasks = jax.vmap(self.family.sample)(keys)
+    self.tasks = jax.jit(jax.vmap(self.family.sample))(keys)
     self.keys = jax.random.split(jax.random.key(1), NUM_TASKS)
     self.actions = jax.random.uniform(
       jax.random.key(2), (NUM_STEPS, NUM_TASKS, self.family.action_size), minval=-1, maxval=1
@@ -134,7 +134,7 @@ def test_multiplier_one_is_stock_brax(name, robot):
   with quiet_brax.known_warnings_ignored():
     env = envs.get_environment(robot, backend='mjx')
   start, after = bench.run(with_multipliers(bench.tasks), bench.keys, bench.actions)
-  stock = jax.vmap(env.pipeline_init)(start.physics.q, start.physics.qd)
+  stock = jax.jit(jax.vmap(env.pipeline_init))(start.physics.q, start.physics.qd)
 
   @jax.jit
   def stock_run(state, actions):

@@ -25,16 +25,19 @@ def start(operator, point):
 def test_iterate_is_act_improve_act(operator, operator_params, point, start, shuffle):
   tasks, params = start
   key = jax.random.key(1)
+  neighbour = [5, 0, 1, 2, 3, 4] if shuffle else list(range(NUM_TASKS))
   curve = jax.jit(functools.partial(
-    iterate, operator, family=point, num_applications=2, num_episodes=2, shuffle_experience=shuffle
-  ))(operator_params, tasks=tasks, params=params, rng_key=key, ask=np.int32(asks.BEST))
+    iterate, operator, family=point, num_applications=2, num_episodes=2
+  ))(
+    operator_params, tasks=tasks, params=params, rng_key=key, ask=np.int32(asks.BEST),
+    reads_from=np.array(neighbour) if shuffle else None,
+  )
   play = functools.partial(rollout, point, operator.policy, num_episodes=2)
   for point_index, step_key in enumerate(jax.random.split(key, 3)):
     jax.tree.map(lambda x, y, n=point_index: np.testing.assert_allclose(x[n], y, atol=1e-4), curve.params, params)
     trajectory = jax.vmap(play)(params, tasks, jax.random.split(step_key, NUM_TASKS))
     np.testing.assert_allclose(curve.returns[point_index], episode_return(trajectory).mean(axis=1), atol=1e-3)
-    neighbour = [(i - 1) % NUM_TASKS if shuffle else i for i in range(NUM_TASKS)]
-    seen = jax.tree.map(lambda x, rows=tuple(neighbour): x[np.array(rows)], (params, trajectory))
+    seen = jax.tree.map(lambda x: x[np.array(neighbour)], (params, trajectory))
     params = jax.vmap(operator.improve, in_axes=(None, 0, 0, None))(operator_params, *seen, asks.BEST)
 
 
@@ -43,6 +46,17 @@ def test_asked_for_nothing_policies_stay_as_they_are(operator, operator_params, 
   run = make_iterate(operator, point, num_applications=3, num_episodes=1, chunk=NUM_TASKS)
   curve = run(operator_params, tasks, params, jax.random.key(0), 0)
   jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[-1], y), curve.params, params)
+
+
+def test_shuffled_it_reads_the_neighbour(operator, operator_params, point, start):
+  tasks, params = start
+  run = make_iterate(operator, point, num_applications=2, num_episodes=1, chunk=NUM_TASKS)
+  own, shuffled = (
+    run(operator_params, tasks, params, jax.random.key(0), asks.BEST, shuffle_experience=s) for s in (False, True)
+  )
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(np.roll(x[1], 1, axis=0), y[1], atol=1e-5), own.params, shuffled.params
+  )
 
 
 def test_chunks_are_filled_up_and_cut(operator, operator_params, point, start):

@@ -124,18 +124,16 @@ def evaluate(
 
   def curve(split, shuffle):
     name = f'operator ({split}{", shuffled" if shuffle else ""})'
-    run = make_run(shuffle_experience=True) if shuffle else plain
     result = run(
-      operator_params, tasks[split], initial, keys['curve'], settings.ask,
+      operator_params, tasks[split], initial, keys['curve'], settings.ask, shuffle_experience=shuffle,
       progress=lambda done: report(name, done, settings.num_tasks, {}),
     )
     return {'returns': result.returns, 'finite': result.finite}
 
-  make_run = functools.partial(
-    make_iterate, operator, family, num_applications=settings.num_applications, num_episodes=settings.num_episodes,
+  run = make_iterate(
+    operator, family, num_applications=settings.num_applications, num_episodes=settings.num_episodes,
     chunk=min(64, settings.num_tasks),
   )
-  plain = make_run()
   curves = {
     'heldout': kept('operator_heldout', lambda: curve('heldout', False)),
     'far': kept('operator_far', lambda: curve('far', False)),

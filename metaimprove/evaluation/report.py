@@ -21,38 +21,41 @@ _TEMPLATE = pathlib.Path(__file__).with_name('report_template.html')
 _COLOURS = {'operator': '#1b6ca8', 'far': '#3a9d5d', 'ppo': '#c8553d', 'shuffled': '#8a8a8a'}
 
 
-def record_rollout(family: TaskFamily, policy, params: Params, task: Task, rng_key) -> dict[str, Any]:
-  """One episode as drawing instructions: {'lines': [T, L, 2, 2], 'goal': [2], 'return': float}, in metres."""
-  @jax.jit
-  def run(params, task, rng_key):
-    trajectory, _, q = unroll(
-      family, functools.partial(policy.sample, params), task, rng_key, num_episodes=1,
-      record=lambda state: state.physics.q,
-    )
-    return jax.vmap(family.picture, in_axes=(None, 0))(task, q[0]), trajectory
-
-  pictures, trajectory = run(params, task, rng_key)
-  length = int(trajectory.valid.sum())
-  return {
-    'lines': np.asarray(pictures['lines'])[:length].round(4).tolist(),
-    'goal': np.asarray(pictures['goal'])[0].round(4).tolist(),
-    'return': round(float(trajectory.reward.sum()), 2),
-  }
-
-
 def record_improvement(
   family: TaskFamily, operator: Operator, operator_params, task: Task, params: Params, rng_key, *,
   num_applications: int, num_episodes: int, ask: int,
 ) -> list[dict[str, Any]]:
-  """Rollouts of a policy before and after each application, from the same start: [num_applications + 1] of them."""
+  """Films of a policy before and after each application, all from the same start.
+
+  Returns:
+    [num_applications + 1] of {'lines': [T, L, 2, 2], 'goal': [2], 'return': float}, in metres.
+  """
   experience = jax.jit(functools.partial(rollout, family, operator.policy, num_episodes=num_episodes))
   improve = jax.jit(operator.improve)
+
+  @jax.jit
+  def film(params, key):
+    trajectory, _, q = unroll(
+      family, functools.partial(operator.policy.sample, params), task, key, num_episodes=1,
+      record=lambda state: state.physics.q,
+    )
+    return jax.vmap(family.picture, in_axes=(None, 0))(task, q[0]), trajectory
+
+  def show(params):
+    pictures, trajectory = film(params, key_show)
+    length = int(trajectory.valid.sum())
+    return {
+      'lines': np.asarray(pictures['lines'])[:length].round(4).tolist(),
+      'goal': np.asarray(pictures['goal'])[0].round(4).tolist(),
+      'return': round(float(trajectory.reward.sum()), 2),
+    }
+
   key_show, key_act = jax.random.split(rng_key)
-  shown = [record_rollout(family, operator.policy, params, task, key_show)]
+  shown = [show(params)]
   for application in range(num_applications):
     trajectory = experience(params, task, jax.random.fold_in(key_act, application))
     params = improve(operator_params, params, trajectory, jnp.asarray(ask))
-    shown.append(record_rollout(family, operator.policy, params, task, key_show))
+    shown.append(show(params))
   return shown
 
 
