@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.ready

@@ -54,7 +54,7 @@ def print_results(results: dict) -> None:
       f'{results["far"]["iqm"][n]:10.3f}  {results["shuffled_experience"]["iqm"][n]:19.3f}'
     )
   steps, ppo = results['operator_env_steps_to_match'], results['ppo_env_steps_to_match']
-  matched = f'{ppo:,d}' if ppo else f'does not reach it in {results["ppo"]["env_steps"][-1]:,d}'
+  matched = f'{ppo:,d}' if ppo is not None else f'does not reach it in {results["ppo"]["env_steps"][-1]:,d}'
   print(f'  environment steps a task to {results["target"]:.3f}: operator {steps:,d}, PPO from scratch {matched}\n')
 
 
@@ -84,7 +84,7 @@ class Progress:
 
 
 class Stopwatch:
-  """Seconds spent on a stage over all runs of a command, kept in a file; a kill loses five of them at most."""
+  """Seconds spent on a stage over all runs of a command, kept in a file; a kill loses those since the last tick."""
 
   def __init__(self, folder: pathlib.Path, stage: str):
     self._folder, self._stage = folder, stage

@@ -34,7 +34,7 @@ def main():
   family = make_family(operator.config.family, operator.config.backend)
   checkpoints.check_fits(operator.config, family)
   task = take(sample_tasks(family, FLAGS.seed, FLAGS.task + 1, FLAGS.split), FLAGS.task)
-  key_policy, key_run = jax.random.split(jax.random.key(FLAGS.seed))
+  key_policy, key_run = jax.random.split(jax.random.fold_in(jax.random.key(FLAGS.seed), 3000))
   print(f'Task {FLAGS.task} of {FLAGS.split}: {family.describe(task)}.')
   rollouts = record_improvement(
     family, operator, operator_params, task, operator.policy.init(key_policy), key_run,

@@ -15,7 +15,7 @@ from experiments import console, stages
 from metaimprove import files
 from metaimprove.evaluation.evaluate import EvaluationSettings
 from metaimprove.histories.storage import claim
-from metaimprove.tasks.registry import family_names
+from metaimprove.tasks.registry import family_names, make_family
 
 FLAGS = flags.FLAGS
 
@@ -24,7 +24,7 @@ if __name__ == '__main__':
   flags.DEFINE_enum('family', 'reacher_goal', family_names(), 'Task family.')
   flags.DEFINE_string('backend', 'mjx', 'Physics backend.')
   flags.DEFINE_integer('seed', 0, 'Of everything.')
-  flags.DEFINE_integer('num_tasks', 1024, 'Training tasks.', 1)
+  flags.DEFINE_integer('num_tasks', 1024, 'Training tasks.', 2)
   flags.DEFINE_integer('independent_tasks', 0, 'How many of them also get a history by PPO from scratch.', 0)
   flags.DEFINE_integer('num_steps', stages.NUM_STEPS, 'Gradient steps of the operator.', 1)
   flags.DEFINE_integer('heldout_tasks', 128, 'Held-out tasks.', 2)
@@ -36,6 +36,7 @@ def main():
   folder = pathlib.Path(FLAGS.folder)
   names = ('family', 'backend', 'seed', 'num_tasks', 'independent_tasks', 'num_steps', 'heldout_tasks', 'ppo_tasks',
            'num_updates')
+  make_family(FLAGS.family, FLAGS.backend)  # what is refused must be so before the folder is taken
   claim(folder, {name: FLAGS[name].value for name in names})
   if not (folder / 'results.json').exists():
     shared = {'family': FLAGS.family, 'backend': FLAGS.backend}

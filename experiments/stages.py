@@ -12,9 +12,8 @@ from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation.evaluate import EvaluationSettings, evaluate
 from metaimprove.evaluation.report import record_improvement, write_report
 from metaimprove.histories.collect import collect, collecting_rates, sample_tasks, take
-from metaimprove.histories.dataset import load_dataset
-from metaimprove.histories.storage import read_manifest
-from metaimprove.improvers import tuned
+from metaimprove.histories.dataset import load_dataset, read_complete_manifest
+from metaimprove.improvers import independent_ppo, task_conditioned_ppo, tuned
 from metaimprove.improvers.source import load_learning
 from metaimprove.operators.operator import OperatorConfig, make_operator
 from metaimprove.tasks.registry import make_family
@@ -33,7 +32,7 @@ def collect_histories(
   settings = tuned.settings_for(made_family)
   sources = [
     (tuned.make_source(name, made_family, count, policies.HIDDEN_SIZES, num_updates), count)
-    for name, count in (('task_conditioned_ppo', num_tasks), ('independent_ppo', independent_tasks)) if count
+    for name, count in ((task_conditioned_ppo.NAME, num_tasks), (independent_ppo.NAME, independent_tasks)) if count
   ]
   progress = console.Progress()
   with console.Stopwatch(wall or folder, 'collect') as watch:
@@ -57,6 +56,8 @@ def train_operator(
   operator_folder = operator_folder or folder / 'operator'
   made_family = make_family(family, backend)
   dataset = load_dataset(histories, made_family)
+  if dataset.num_left_out:
+    print(f'{dataset.num_left_out} histories are left out: simulations in them were not finite.')
   operator = make_operator(OperatorConfig(
     family=family, backend=backend, observation_size=made_family.observation_size,
     action_size=made_family.action_size, episode_length=made_family.episode_length,
@@ -66,7 +67,7 @@ def train_operator(
   num_tasks = dataset.task_index.max() + 1
   settings = TrainingSettings(
     num_steps=num_steps, batch_size=batch_size, learning_rate=learning_rate, round_tasks=int(min(256, num_tasks)),
-    num_validation=int(min(64, num_tasks // 4)),
+    num_validation=int(min(64, max(1, num_tasks // 4))),
   )
   progress, board = console.Progress(), console.TensorBoard(folder / 'tensorboard')
   with console.Stopwatch(wall or folder, 'train') as watch:
@@ -75,7 +76,8 @@ def train_operator(
       progress('train operator', done, num_steps, figures)
 
     operator_params = train(
-      operator, made_family, dataset, settings, seed=seed, folder=folder, log=board, progress=report
+      operator, made_family, dataset, settings, seed=seed, folder=folder, log=board, progress=report,
+      before_save=board.close,
     )
     progress.close()
     board.close()
@@ -91,13 +93,13 @@ def evaluate_operator(
   """Judges an operator on tasks its histories do not hold; writes results.json and report.html to `output`."""
   made_family = make_family(family, backend)
   operator, operator_params = checkpoints.load_operator(operator_folder, made_family)
-  manifest = read_manifest(histories)
+  manifest = read_complete_manifest(histories, made_family)
   header = manifest['header']
-  if 'task_conditioned_ppo' not in header['sources']:
+  if task_conditioned_ppo.NAME not in header['sources']:
     raise IncompatibleError(f'{histories} has no history by task_conditioned_ppo, whose policies are the reference.')
-  num_tasks, num_updates = header['sources']['task_conditioned_ppo'], header['settings']['num_updates']
+  num_tasks, num_updates = header['sources'][task_conditioned_ppo.NAME], header['settings'].get('num_updates')
   hidden_sizes = tuple(header['hidden_sizes'])
-  conditioned = tuned.make_source('task_conditioned_ppo', made_family, num_tasks, hidden_sizes, num_updates)
+  conditioned = tuned.make_source(task_conditioned_ppo.NAME, made_family, num_tasks, hidden_sizes, num_updates)
   learning = load_learning(
     conditioned, sample_tasks(made_family, header['seed'], num_tasks, 'train'),
     histories / f'{conditioned.name}.safetensors',
@@ -111,12 +113,13 @@ def evaluate_operator(
     figures = evaluate(
       operator, operator_params, made_family, seed=header['seed'], folder=folder, settings=settings,
       conditioned=conditioned, conditioned_learning=learning, report=report,
-      make_ppo=lambda num: tuned.make_source('independent_ppo', made_family, num, hidden_sizes, num_updates),
+      make_ppo=lambda num: tuned.make_source(independent_ppo.NAME, made_family, num, hidden_sizes, num_updates),
     )
     task = take(sample_tasks(made_family, header['seed'], 1, 'heldout'), 0)
+    key_policy, key_films = jax.random.split(jax.random.fold_in(jax.random.key(header['seed']), 3000))
     rollouts = record_improvement(
-      made_family, operator, operator_params, task, operator.policy.init(jax.random.key(header['seed'])),
-      jax.random.key(header['seed']), num_applications=min(4, settings.num_applications),
+      made_family, operator, operator_params, task, operator.policy.init(key_policy), key_films,
+      num_applications=min(4, settings.num_applications),
       num_episodes=settings.num_episodes, ask=settings.ask,
     )
   seconds = console.read_seconds(wall or folder)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metaimprove.errors import IncompatibleError
 from metaimprove.histories.dataset import Dataset
 from metaimprove.operators import ask as asks
 from metaimprove.types import Params, Trajectory
@@ -56,10 +57,11 @@ def target_level(level: np.ndarray, ask: np.ndarray, best: np.ndarray, num_check
 
 
 def _visited_states(trajectory: Trajectory, num: int, rng_key) -> tuple[chex.Array, chex.Array]:
-  """`num` random observations [num, O] of a trajectory and whether each was really visited [num]."""
+  """`num` random visited observations [num, O] of a trajectory, and weights [num]: 0 if it has none."""
   observation = trajectory.observation.reshape(-1, trajectory.observation.shape[-1])
-  index = jax.random.randint(rng_key, (num,), 0, observation.shape[0])
-  return observation[index], trajectory.valid.reshape(-1)[index].astype(jnp.float32)
+  valid = trajectory.valid.reshape(-1)
+  index = jax.random.categorical(rng_key, jnp.where(valid, 0.0, -1e9), shape=(num,))
+  return observation[index], valid[index].astype(jnp.float32)
 
 
 def _assemble(stored, context: Contexts, ask, target, rng_key, *, num_states: int) -> Example:
@@ -111,7 +113,7 @@ class Examples:
     sources = [np.flatnonzero((dataset.source == s) & ~kept_out) for s in range(len(dataset.source_names))]
     self._sources = [rows for rows in sources if len(rows)]
     if not self._sources:
-      raise ValueError(f'No histories are left to train on: {num_validation} tasks are kept out. Collect more.')
+      raise IncompatibleError(f'No histories are left to train on: {num_validation} tasks are kept out. Collect more.')
     self.training = np.concatenate(self._sources)
     self._rounds: list[Contexts] = []
 

@@ -108,7 +108,7 @@ def save_tree(path: Path, tree: Any) -> None:
 def _read(path: Path) -> bytes:
   try:
     return pathlib.Path(path).read_bytes()
-  except FileNotFoundError:
+  except (FileNotFoundError, NotADirectoryError):
     raise DamagedDataError(f'{path} is missing; check the path, or run again what writes it.') from None
 
 

@@ -44,10 +44,6 @@ class Policy:
     raw_action = self.distribution.sample_no_postprocessing(self.apply(params, observation), rng_key)
     return self.distribution.postprocess(raw_action), raw_action
 
-  def mode(self, params: Params, observation: chex.Array) -> chex.Array:
-    """The most likely pre-tanh action, squashed: [..., A] in [-1, 1]."""
-    return self.distribution.mode(self.apply(params, observation))
-
 
 def make_policy(observation_size: int, action_size: int, hidden_sizes: tuple[int, ...] = HIDDEN_SIZES) -> Policy:
   """The policies of one shape; layers are named `mlp/~/linear_0`, `mlp/~/linear_1`, ..."""

@@ -13,6 +13,8 @@ from metaimprove.policies import Policy
 from metaimprove.tasks.family import State, TaskFamily
 from metaimprove.types import Params, Task, Trajectory
 
+_RATE_REPEATS = 3
+
 Act = Callable[[chex.Array, chex.PRNGKey], tuple[chex.Array, Any]]
 """(observation [O], rng_key) -> (action [A], anything to record of the step)."""
 
@@ -78,7 +80,7 @@ def rollout(
 
 
 def raw_stepping_rate(
-  family: TaskFamily, tasks: Task, actions: chex.Array, rng_key: chex.PRNGKey, *, num_repeats: int = 3
+  family: TaskFamily, tasks: Task, actions: chex.Array, rng_key: chex.PRNGKey
 ) -> float:
   """Environment steps a second of bare stepping, nothing computed or recorded besides: what rollouts are measured by.
 
@@ -88,7 +90,6 @@ def raw_stepping_rate(
     actions: [N, T, B, A] to take in N episodes. They matter: where joints meet their limits a simulator works harder,
       so only the actions of the rollouts themselves make a fair comparison.
     rng_key: for the starts.
-    num_repeats: how often to run all of them, after compiling.
   """
   def one_episode(_, inputs):
     episode_actions, key = inputs
@@ -100,6 +101,6 @@ def raw_stepping_rate(
   keys = jax.random.split(rng_key, actions.shape[0])
   jax.block_until_ready(run(keys))
   began = time.perf_counter()
-  for _ in range(num_repeats):
+  for _ in range(_RATE_REPEATS):
     jax.block_until_ready(run(keys))
-  return num_repeats * actions[..., 0].size / (time.perf_counter() - began)
+  return _RATE_REPEATS * actions[..., 0].size / (time.perf_counter() - began)

@@ -78,7 +78,7 @@ def test_thorough_takes_the_best_of_both_sources(run, tmp_path):
   conditioned, ppo = (files.load_arrays(tmp_path / f'{name}.safetensors') for name in ('bounds_heldout', 'ppo_heldout'))
   best = np.maximum(conditioned['reference'], ppo['final'])
   assert results['mean_return']['reference'] == pytest.approx(best.mean())
-  assert best.mean() > min(conditioned['reference'].mean(), ppo['final'].mean())
+  assert (best > conditioned['reference']).any(), 'PPO wins somewhere, or the maximum would not be seen'
 
 
 def test_the_report_is_one_file_that_needs_no_network(evaluated, operator, operator_params, point, tmp_path):

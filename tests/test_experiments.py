@@ -40,6 +40,7 @@ def test_help(binary):
 
 
 @pytest.mark.parametrize(('binary', 'arguments', 'message'), [
+  ('quickstart', ('--backend=spring', '--folder=/nowhere'), "backend 'spring' is not supported"),
   ('collect_histories', ('--backend=spring', '--folder=/nowhere/to/be/made'), "backend 'spring' is not supported"),
   ('train_operator', ('--histories=/nowhere', '--folder=/nowhere'), 'run collect_histories with this folder first'),
   ('evaluate_operator', ('--operator=/nowhere', '--folder=/nowhere'), 'is missing; check the path'),
@@ -82,7 +83,7 @@ def test_the_main_job_on_the_second_family(finished):
     'shuffled_experience', 'ppo_env_steps_to_match', 'operator_env_steps_to_match', 'collect',
     'wall_seconds', 'versions',
   }
-  assert results['heldout_tasks'] == 4 and len(results['env_steps']) == 31
+  assert results['heldout_tasks'] + results['left_out_tasks']['heldout'] == 4 and len(results['env_steps']) == 31
   assert set(results['wall_seconds']) == {'collect', 'train', 'evaluate', 'total'}
   assert set(results['collect']) == {'env_steps_per_second', 'raw_env_steps_per_second'}
   assert list((folder / 'training' / 'tensorboard').glob('events*')) and (folder / 'report.html').exists()
@@ -105,14 +106,16 @@ def test_other_settings_in_the_same_folder_are_refused(finished):
 def test_killed_again_and_again_it_ends_the_same(finished, tmp_path):
   """Kills with -9 at random moments lose nothing, double nothing and change no figure."""
   whole, _, _ = finished
-  rng = np.random.default_rng(int(os.environ.get('METAIMPROVE_KILL_SEED', '0')))
+  kills, rng = 0, np.random.default_rng(int(os.environ.get('METAIMPROVE_KILL_SEED', '0')))
   for _ in range(int(os.environ.get('METAIMPROVE_KILLS', '3'))):
     process = start('quickstart', *SMALL, f'--folder={tmp_path}')
     try:
       process.communicate(timeout=rng.uniform(5, 30))
     except subprocess.TimeoutExpired:
       process.send_signal(signal.SIGKILL)
+      kills += 1
     process.communicate()
+  assert kills, 'it was never killed before it was done'
   code, _, err = run('quickstart', *SMALL, f'--folder={tmp_path}')
   assert code == 0, err
   assert figures(tmp_path) == figures(whole)

@@ -12,7 +12,6 @@ from metaimprove.errors import DamagedDataError, IncompatibleError, NonFiniteSim
 from metaimprove.histories import storage
 from metaimprove.histories.collect import collecting_rates, sample_tasks
 from metaimprove.histories.dataset import load_dataset
-from metaimprove.rollouts import rollout
 from tests.conftest import collect_point_histories
 from tests.point_family import point_family
 
@@ -42,7 +41,7 @@ def test_what_is_stored(dataset, histories):
   assert rates['env_steps_per_second'] > 0 and rates['raw_env_steps_per_second'] > 0
 
 
-def test_a_stored_policy_reproduces_its_experience(dataset, point):
+def test_a_stored_policy_reproduces_its_experience(dataset):
   """At the states it visited, the stored θ takes actions as spread around its mode as its distribution says."""
   history = jax.tree.map(lambda x: x[2], dataset.histories)
   params = jax.tree.map(lambda x: x[3], history.params)
@@ -51,8 +50,6 @@ def test_a_stored_policy_reproduces_its_experience(dataset, point):
   raw = np.arctanh(np.clip(trajectory.action, -1 + 1e-6, 1 - 1e-6))
   z = ((raw - normal.loc) / normal.scale)[np.asarray(trajectory.valid)]
   assert abs(z.mean()) < 1.5 and 0.3 < z.std() < 2.5
-  again = rollout(point, dataset.policy, params, history.task, jax.random.key(0), num_episodes=2)
-  assert again.reward.shape == trajectory.reward.shape
 
 
 def test_collecting_again_changes_nothing(copy, point):
@@ -75,7 +72,9 @@ def test_what_a_kill_left_out_is_made_again_bit_for_bit(copy, histories, point, 
   collect_point_histories(copy, point)
   assert checksums(copy) == checksums(histories)
   assert len(storage.read_manifest(copy)['shards']) == len(SHARDS)
-  assert load_dataset(copy, point).num_histories == 10
+  again, before = load_dataset(copy, point), load_dataset(histories, point)
+  jax.tree.map(np.testing.assert_array_equal, again.histories, before.histories)
+  np.testing.assert_array_equal(again.source, before.source)
 
 
 def test_other_settings_are_refused(copy, point):
@@ -122,7 +121,7 @@ def test_histories_that_blew_up_are_left_out(copy, point):
   shard = storage.read_shard(copy, entry, like)
   finite = shard.trajectory.finite.copy()
   finite[1, 2, 0] = False
-  storage.write_shard(copy, manifest, entry, shard.replace(trajectory=shard.trajectory.replace(finite=finite)))
+  storage.write_shard(copy, manifest, entry, shard.replace(trajectory=shard.trajectory.replace(finite=finite)), 0.0)
   dataset = load_dataset(copy, point)
   assert dataset.num_left_out == 1 and dataset.num_histories == 9
   assert len(dataset.source) == len(dataset.task_index) == len(dataset.returns) == 9

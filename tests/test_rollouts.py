@@ -58,7 +58,10 @@ def test_a_simulation_that_blows_up_is_held_and_marked():
   assert calm.finite.all() and calm.valid.all()
 
 
-def test_raw_stepping_rate_counts_all_tasks(point):
+def test_raw_stepping_rate_counts_all_tasks(point, monkeypatch):
+  clock = iter([10.0, 12.0])
+  monkeypatch.setattr(rollouts.time, 'perf_counter', lambda: next(clock))
   tasks = jax.vmap(point.sample)(jax.random.split(jax.random.key(0), 32))
   actions = jnp.zeros((2, point.episode_length, 32, 1))
-  assert rollouts.raw_stepping_rate(point, tasks, actions, jax.random.key(0)) > 1000
+  rate = rollouts.raw_stepping_rate(point, tasks, actions, jax.random.key(0))
+  assert rate == rollouts._RATE_REPEATS * 2 * point.episode_length * 32 / 2.0

@@ -16,7 +16,7 @@ from metaimprove import files
 from metaimprove.errors import NonFiniteSimulationError
 from metaimprove.evaluation import metrics
 from metaimprove.histories import storage
-from metaimprove.histories.collect import Report, sample_tasks, take
+from metaimprove.histories.collect import SPLITS, Report, sample_tasks, take
 from metaimprove.improvers import source as sources
 from metaimprove.iteration import make_iterate
 from metaimprove.operators import ask as asks
@@ -86,7 +86,9 @@ def evaluate(
   folder = pathlib.Path(folder)
   header = {
     'seed': seed, 'family': family.name, 'backend': family.backend,
-    'operator': files.checksum(files.tree_to_bytes(operator_params)), **dataclasses.asdict(settings),
+    'operator': files.checksum(files.tree_to_bytes(operator_params)),
+    'reference': files.checksum(files.tree_to_bytes(take(conditioned_learning.snapshots, -1))),
+    'ppo_updates': make_ppo(1).num_updates, **dataclasses.asdict(settings),
   }
   storage.claim(folder, header)
   base_key = jax.random.fold_in(jax.random.key(seed), 2000)
@@ -105,22 +107,26 @@ def evaluate(
   def ppo_curve(split):
     source = make_ppo(num_ppo)
     learning = sources.learn(
-      source, take(tasks[split], slice(num_ppo)), jax.random.fold_in(keys['ppo'], len(split)),
+      source, take(tasks[split], slice(num_ppo)), jax.random.fold_in(keys['ppo'], SPLITS.index(split)),
       path=folder / f'ppo_{split}_state.safetensors',
       progress=lambda done, figures: report(f'PPO from scratch ({split})', done, source.num_updates, figures),
     )
     final = source.params(take(learning.snapshots, -1), take(tasks[split], slice(num_ppo)))
+    final_return, finite = measure(final, take(tasks[split], slice(num_ppo)), keys['measure'])
+    _check_finite(family, split, finite)
     return {
-      'returns': learning.returns, 'final': measure(final, take(tasks[split], slice(num_ppo)), keys['measure']),
+      'returns': learning.returns, 'final': np.where(finite, final_return, -np.inf),
       'env_steps_per_update': np.asarray(source.env_steps_per_update // num_ppo),
     }
 
   def bounds(split):
     final = conditioned.params(take(conditioned_learning.snapshots, -1), tasks[split])
-    return {
-      'initial': measure(initial, tasks[split], keys['measure']),
-      'reference': measure(final, tasks[split], keys['measure']),
-    }
+    (initial_return, initial_finite), (reference, reference_finite) = (
+      measure(params, tasks[split], keys['measure']) for params in (initial, final)
+    )
+    finite = initial_finite & reference_finite
+    _check_finite(family, split, finite)
+    return {'initial': initial_return, 'reference': reference, 'finite': finite}
 
   def curve(split, shuffle):
     name = f'operator ({split}{", shuffled" if shuffle else ""})'
@@ -128,7 +134,9 @@ def evaluate(
       operator_params, tasks[split], initial, keys['curve'], settings.ask, shuffle_experience=shuffle,
       progress=lambda done: report(name, done, settings.num_tasks, {}),
     )
-    return {'returns': result.returns, 'finite': result.finite}
+    finite = result.finite.all(axis=0)
+    _check_finite(family, split, finite)
+    return {'returns': result.returns, 'finite': finite}
 
   run = make_iterate(
     operator, family, num_applications=settings.num_applications, num_episodes=settings.num_episodes,
@@ -149,33 +157,38 @@ def evaluate(
 
 
 def _make_measure(family, policy, num_episodes):
-  """(params [B, ...], tasks [B], rng_key) -> [B] mean return of each policy on its task."""
+  """(params [B, ...], tasks [B], rng_key) -> [B] mean return of each policy on its task, [B] whether it was finite."""
   @jax.jit
   def measure(params, tasks, rng_key):
     play = functools.partial(rollout, family, policy, num_episodes=num_episodes)
-    return episode_return(jax.vmap(play)(params, tasks, jax.random.split(rng_key, tasks.goal.shape[0]))).mean(axis=-1)
+    trajectory = jax.vmap(play)(params, tasks, jax.random.split(rng_key, tasks.goal.shape[0]))
+    return episode_return(trajectory).mean(axis=-1), trajectory.finite.all(axis=-1)
 
   return measure
 
 
+def _check_finite(family, split, finite):
+  """Raises `NonFiniteSimulationError` if more than 1% of the tasks blew up; single ones are left out and counted."""
+  num_blown_up = int(np.sum(~np.asarray(finite)))
+  if num_blown_up > 0.01 * len(finite):
+    raise NonFiniteSimulationError(
+      f'{num_blown_up} of {len(finite)} {split} tasks of {family.name} ({family.backend}) blew up; narrow the ranges of '
+      'its dynamics or take another backend.'
+    )
+
+
 def _summarise(family, settings, curves, limits, ppo, num_ppo):
   """The figures from the parts."""
-  scores, left_out = {}, {}
+  scores, scored, left_out = {}, {}, {}
   for name, split in (('heldout', 'heldout'), ('far', 'far'), ('shuffled', 'heldout')):
     # A task on which the reference is no better than where one starts, or that blew up, cannot be scored.
-    usable = limits[split]['reference'] > limits[split]['initial']
-    finite = curves[name]['finite'].all(axis=0)
-    if np.mean(~finite) > 0.01:
-      raise NonFiniteSimulationError(
-        f'{(~finite).sum()} of {len(finite)} {split} tasks of {family.name} ({family.backend}) blew up; narrow the '
-        'ranges of its dynamics or take another backend.'
-      )
-    usable &= finite
+    solved = limits[split]['reference'] > limits[split]['initial']
+    scored[name] = usable = solved & limits[split]['finite'] & curves[name]['finite']
     left_out[name] = int((~usable).sum())
     scores[name] = metrics.normalise(
       curves[name]['returns'][:, usable], limits[split]['initial'][usable], limits[split]['reference'][usable]
     )
-  usable = (limits['heldout']['reference'] > limits['heldout']['initial'])[:num_ppo]
+  usable = scored['heldout'][:num_ppo]
   ppo_scores = metrics.normalise(
     ppo['returns'], limits['heldout']['initial'][:num_ppo], limits['heldout']['reference'][:num_ppo]
   )[:, usable]
@@ -193,8 +206,9 @@ def _summarise(family, settings, curves, limits, ppo, num_ppo):
     'normalised_return': intervals['heldout'], 'far': intervals['far'], 'shuffled_experience': intervals['shuffled'],
     'per_task': {'normalised_return': scores['heldout'].round(4).tolist()},
     'mean_return': {
-      'initial': float(limits['heldout']['initial'].mean()), 'reference': float(limits['heldout']['reference'].mean()),
-      'operator': curves['heldout']['returns'].mean(axis=1).tolist(),
+      'initial': float(limits['heldout']['initial'][scored['heldout']].mean()),
+      'reference': float(limits['heldout']['reference'][scored['heldout']].mean()),
+      'operator': curves['heldout']['returns'][:, scored['heldout']].mean(axis=1).tolist(),
     },
     'ppo': {'tasks': int(usable.sum()), 'env_steps': ppo_env_steps, **metrics.iqm_with_interval(ppo_scores[:, None])},
     'target': target,

@@ -9,13 +9,14 @@ import jax
 import numpy as np
 
 from metaimprove import files, policies
-from metaimprove.errors import NonFiniteSimulationError
+from metaimprove.errors import NonFiniteSimulationError, UnknownNameError
 from metaimprove.histories import storage
 from metaimprove.improvers import source as sources
 from metaimprove.rollouts import raw_stepping_rate, rollout
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.types import Task
 
+SPLITS = ('train', 'heldout', 'far')
 MAX_NON_FINITE = 0.01
 """The share of episodes that may blow up; such histories are stored, marked, and left out of training."""
 
@@ -32,7 +33,9 @@ def sample_tasks(family: TaskFamily, seed: int, num_tasks: int, split: str) -> T
     num_tasks: how many.
     split: 'train', 'heldout' (same ranges, other draws) or 'far' (outside the training ranges).
   """
-  key = jax.random.fold_in(jax.random.key(seed), ('train', 'heldout', 'far').index(split))
+  if split not in SPLITS:
+    raise UnknownNameError(f'Split {split!r} is unknown; choose one of: {", ".join(SPLITS)}.')
+  key = jax.random.fold_in(jax.random.key(seed), SPLITS.index(split))
   keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, np.arange(num_tasks))
   return jax.jit(jax.vmap(family.sample_far if split == 'far' else family.sample))(keys)
 
@@ -82,12 +85,12 @@ def collect(
   base_key = jax.random.fold_in(jax.random.key(seed), 1000)
   for source_index, (source, num_tasks) in enumerate(source_list):
     tasks = sample_tasks(family, seed, num_tasks, 'train')
-    source_key = jax.random.fold_in(base_key, source_index)
+    key_learn, key_record = jax.random.split(jax.random.fold_in(base_key, source_index))
     learning = sources.learn(
-      source, tasks, source_key, path=folder / f'{source.name}.safetensors',
+      source, tasks, key_learn, path=folder / f'{source.name}.safetensors',
       progress=lambda done, figures: report(f'learn {source.name}', done, source.num_updates, figures),
     )
-    _record(folder, manifest, family, policy, source, tasks, learning, jax.random.fold_in(source_key, 1), report)
+    _record(folder, manifest, family, policy, source, tasks, learning, key_record, report)
     _measure_raw_rate(folder, manifest, family, policy, source.name)
   return collecting_rates(manifest)
 
@@ -168,9 +171,8 @@ def _record(folder, manifest, family, policy, source, tasks, learning, rng_key, 
         'num_histories': count, 'env_steps': int(np.prod(finite.shape)) * family.episode_length,
         'non_finite_episodes': int((~finite).sum()),
       }
-      now = time.perf_counter()
-      storage.write_shard(folder, manifest, {**entry, 'seconds': now - clock}, histories)
-      clock = now
+      storage.write_shard(folder, manifest, entry, histories, clock)
+      clock = time.perf_counter()
       num_done = sum(other['source'] == source.name for other in manifest['shards'])
       report(f'record {source.name}', num_done, total, {
         'env_steps/s': entry['env_steps'] / manifest['shards'][-1]['seconds']

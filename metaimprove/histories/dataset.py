@@ -47,15 +47,11 @@ class Dataset:
     return self.returns.shape[1]
 
 
-def load_dataset(folder: files.Path, family: TaskFamily) -> Dataset:
-  """Reads a folder that `collect` has filled.
-
-  Args:
-    folder: of the dataset.
-    family: the family it must be of.
+def read_complete_manifest(folder: files.Path, family: TaskFamily) -> dict:
+  """The manifest of a folder that `collect` has filled for a family; its shards in the order of sources and tasks.
 
   Raises:
-    DamagedDataError: if the folder or a shard is missing, incomplete or altered.
+    DamagedDataError: if there is none or the collection is not finished.
     IncompatibleError: if it is of another family, backend or format version.
   """
   if not (pathlib.Path(folder) / 'manifest.json').exists():
@@ -68,10 +64,28 @@ def load_dataset(folder: files.Path, family: TaskFamily) -> Dataset:
         f'{folder} holds histories of {name} {header[name]!r}, not {wanted!r}; pass --{name}={header[name]} or another '
         'folder.'
       )
-  have = sum(entry['num_histories'] for entry in manifest['shards'])
-  wanted = sum(header['sources'].values())
-  if have < wanted:
+  have, wanted = sum(entry['num_histories'] for entry in manifest['shards']), sum(header['sources'].values())
+  if have < wanted or set(header['sources']) != set(manifest.get('raw_env_steps_per_second', ())):
     raise DamagedDataError(f'{folder} is incomplete: {have} of {wanted} histories; run collect_histories on it again.')
+  # A shard that was made again stands last; rows must not depend on that.
+  names = list(header['sources'])
+  manifest['shards'].sort(key=lambda entry: (names.index(entry['source']), entry['first_task']))
+  return manifest
+
+
+def load_dataset(folder: files.Path, family: TaskFamily) -> Dataset:
+  """Reads a folder that `collect` has filled.
+
+  Args:
+    folder: of the dataset.
+    family: the family it must be of.
+
+  Raises:
+    DamagedDataError: if the folder or a shard is missing, incomplete or altered.
+    IncompatibleError: if it is of another family, backend or format version.
+  """
+  manifest = read_complete_manifest(folder, family)
+  header = manifest['header']
   policy = policies.make_policy(family.observation_size, family.action_size, tuple(header['hidden_sizes']))
   like = storage.history_structure(policy, jax.eval_shape(family.sample, jax.random.key(0)).dynamics)
   shards = [storage.read_shard(folder, entry, like) for entry in manifest['shards']]

@@ -7,6 +7,7 @@ included), so a shard that was cut off is simply made again, bit for bit.
 
 import json
 import pathlib
+import time
 from typing import Any
 
 import chex
@@ -47,6 +48,7 @@ def open_manifest(folder: files.Path, header: dict[str, Any]) -> dict[str, Any]:
   Raises:
     IncompatibleError: if the folder holds a dataset with another header.
   """
+  header = json.loads(json.dumps(header))  # as it will be read back
   if not (pathlib.Path(folder) / _MANIFEST).exists():
     manifest = {'format_version': FORMAT_VERSION, 'header': header, 'shards': []}
     write_manifest(folder, manifest)
@@ -87,11 +89,17 @@ def read_manifest(folder: files.Path) -> dict[str, Any]:
   return manifest
 
 
-def write_shard(folder: files.Path, manifest: dict[str, Any], entry: dict[str, Any], histories: History) -> None:
-  """Publishes a shard, then the manifest with `entry` (its 'file' and whatever else is known of it) added."""
+def write_shard(
+  folder: files.Path, manifest: dict[str, Any], entry: dict[str, Any], histories: History, began: float
+) -> None:
+  """Publishes a shard, then the manifest with `entry` (its 'file' and whatever else is known of it) added.
+
+  `began` is when making it began, by `time.perf_counter`; the entry notes the 'seconds' since, writing included.
+  """
   content = files.tree_to_bytes(histories)
   files.write_bytes(pathlib.Path(folder) / entry['file'], content)
-  manifest['shards'].append({**entry, 'bytes': len(content), 'sha256': files.checksum(content)})
+  known = {'bytes': len(content), 'sha256': files.checksum(content), 'seconds': time.perf_counter() - began}
+  manifest['shards'].append({**entry, **known})
   write_manifest(folder, manifest)
 
 

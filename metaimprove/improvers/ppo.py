@@ -20,6 +20,7 @@ from brax.training import networks, types
 from brax.training.acme import running_statistics, specs
 from brax.training.agents.ppo import losses
 from brax.training.agents.ppo import networks as ppo_networks
+from metaimprove.errors import IncompatibleError
 from metaimprove.rollouts import unroll
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.types import Params, Task
@@ -74,7 +75,7 @@ class Learner:
   Attributes:
     init: (rng_key) -> LearnerState.
     update: (state, tasks with a leading axis [num_envs], rng_key) -> (state, return): an episode in every environment,
-      then the epochs. The return is the mean an episode of the policy before the update.
+      then the epochs. The return is the mean over environments of the first episode, by the policy before the update.
     snapshot: (state) -> the policy network's parameters and the observation statistics.
     params: (snapshot, task) -> policy parameters θ over observations alone, normaliser and task folded in.
     env_steps_per_update: num_envs * episode length.
@@ -100,11 +101,11 @@ def make_learner(
     hidden_sizes: of the policy.
 
   Raises:
-    ValueError: for settings whose sizes do not divide as they must.
+    IncompatibleError: for settings whose sizes do not divide as they must.
   """
   pieces = settings.num_envs * family.episode_length / settings.unroll_length
   if family.episode_length % settings.unroll_length or pieces % settings.num_minibatches:
-    raise ValueError(
+    raise IncompatibleError(
       f'unroll_length={settings.unroll_length} must divide the episode length {family.episode_length}, and '
       f'num_minibatches={settings.num_minibatches} the {pieces:g} pieces that num_envs={settings.num_envs} give.'
     )
@@ -168,8 +169,9 @@ def make_learner(
         },
       },
     )
-    num_ends = jnp.maximum((trajectory.terminated | is_last).sum(), 1)
-    return transition, trajectory.reward.sum() / num_ends
+    ended_before = jnp.cumsum(trajectory.terminated) - trajectory.terminated > 0
+    first_episode_return = jnp.sum(trajectory.reward * ~ended_before)
+    return transition, first_episode_return
 
   def sgd_step(statistics, carry, minibatch):
     params, optimizer_state = carry

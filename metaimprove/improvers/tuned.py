@@ -3,13 +3,12 @@
 import dataclasses
 
 from metaimprove.errors import UnknownNameError
-from metaimprove.improvers.independent_ppo import independent_ppo
+from metaimprove.improvers import independent_ppo, task_conditioned_ppo
 from metaimprove.improvers.ppo import PPOSettings
 from metaimprove.improvers.source import Source
-from metaimprove.improvers.task_conditioned_ppo import task_conditioned_ppo
 from metaimprove.tasks.family import TaskFamily
 
-SOURCES = ('task_conditioned_ppo', 'independent_ppo')
+SOURCES = (task_conditioned_ppo.NAME, independent_ppo.NAME)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +58,10 @@ def make_source(
     UnknownNameError: for another name.
   """
   tuned = settings_for(family)
-  if name == 'task_conditioned_ppo':
-    return task_conditioned_ppo(family, tuned.conditioned, num_updates or tuned.conditioned_updates, hidden_sizes)
-  if name == 'independent_ppo':
-    return independent_ppo(family, tuned.independent, num_updates or tuned.independent_updates, num_tasks, hidden_sizes)
+  if name == task_conditioned_ppo.NAME:
+    updates = num_updates or tuned.conditioned_updates
+    return task_conditioned_ppo.task_conditioned_ppo(family, tuned.conditioned, updates, hidden_sizes)
+  if name == independent_ppo.NAME:
+    updates = num_updates or tuned.independent_updates
+    return independent_ppo.independent_ppo(family, tuned.independent, updates, num_tasks, hidden_sizes)
   raise UnknownNameError(f'Source of improvement {name!r} is unknown; choose among: {", ".join(SOURCES)}.')

@@ -137,8 +137,13 @@ def make_operator(config: OperatorConfig) -> Operator:
     check_trajectory(trajectory)
     features = transition_features(operator_params['statistics'], behaviour, trajectory)
     features, valid = features.reshape(-1, num_features), trajectory.valid.reshape(-1)
-    stride = -(-features.shape[0] // config.max_transitions)
-    return transformed.apply(operator_params['network'], features[::stride], valid[::stride], asks.features(ask))
+    if features.shape[0] > config.max_transitions:
+      # Evenly spaced ones of those that were really taken; padding only where there are too few.
+      taken_first = jnp.argsort(~valid, stable=True)
+      span = jnp.maximum(valid.sum(), config.max_transitions)
+      kept = taken_first[jnp.arange(config.max_transitions) * span // config.max_transitions]
+      features, valid = features[kept], valid[kept]
+    return transformed.apply(operator_params['network'], features, valid, asks.features(ask))
 
   def improve(operator_params, params, trajectory, ask):
     check_sizes(params, trajectory)

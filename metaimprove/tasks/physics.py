@@ -42,13 +42,11 @@ class Physics:
     system: the stock `brax.System`; scale its constants with `dynamics.apply`.
     init: (q [nq], qd [nv]) -> PhysicsState at rest in its solver.
     step: (system, state, control [nu]) -> PhysicsState one environment step later.
-    dt: seconds an environment step takes.
   """
 
   system: Any
   init: Callable[[chex.Array, chex.Array], PhysicsState]
   step: Callable[[Any, PhysicsState, chex.Array], PhysicsState]
-  dt: float
 
 
 @functools.cache
@@ -79,4 +77,4 @@ def load(robot: str, backend: str) -> Physics:
 
     return jax.lax.scan(substep, state, None, length=num_substeps)[0]
 
-  return Physics(system=env.sys, init=init, step=step, dt=float(env.dt))
+  return Physics(system=env.sys, init=init, step=step)
