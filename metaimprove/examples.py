@@ -152,7 +152,7 @@ class Examples:
 
   def batch(self, rng: np.random.Generator, size: int) -> Example:
     """[size] examples with random asks, half of histories and half of iterates."""
-    ask = rng.choice(asks.TRAINED, size=(2, size // 2))
+    ask = rng.choice(asks.TRAINED, size=(2, size // 2), p=asks.TRAINED_SHARES)
     halves = self.of_histories(rng, ask[0]), self.of_iterates(rng, ask[1])
     return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), *halves)
 

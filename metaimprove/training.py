@@ -44,9 +44,11 @@ class TrainingSettings:
     weight_decay: of AdamW.
     max_gradient_norm: gradients are clipped to it.
     num_states: states an example's divergence is taken at; half visited by each of the two policies.
-    rounds: after which shares of the steps the operator is applied to the training tasks.
+    rounds: after which shares of the steps the operator is applied to the training tasks. The first time, untrained, it
+      emits random policies: bad ones of many kinds, to learn to improve.
     round_applications: how often in a row.
     round_tasks: tasks of a round.
+    round_fresh: share of them that begin with a fresh random policy, as tests do, instead of a stored checkpoint.
     num_validation: training tasks kept out of training for the held-out figures in TensorBoard.
     num_evaluations: how often these are taken.
   """
@@ -57,9 +59,10 @@ class TrainingSettings:
   weight_decay: float = 1e-4
   max_gradient_norm: float = 1.0
   num_states: int = 32
-  rounds: tuple[float, ...] = (0.25, 0.4, 0.55, 0.7, 0.85)
+  rounds: tuple[float, ...] = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8)
   round_applications: int = 4
-  round_tasks: int = 256
+  round_tasks: int = 512
+  round_fresh: float = 0.75
   num_validation: int = 64
   num_evaluations: int = 8
 
@@ -136,10 +139,10 @@ def _play_round(trainer: _Trainer, state, rng: np.random.Generator) -> dict[str,
   level = rng.integers(dataset.num_checkpoints, size=num)
   stored = jax.tree.map(lambda x: x[history, level], dataset.histories.params)
   fresh = _fresh_policies(trainer, rng, num)
-  use_fresh = rng.random(num) < 0.5
+  use_fresh = rng.random(num) < settings.round_fresh
   start = jax.tree.map(lambda x, y: jnp.where(use_fresh.reshape(-1, *[1] * (x.ndim - 1)), x, y), fresh, stored)
   tasks = jax.tree.map(lambda x: x[history], dataset.histories.task)
-  key, ask = jax.random.key(rng.integers(2**31)), rng.choice(asks.TRAINED, size=num)
+  key, ask = jax.random.key(rng.integers(2**31)), rng.choice(asks.TRAINED, size=num, p=asks.TRAINED_SHARES)
   curve = trainer.play(trainer.operator_params(state), tasks, start, key, ask)
   finite = np.flatnonzero(curve.finite.reshape(-1))
   params, trajectory, returns = jax.tree.map(

@@ -172,8 +172,8 @@ def _check_finite(family, split, finite):
   num_blown_up = int(np.sum(~np.asarray(finite)))
   if num_blown_up > 0.01 * len(finite):
     raise NonFiniteSimulationError(
-      f'{num_blown_up} of {len(finite)} {split} tasks of {family.name} ({family.backend}) blew up; narrow the ranges of '
-      'its dynamics or take another backend.'
+      f'{num_blown_up} of {len(finite)} {split} tasks of {family.name} ({family.backend}) blew up; narrow the ranges '
+      'of its dynamics or take another backend.'
     )
 
 

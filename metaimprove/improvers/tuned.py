@@ -24,8 +24,8 @@ class Tuned:
 _TUNED = {
   'reacher_goal': Tuned(
     conditioned=PPOSettings(learning_rate=2e-3), conditioned_updates=120,
-    independent=PPOSettings(num_envs=16, learning_rate=2e-3, num_minibatches=4, num_epochs=8),
-    independent_updates=80,
+    independent=PPOSettings(num_envs=8, learning_rate=2e-3, num_minibatches=4, num_epochs=8),
+    independent_updates=100,
   ),
   'inverted_pendulum_balance': Tuned(
     conditioned=PPOSettings(learning_rate=1e-3, discounting=0.97), conditioned_updates=100,

@@ -11,7 +11,10 @@ from metaimprove.errors import UnknownNameError
 
 BEST = -1
 TRAINED = (0, 1, 2, 4, 8, BEST)
-"""The asks an operator is trained on."""
+"""The asks an operator is trained on, and
+"""
+TRAINED_SHARES = (0.1, 0.15, 0.15, 0.15, 0.15, 0.3)
+"""how often each."""
 NUM_FEATURES = 3
 
 
