@@ -128,4 +128,4 @@ def test_improve_prints_and_draws(finished, tmp_path):
     'improve', f'--operator={folder}/operator', '--num_applications=1', '--num_episodes=1', f'--page={page}'
   )
   assert code == 0, err
-  assert 'balance' in out and 'after 1 applications (100 environment steps)' in out and page.exists()
+  assert 'balance' in out and 'after 1 application (100 environment steps)' in out and page.exists()
