@@ -42,8 +42,8 @@ def main():
   )
   steps = FLAGS.num_episodes * family.episode_length
   for application, rollout in enumerate(rollouts):
-    plural = 's' * (application != 1)
-    print(f'after {application} application{plural} ({application * steps} environment steps): return {rollout["return"]:.1f}')
+    applied = f'{application} application' + 's' * (application != 1)
+    print(f'after {applied} ({application * steps} environment steps): return {rollout["return"]:.1f}')
   write_rollouts(pathlib.Path(FLAGS.page), family, rollouts, family.describe(task))
   print(f'The films are in {FLAGS.page}.')
 
