@@ -9,7 +9,6 @@ import json
 import os
 import pathlib
 from typing import Any
-from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -57,10 +56,10 @@ def _names(tree: Any) -> list[str]:
   ]
 
 
-def tree_to_bytes(tree: Any, metadata: Mapping[str, str] | None = None) -> bytes:
+def tree_to_bytes(tree: Any) -> bytes:
   """A tree of arrays as safetensors; leaves are named by their path."""
   leaves = (np.asarray(leaf, order='C') for leaf in jax.tree.leaves(jax.device_get(tree)))
-  return safetensors.numpy.save(dict(zip(_names(tree), leaves)), metadata=dict(metadata or {}))
+  return safetensors.numpy.save(dict(zip(_names(tree), leaves)))
 
 
 def _arrays(content: bytes, name: Path) -> dict[str, np.ndarray]:
