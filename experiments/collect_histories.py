@@ -18,7 +18,7 @@ FLAGS = flags.FLAGS
 if __name__ == '__main__':
   flags.DEFINE_string('folder', 'runs/mine/histories', 'Where the histories go.')
   flags.DEFINE_enum('family', 'reacher_goal', family_names(), 'Task family.')
-  flags.DEFINE_string('backend', 'mjx', 'Physics backend of the family.')
+  flags.DEFINE_string('backend', None, "Physics backend of the family; the family's first by default.")
   flags.DEFINE_integer('seed', 0, 'Of tasks, learning and experience; the same seed gives the same histories.')
   flags.DEFINE_integer('num_tasks', 1024, 'Training tasks; task-conditioned PPO makes a history of each.', 2)
   flags.DEFINE_integer('independent_tasks', 0, 'The first so many of them also get a history by PPO from scratch.', 0)

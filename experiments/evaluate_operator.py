@@ -21,7 +21,7 @@ if __name__ == '__main__':
   flags.DEFINE_string('histories', 'runs/mine/histories', 'Its histories: they hold the reference policies.')
   flags.DEFINE_string('folder', 'runs/mine/evaluation', 'Where results.json and report.html go.')
   flags.DEFINE_enum('family', 'reacher_goal', family_names(), 'Task family.')
-  flags.DEFINE_string('backend', 'mjx', 'Physics backend.')
+  flags.DEFINE_string('backend', None, "Physics backend; the family's first by default.")
   flags.DEFINE_integer('num_tasks', 128, 'Held-out tasks, and as many far ones.', 2)
   flags.DEFINE_integer('num_applications', 30, 'Of the operator, in a row.', 1)
   flags.DEFINE_integer('num_episodes', 2, 'Episodes of experience before each application.', 1)

@@ -22,7 +22,7 @@ FLAGS = flags.FLAGS
 if __name__ == '__main__':
   flags.DEFINE_string('folder', 'runs/quickstart', 'Where everything goes.')
   flags.DEFINE_enum('family', 'reacher_goal', family_names(), 'Task family.')
-  flags.DEFINE_string('backend', 'mjx', 'Physics backend.')
+  flags.DEFINE_string('backend', None, "Physics backend; the family's first by default.")
   flags.DEFINE_integer('seed', 0, 'Of everything.')
   flags.DEFINE_integer('num_tasks', 1024, 'Training tasks.', 2)
   flags.DEFINE_integer('independent_tasks', 0, 'How many of them also get a history by PPO from scratch.', 0)

@@ -24,7 +24,7 @@ LEARNING_RATE = 2e-3
 
 
 def collect_histories(
-  folder: pathlib.Path, *, family: str, backend: str, seed: int, num_tasks: int, independent_tasks: int,
+  folder: pathlib.Path, *, family: str, backend: str | None, seed: int, num_tasks: int, independent_tasks: int,
   num_checkpoints: int, num_episodes: int, shard_size: int, num_updates: int | None, wall: pathlib.Path | None = None,
 ) -> dict[str, float]:
   """Histories of `num_tasks` tasks by task-conditioned PPO and of the first `independent_tasks` by PPO from scratch."""
@@ -48,7 +48,7 @@ def collect_histories(
 
 
 def train_operator(
-  folder: pathlib.Path, histories: pathlib.Path, *, family: str, backend: str, seed: int, num_steps: int,
+  folder: pathlib.Path, histories: pathlib.Path, *, family: str, backend: str | None, seed: int, num_steps: int,
   batch_size: int, learning_rate: float, width: int, operator_folder: pathlib.Path | None = None,
   wall: pathlib.Path | None = None,
 ) -> pathlib.Path:
@@ -59,7 +59,7 @@ def train_operator(
   if dataset.num_left_out:
     print(f'{dataset.num_left_out} histories are left out: simulations in them were not finite.')
   operator = make_operator(OperatorConfig(
-    family=family, backend=backend, observation_size=made_family.observation_size,
+    family=family, backend=made_family.backend, observation_size=made_family.observation_size,
     action_size=made_family.action_size, episode_length=made_family.episode_length,
     num_episodes=dataset.header['num_episodes'], hidden_sizes=tuple(dataset.header['hidden_sizes']), width=width,
     code_size=width,
@@ -86,7 +86,7 @@ def train_operator(
 
 
 def evaluate_operator(
-  folder: pathlib.Path, operator_folder: pathlib.Path, histories: pathlib.Path, *, family: str, backend: str,
+  folder: pathlib.Path, operator_folder: pathlib.Path, histories: pathlib.Path, *, family: str, backend: str | None,
   settings: EvaluationSettings, commands: list[str], output: pathlib.Path | None = None,
   wall: pathlib.Path | None = None,
 ) -> dict:
@@ -124,7 +124,7 @@ def evaluate_operator(
     )
   seconds = console.read_seconds(wall or folder)
   results = {
-    'family': family, 'backend': backend, 'seed': header['seed'], 'train_tasks': num_tasks, **figures,
+    'family': family, 'backend': made_family.backend, 'seed': header['seed'], 'train_tasks': num_tasks, **figures,
     'collect': collecting_rates(manifest),
     'wall_seconds': {**seconds, 'total': round(sum(seconds.values()), 1)}, 'versions': versions(),
   }

@@ -19,7 +19,7 @@ if __name__ == '__main__':
   flags.DEFINE_string('histories', 'runs/mine/histories', 'Folder that collect_histories has filled.')
   flags.DEFINE_string('folder', 'runs/mine/training', 'Where state and logs go; the operator goes to FOLDER/operator.')
   flags.DEFINE_enum('family', 'reacher_goal', family_names(), 'Task family of the histories.')
-  flags.DEFINE_string('backend', 'mjx', 'Physics backend of the histories.')
+  flags.DEFINE_string('backend', None, "Physics backend of the histories; the family's first by default.")
   flags.DEFINE_integer('seed', 0, 'Of initialisation, examples and play.')
   flags.DEFINE_integer('num_steps', stages.NUM_STEPS, 'Gradient steps.', 1)
   flags.DEFINE_integer('batch_size', 64, 'Examples a step.', 2)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metaimprove import parallel
 from metaimprove.operators.operator import Operator
 from metaimprove.rollouts import rollout
 from metaimprove.tasks.family import TaskFamily
@@ -58,7 +59,7 @@ def iterate(
   experience = functools.partial(rollout, family, operator.policy, num_episodes=num_episodes)
 
   def apply_once(params, key):
-    trajectory = jax.vmap(experience)(params, tasks, jax.random.split(key, num_tasks))
+    trajectory = parallel.vmap(experience)(params, tasks, jax.random.split(key, num_tasks))
     seen = (params, trajectory)
     if reads_from is not None:
       seen = jax.tree.map(lambda x: x[reads_from], seen)

@@ -9,6 +9,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from metaimprove import parallel
 from metaimprove.policies import Policy
 from metaimprove.tasks.family import State, TaskFamily
 from metaimprove.types import Params, Task, Trajectory
@@ -55,7 +56,7 @@ def unroll(
       observation=state.observation, action=action, reward=jnp.where(valid, after.reward, 0.0),
       next_observation=after.observation, terminated=valid & after.terminated, valid=valid, finite=finite | ~alive,
     )
-    if auto_reset:
+    if auto_reset and family.can_terminate:
       following = select(after.terminated | ~finite, family.reset(task, key_reset), after)
       alive = jnp.ones((), bool)
     else:
@@ -91,14 +92,18 @@ def raw_stepping_rate(
       so only the actions of the rollouts themselves make a fair comparison.
     rng_key: for the starts.
   """
-  def one_episode(_, inputs):
-    episode_actions, key = inputs
-    states = jax.vmap(family.reset)(tasks, jax.random.split(key, tasks.goal.shape[0]))
-    states, _ = jax.lax.scan(lambda s, a: (jax.vmap(family.step)(tasks, s, a), None), states, episode_actions)
-    return None, states.reward
+  def one_task(task, task_actions, keys):
+    def one_episode(_, inputs):
+      episode_actions, key = inputs
+      step = lambda state, action: (family.step(task, state, action), None)
+      return None, jax.lax.scan(step, family.reset(task, key), episode_actions)[0].reward
 
-  run = jax.jit(lambda keys: jax.lax.scan(one_episode, None, (actions, keys))[1])
-  keys = jax.random.split(rng_key, actions.shape[0])
+    return jax.lax.scan(one_episode, None, (task_actions, keys))[1]
+
+  num_episodes, _, num_tasks = actions.shape[:3]
+  keys = jax.random.split(rng_key, (num_tasks, num_episodes))
+  by_task = jnp.moveaxis(jnp.asarray(actions), 2, 0)
+  run = jax.jit(lambda keys: parallel.vmap(one_task)(tasks, by_task, keys))
   jax.block_until_ready(run(keys))
   began = time.perf_counter()
   for _ in range(_RATE_REPEATS):

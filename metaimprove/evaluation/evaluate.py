@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from metaimprove import files
+from metaimprove import files, parallel
 from metaimprove.errors import NonFiniteSimulationError
 from metaimprove.evaluation import metrics
 from metaimprove.histories import storage
@@ -161,7 +161,7 @@ def _make_measure(family, policy, num_episodes):
   @jax.jit
   def measure(params, tasks, rng_key):
     play = functools.partial(rollout, family, policy, num_episodes=num_episodes)
-    trajectory = jax.vmap(play)(params, tasks, jax.random.split(rng_key, tasks.goal.shape[0]))
+    trajectory = parallel.vmap(play)(params, tasks, jax.random.split(rng_key, tasks.goal.shape[0]))
     return episode_return(trajectory).mean(axis=-1), trajectory.finite.all(axis=-1)
 
   return measure

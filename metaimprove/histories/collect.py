@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from metaimprove import files, policies
+from metaimprove import files, parallel, policies
 from metaimprove.errors import NonFiniteSimulationError, UnknownNameError
 from metaimprove.histories import storage
 from metaimprove.improvers import source as sources
 from metaimprove.rollouts import raw_stepping_rate, rollout
-from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.family import TASK_SUITE_VERSION, TaskFamily
 from metaimprove.types import Task
 
 SPLITS = ('train', 'heldout', 'far')
@@ -75,7 +75,7 @@ def collect(
   folder = pathlib.Path(folder)
   counts = {source.name: num_tasks for source, num_tasks in source_list}
   manifest = storage.open_manifest(folder, {
-    'family': family.name, 'backend': family.backend, 'observation_size': family.observation_size,
+    'task_suite_version': TASK_SUITE_VERSION, 'family': family.name, 'backend': family.backend, 'dynamics': list(family.ranges), 'observation_size': family.observation_size,
     'action_size': family.action_size, 'hidden_sizes': list(hidden_sizes), 'sources': counts, 'seed': seed,
     'num_checkpoints': num_checkpoints, 'num_episodes': num_episodes, 'shard_size': shard_size,
     'settings': settings or {},
@@ -134,7 +134,7 @@ def _record(folder, manifest, family, policy, source, tasks, learning, rng_key, 
       params = source.params(snapshot, tasks)
       keys = jax.random.split(key, shard_size)
       play = functools.partial(rollout, family, policy, num_episodes=header['num_episodes'])
-      return params, jax.vmap(play)(params, tasks, keys)
+      return params, parallel.vmap(play)(params, tasks, keys)
 
     params, trajectory = jax.lax.map(one_checkpoint, (snapshots, jax.random.split(rng_key, num)))
     tasks_first = functools.partial(jax.tree.map, lambda x: jax.numpy.swapaxes(x, 0, 1))

@@ -10,7 +10,7 @@ import numpy as np
 from metaimprove import files, policies
 from metaimprove.errors import DamagedDataError, IncompatibleError
 from metaimprove.histories import storage
-from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.family import TASK_SUITE_VERSION, TaskFamily
 from metaimprove.types import episode_return
 
 
@@ -58,6 +58,11 @@ def read_complete_manifest(folder: files.Path, family: TaskFamily) -> dict:
     raise DamagedDataError(f'{folder} holds no histories; run collect_histories with this folder first.')
   manifest = storage.read_manifest(folder)
   header = manifest['header']
+  if header.get('task_suite_version') != TASK_SUITE_VERSION:
+    raise IncompatibleError(
+      f'{folder} was collected with task suite version {header.get("task_suite_version")}, and this metaimprove defines '
+      f'version {TASK_SUITE_VERSION}: its tasks are not the same. Collect the histories again.'
+    )
   for name, wanted in (('family', family.name), ('backend', family.backend)):
     if header[name] != wanted:
       raise IncompatibleError(

@@ -6,7 +6,7 @@ It is a source of improvement histories and, on held-out tasks, the baseline tha
 import jax
 import jax.numpy as jnp
 
-from metaimprove import policies
+from metaimprove import parallel, policies
 from metaimprove.improvers.ppo import PPOSettings, make_learner
 from metaimprove.improvers.source import Source
 from metaimprove.tasks.family import TaskFamily
@@ -34,7 +34,7 @@ def independent_ppo(
     return learner.update(state, same_task, rng_key)
 
   def update(state, tasks, rng_key):
-    return jax.vmap(update_one)(state, tasks, keys_by_index(rng_key))
+    return parallel.vmap(update_one)(state, tasks, keys_by_index(rng_key))
 
   return Source(
     name=NAME, init=init, update=update, snapshot=learner.snapshot, params=jax.vmap(learner.params),

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metaimprove import policies, quiet_brax  # noqa: F401  (before brax)
+from metaimprove import parallel, policies, quiet_brax  # noqa: F401  (before brax)
 from brax.training import networks, types
 from brax.training.acme import running_statistics, specs
 from brax.training.agents.ppo import losses
@@ -187,7 +187,8 @@ def make_learner(
   def update(state, tasks, rng_key):
     key_collect, key_sgd = jax.random.split(rng_key)
     keys = jax.random.split(key_collect, settings.num_envs)
-    data, returns = jax.vmap(collect, in_axes=(None, 0, 0))(state, tasks, keys)
+    batch = parallel.vmap if task_conditioned else jax.vmap  # independent learners are spread as a whole
+    data, returns = batch(collect, in_axes=(None, 0, 0))(state, tasks, keys)
     statistics = running_statistics.update(state.statistics, data.observation[..., :size])
     # [envs, T, ...] -> [pieces, unroll_length, ...]
     data = jax.tree.map(lambda x: x.reshape(-1, settings.unroll_length, *x.shape[2:]), data)

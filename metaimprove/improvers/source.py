@@ -10,7 +10,7 @@ import chex
 import jax
 import numpy as np
 
-from metaimprove import files
+from metaimprove import files, parallel
 from metaimprove.errors import DamagedDataError
 from metaimprove.types import Params, Task
 
@@ -70,7 +70,8 @@ def learn(
     path: where to keep the state; a run that was interrupted goes on from there, one that is done is only read.
     progress: called after each update.
   """
-  update, snapshot = jax.jit(source.update), jax.jit(source.snapshot)
+  update = jax.jit(source.update, out_shardings=parallel.replicated_sharding())
+  snapshot = jax.jit(source.snapshot)
   key_init, key_updates = jax.random.split(rng_key)
   if path is not None and pathlib.Path(path).exists():
     state, run = _load(source, tasks, path)
@@ -83,6 +84,7 @@ def learn(
   def stacked():
     return Learning(snapshots=jax.tree.map(lambda *x: np.stack(x), *snapshots), returns=np.stack(returns))
 
+  state, tasks = parallel.replicated((state, tasks))
   last_save = time.perf_counter()
   for index in range(len(returns), source.num_updates):
     state, value = update(state, tasks, jax.random.fold_in(key_updates, index))

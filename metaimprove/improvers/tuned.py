@@ -21,11 +21,25 @@ class Tuned:
   independent_updates: int
 
 
+# Large rewards or values drown the policy's part of the gradient when it is clipped as a whole, hence the scaling.
+_RUNNER = PPOSettings(
+  num_envs=128, unroll_length=20, num_epochs=8, num_minibatches=16, learning_rate=1e-3, discounting=0.97,
+  reward_scaling=0.05,
+)
+
 _TUNED = {
   'reacher_goal': Tuned(
     conditioned=PPOSettings(learning_rate=2e-3), conditioned_updates=120,
     independent=PPOSettings(num_envs=8, learning_rate=2e-3, num_minibatches=4, num_epochs=8),
     independent_updates=100,
+  ),
+  'half_cheetah_vel': Tuned(
+    conditioned=_RUNNER, conditioned_updates=360,
+    independent=PPOSettings(
+      num_envs=8, unroll_length=20, num_epochs=8, num_minibatches=4, learning_rate=1e-3, discounting=0.97,
+      reward_scaling=0.05,
+    ),
+    independent_updates=250,
   ),
   'inverted_pendulum_balance': Tuned(
     conditioned=PPOSettings(learning_rate=1e-3, discounting=0.97), conditioned_updates=100,

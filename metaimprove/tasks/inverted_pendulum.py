@@ -1,79 +1,99 @@
-"""`inverted_pendulum_balance`: a cart has to balance its pole at a place on the rail that it is not told.
-
-The robot is Brax's `inverted_pendulum`. Differences from the stock task: the reward depends on a hidden place, actions
-in [-1, 1] are the motor's control (stock stretches them to [-3, 3], which tips the pole in a few random steps), and the
-episode has 100 steps.
-"""
+"""`inverted_pendulum_balance` and `inverted_pendulum_swingup`: a cart and its pole."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
 
-from metaimprove.tasks import dynamics, physics
-from metaimprove.tasks.family import State, TaskFamily
-from metaimprove.types import Task
+from metaimprove import quiet_brax
+from metaimprove.tasks import physics, starts
+from metaimprove.tasks.dynamics import Range
+from metaimprove.tasks.family import Goal, TaskFamily, choose_ranges, make_family, no_goal
 
 EPISODE_LENGTH = 100
+SWINGUP_LENGTH = 150
 GOAL_LIMIT = 0.5
 """Metres: goals are uniform in [-0.5, 0.5]; the rail ends at 1."""
 FALL_ANGLE = 0.2
-"""Radians from upright at which the episode ends, as stock."""
-POLE_LENGTH = 0.6
-DYNAMICS = ('gear', 'damping', 'mass', 'inertia')
+"""Radians from upright at which balancing ends, as stock."""
+_ALL = ('gear', 'damping', 'mass', 'inertia', 'length')
+BACKENDS = {'mjx': _ALL, 'generalized': _ALL}
+_BALANCE = ('gear', 'damping', 'mass', 'inertia')
+_SWINGUP = ('gear', 'mass', 'length')
+_VIEW = (-1.1, 1.1, -0.8, 0.8)
 
 
-def inverted_pendulum_balance(backend: str = 'mjx') -> TaskFamily:
-  """The family.
+def inverted_pendulum_balance(backend: str = 'mjx', preset='default') -> TaskFamily:
+  """Balance the pole at a hidden place on the rail, U(-0.5, 0.5) m. Reward per step: 1 - |cart - place| / 0.5 m (stock:
+  1). Ends when the pole leans more than 0.2 rad; else after 100 steps of 0.04 s. Actions in [-1, 1] are the motor's
+  control (stock stretches them to [-3, 3], which tips the pole in a few random steps).
+  Observation [4]: cart position in m, pole angle in 0.1 rad, their velocities in m/s and rad/s. Start: U(±0.01), as
+  stock."""
+  def describe(goal):
+    place = float(goal[0])
+    return f'balance {100 * abs(place):.0f} cm {"right" if place > 0 else "left"} of the middle'
 
-  - Task: a place in metres on the rail, U(-0.5, 0.5); multipliers of motor gear, damping, mass and inertia, each
-    log-uniform in [1/2, 2].
-  - Observation [4]: cart position in m, pole angle in units of 0.1 rad, cart velocity in m/s, pole velocity in rad/s.
-  - Start: all of them U(-0.01, 0.01), as stock.
-  - Reward per step: 1 - |cart - goal| / 0.5 m (stock: 1).
-  - Ends: when the pole leans more than 0.2 rad; else after 100 steps of 0.04 s.
-  """
   robot = physics.load('inverted_pendulum', backend)
+  goal = Goal(
+    sample=lambda key: jax.random.uniform(key, (1,), minval=-GOAL_LIMIT, maxval=GOAL_LIMIT), scale=GOAL_LIMIT,
+    describe=describe, place=lambda goal, q: jnp.stack([goal[0] - q[0], jnp.zeros(())]),
+  )
+  ranges = choose_ranges(
+    preset, {n: Range() for n in _BALANCE}, BACKENDS[backend], f'inverted_pendulum_balance ({backend})'
+  )
+  return make_family(
+    'inverted_pendulum_balance', robot, definition=inverted_pendulum_balance.__doc__, goal=goal,
+    start=starts.near_initial(robot.system, q_noise=0.01, qd_uniform=0.01),
+    observe=lambda s: jnp.concatenate([s.q, s.qd]) * jnp.array([1.0, 10.0, 1.0, 1.0]),
+    reward=lambda goal, before, action, after: 1 - jnp.abs(after.q[0] - goal[0]) / GOAL_LIMIT,
+    terminated=lambda s: jnp.abs(s.q[1]) > FALL_ANGLE, ranges=ranges, far_only=preset == 'far',
+    episode_length=EPISODE_LENGTH, view=_VIEW,
+  )
+
+
+@functools.cache
+def _free_pendulum(backend: str) -> physics.Physics:
+  """Brax's robot with a hinge that turns all the way round."""
+  physics.check_backend(backend)
+  import importlib.resources
+
+  from brax import envs
+  from brax.io import mjcf
+
+  xml = (importlib.resources.files('brax') / 'envs/assets/inverted_pendulum.xml').read_text()
+  limited = 'name="hinge" pos="0 0 0" range="-90 90"'
+  assert limited in xml, 'brax changed its inverted_pendulum.xml'
+  with quiet_brax.known_warnings_ignored():
+    system = mjcf.loads(xml.replace(limited, 'name="hinge" pos="0 0 0" limited="false"'))
+    return physics.of_env(envs.base.PipelineEnv(system, backend, n_frames=2))
+
+
+def inverted_pendulum_swingup(backend: str = 'mjx', preset='default') -> TaskFamily:
+  """Swing the hanging pole up and hold it, with a motor, mass and length that are not told. Reward per step:
+  (1 + cos(angle)) / 2 - 0.1 (cart / 1 m)², angle from upright. 150 steps of 0.04 s, never ended early.
+  The robot is Brax's inverted_pendulum, whose hinge stops at ±90°, with a free hinge (no stock task is like it). The
+  motor's control is a fifth of the action, lest it lift the pole in one go.
+  Observation [5]: cart position in m, cosine and sine of the angle, velocities in m/s and 10 rad/s. Start: the cart
+  U(±0.1) m, the angle π + U(±0.1), velocities U(±0.1)."""
+  robot = _free_pendulum(backend)
+
+  def start(goal, rng_key):
+    key_q, key_qd = jax.random.split(rng_key)
+    q = jnp.array([0.0, jnp.pi]) + jax.random.uniform(key_q, (2,), minval=-0.1, maxval=0.1)
+    return q, jax.random.uniform(key_qd, (2,), minval=-0.1, maxval=0.1)
+
+  def reward(goal, before, action, after):
+    return (1 + jnp.cos(after.q[1])) / 2 - 0.1 * jnp.square(after.q[0])
 
   def observe(state):
-    return jnp.concatenate([state.q, state.qd]) * jnp.array([1.0, 10.0, 1.0, 1.0])
+    place, angle = state.q
+    return jnp.stack([place, jnp.cos(angle), jnp.sin(angle), state.qd[0], state.qd[1] / 10])
 
-  def sample(rng_key, far):
-    key_goal, key_dynamics = jax.random.split(rng_key)
-    goal = jax.random.uniform(key_goal, (1,), minval=-GOAL_LIMIT, maxval=GOAL_LIMIT)
-    return Task(goal=goal, dynamics=dynamics.sample(key_dynamics, DYNAMICS, far))
-
-  def reset(task, rng_key):
-    del task
-    key_q, key_qd = jax.random.split(rng_key)
-    start = robot.init(*(jax.random.uniform(key, (2,), minval=-0.01, maxval=0.01) for key in (key_q, key_qd)))
-    return State(physics=start, observation=observe(start), reward=jnp.zeros(()), terminated=jnp.zeros((), bool))
-
-  def step(task, state, action):
-    after = robot.step(dynamics.apply(robot.system, task.dynamics), state.physics, action)
-    reward = 1 - jnp.abs(after.q[0] - task.goal[0]) / GOAL_LIMIT
-    return State(
-      physics=after, observation=observe(after), reward=reward, terminated=jnp.abs(after.q[1]) > FALL_ANGLE
-    )
-
-  def privileged(task):
-    return jnp.concatenate([task.goal / GOAL_LIMIT, dynamics.privileged(task.dynamics)])
-
-  def describe(task):
-    place = float(task.goal[0])
-    side = 'right' if place > 0 else 'left'
-    return f'balance {100 * abs(place):.0f} cm {side} of the middle, {dynamics.describe(task.dynamics)}'
-
-  def picture(task, q):
-    tip = jnp.stack([q[0] + POLE_LENGTH * jnp.sin(q[1]), POLE_LENGTH * jnp.cos(q[1])])
-    cart = jnp.stack([q[0], jnp.zeros(())])
-    half = jnp.array([0.1, 0.0])
-    lines = jnp.stack([jnp.stack([cart - half, cart + half]), jnp.stack([cart, tip])])
-    return {'lines': lines, 'goal': jnp.stack([task.goal[0], jnp.zeros(())])}
-
-  return TaskFamily(
-    name='inverted_pendulum_balance', backend=backend, sample=functools.partial(sample, far=False),
-    sample_far=functools.partial(sample, far=True), reset=reset, step=step, privileged=privileged, describe=describe,
-    picture=picture, view=(-1.1, 1.1, -0.4, 0.8), observation_size=4, action_size=1,
-    privileged_size=1 + len(DYNAMICS), episode_length=EPISODE_LENGTH,
+  ranges = choose_ranges(
+    preset, {n: Range() for n in _SWINGUP}, BACKENDS[backend], f'inverted_pendulum_swingup ({backend})'
+  )
+  return make_family(
+    'inverted_pendulum_swingup', robot, definition=inverted_pendulum_swingup.__doc__, goal=no_goal('swing the pole up'),
+    start=start, observe=observe, reward=reward, control=lambda action: action / 5, ranges=ranges,
+    far_only=preset == 'far', episode_length=SWINGUP_LENGTH, view=_VIEW,
   )

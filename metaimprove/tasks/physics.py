@@ -1,4 +1,4 @@
-"""The simulator as two pure functions of an explicit system.
+"""The simulator as two pure functions of dynamics, state and control.
 
 Brax's environment wrappers fix the dynamics when they are built and reset to the first state for ever (brax issues 167,
 275, 446, 609, 422). Its pipelines take the system as an argument; called directly, dynamics are an input and a reset is
@@ -8,15 +8,19 @@ a reset.
 import dataclasses
 import functools
 from typing import Any
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import chex
 import jax
 
 from metaimprove import quiet_brax
 from metaimprove.errors import UnknownNameError
+from metaimprove.tasks import dynamics
 
-BACKENDS = ('mjx',)
+BACKENDS = ('mjx', 'spring', 'generalized', 'positional')
+
+Parameters = Mapping[str, chex.Array]
+"""Dynamics, name -> [] or [n]; see `dynamics.apply`."""
 
 
 @chex.dataclass(frozen=True)
@@ -36,45 +40,86 @@ class PhysicsState:
 
 @dataclasses.dataclass(frozen=True)
 class Physics:
-  """A stock Brax robot.
+  """A Brax robot without its task.
 
   Attributes:
-    system: the stock `brax.System`; scale its constants with `dynamics.apply`.
-    init: (q [nq], qd [nv]) -> PhysicsState at rest in its solver.
-    step: (system, state, control [nu]) -> PhysicsState one environment step later.
+    backend: one of `BACKENDS`.
+    system: the `brax.System` that multipliers apply to.
+    time_step: seconds of an environment step.
+    init: (parameters, q [nq], qd [nv]) -> state: `PhysicsState` on mjx, else Brax's own; all have `q` and `qd`.
+    step: (parameters, state, control [nu]) -> state, one environment step later.
   """
 
+  backend: str
   system: Any
-  init: Callable[[chex.Array, chex.Array], PhysicsState]
-  step: Callable[[Any, PhysicsState, chex.Array], PhysicsState]
+  time_step: float
+  init: Callable[[Parameters, chex.Array, chex.Array], Any]
+  step: Callable[[Parameters, Any, chex.Array], Any]
+
+
+def check_backend(backend: str) -> None:
+  """Raises `UnknownNameError` for a backend that does not exist."""
+  if backend not in BACKENDS:
+    raise UnknownNameError(f'Physics backend {backend!r} is unknown; choose one of: {", ".join(BACKENDS)}.')
 
 
 @functools.cache
 def load(robot: str, backend: str) -> Physics:
-  """Loads Brax's environment `robot` (such as 'reacher') and gives its physics without its task.
+  """The physics of Brax's environment `robot` (such as 'reacher').
 
   Raises:
-    UnknownNameError: for a backend that is not supported.
+    UnknownNameError: for a backend that does not exist.
   """
-  if backend not in BACKENDS:
-    raise UnknownNameError(f'Physics backend {backend!r} is not supported; choose one of: {", ".join(BACKENDS)}.')
+  check_backend(backend)
   from brax import envs  # slow to import, so only where a robot is needed
-  from mujoco import mjx
 
   with quiet_brax.known_warnings_ignored():
-    env = envs.get_environment(robot, backend=backend)
-  blank = mjx.make_data(env.sys)
+    return of_env(envs.get_environment(robot, backend=backend))
+
+
+def of_env(env) -> Physics:
+  """The physics of a `brax.envs.PipelineEnv`."""
+  system = dynamics.simulated_constants(env.sys, env.backend)
+  make = _mjx if env.backend == 'mjx' else _brax
+  init, substep = make(env)
   num_substeps = env._n_frames
 
-  def init(q, qd):
+  # Compiled by itself when called outside of any other program: what is tested step by step compiles once for all
+  # families on a robot. Inside another program it leaves no trace.
+  @functools.partial(jax.jit, inline=True)
+  def step(parameters, state, control):
+    changed = dynamics.apply(system, env.backend, parameters)
+    return jax.lax.scan(lambda s, _: (substep(changed, s, control), None), state, None, length=num_substeps)[0]
+
+  @functools.partial(jax.jit, inline=True)
+  def start(parameters, q, qd):
+    return init(dynamics.apply(system, env.backend, parameters), q, qd)
+
+  return Physics(backend=env.backend, system=system, time_step=float(env.dt), init=start, step=step)
+
+
+def _mjx(env):
+  from mujoco import mjx
+
+  blank = mjx.make_data(env.sys)
+
+  def init(system, q, qd):
+    del system
     return PhysicsState(q=q, qd=qd, qacc_warmstart=blank.qacc_warmstart)
 
-  def step(system, state, control):
-    def substep(state, _):
-      data = blank.replace(qpos=state.q, qvel=state.qd, qacc_warmstart=state.qacc_warmstart, ctrl=control)
-      data = mjx.step(system, data)
-      return PhysicsState(q=data.qpos, qd=data.qvel, qacc_warmstart=data.qacc_warmstart), None
+  def substep(system, state, control):
+    data = blank.replace(qpos=state.q, qvel=state.qd, qacc_warmstart=state.qacc_warmstart, ctrl=control)
+    data = mjx.step(system, data)
+    return PhysicsState(q=data.qpos, qd=data.qvel, qacc_warmstart=data.qacc_warmstart)
 
-    return jax.lax.scan(substep, state, None, length=num_substeps)[0]
+  return init, substep
 
-  return Physics(system=env.sys, init=init, step=step)
+
+def _brax(env):
+  pipeline = env._pipeline
+
+  def init(system, q, qd):
+    with quiet_brax.known_warnings_ignored():
+      return pipeline.init(system, q, qd)
+
+  return init, pipeline.step

@@ -1,19 +1,18 @@
-"""`reacher_goal`: a two-link arm has to bring its fingertip to a place it is not told.
+"""`reacher_goal` and `reacher_goal_sparse`: a two-link arm has to bring its fingertip to a place it is not told.
 
 The robot is Brax's `reacher` (two links of 0.1 m and 0.11 m to the fingertip, one motor a joint). Differences from the
 stock task: the target is hidden from the observation, the episode has 50 steps, and the reward is the distance alone,
 so that nothing is gained by merely acting less.
 """
 
-import functools
 import math
 
 import jax
 import jax.numpy as jnp
 
-from metaimprove.tasks import dynamics, physics
-from metaimprove.tasks.family import State, TaskFamily
-from metaimprove.types import Task
+from metaimprove.tasks import physics
+from metaimprove.tasks.dynamics import Range
+from metaimprove.tasks.family import Goal, TaskFamily, choose_ranges, make_family
 
 EPISODE_LENGTH = 50
 LINK_LENGTHS = (0.1, 0.11)
@@ -22,8 +21,11 @@ GOAL_RADII = (0.02, 0.2)
 """Metres: goals are uniform over the area between these circles. The arm reaches from 0.018 (elbow at its limit of 3
 rad) to 0.21, so every goal can be reached."""
 LENGTH_UNIT = 0.1
-"""Metres: the reward is the distance in this unit."""
-DYNAMICS = ('gear', 'damping', 'mass', 'inertia')
+"""Metres: the dense reward is the distance in this unit."""
+SPARSE_RADIUS = 0.03
+"""Metres: where the sparse reward is 1."""
+_ALL = ('gear', 'damping', 'mass', 'inertia')
+BACKENDS = {'mjx': _ALL, 'generalized': _ALL, 'spring': _ALL}
 
 
 def _fingertip(q):
@@ -44,54 +46,55 @@ def _observe(physics_state):
   ])
 
 
-def reacher_goal(backend: str = 'mjx') -> TaskFamily:
-  """The family.
+def _sample_goal(rng_key):
+  key_radius, key_angle = jax.random.split(rng_key)
+  near, wide = GOAL_RADII
+  radius = jnp.sqrt(jax.random.uniform(key_radius, minval=near**2, maxval=wide**2))
+  angle = jax.random.uniform(key_angle, maxval=2 * jnp.pi)
+  return radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
 
-  - Task: a goal (x, y) in metres, uniform over the annulus `GOAL_RADII`: r = sqrt(U(0.02², 0.2²)), angle U(0, 2π).
-    Four dynamics multipliers, each log-uniform in [1/2, 2]: motor gear, joint damping, link mass, inertia (links' and
-    rotors'). Link mass changes little here: nearly all inertia is the rotors'.
-  - Start: joint angles U(-0.1, 0.1) rad and velocities U(-0.005, 0.005) rad/s, as stock.
-  - Reward per step: minus the distance of fingertip to goal, in units of 0.1 m (stock: metres, and minus Σa²).
-  - Ends: never; 50 steps of 0.02 s.
-  """
+
+def _describe_goal(goal):
+  x, y = (float(v) for v in goal)
+  return f'reach the point {100 * math.hypot(x, y):.0f} cm from the shoulder at {math.degrees(math.atan2(y, x)):.0f}°'
+
+
+_GOAL = Goal(sample=_sample_goal, scale=LENGTH_UNIT, describe=_describe_goal, place=lambda goal, q: goal)
+
+_SHARED = """
+  Task: a goal (x, y) in metres, uniform over the annulus `GOAL_RADII`: r = sqrt(U(0.02², 0.2²)), angle U(0, 2π). Link
+  mass changes little on mjx and generalized: nearly all inertia is the rotors'.
+  Observation [8]: cosine and sine of both joints, their velocities in 10 rad/s, the fingertip in units of 0.1 m. Start:
+  joint angles U(±0.1) rad and velocities U(±0.005) rad/s, as stock. 50 steps of 0.02 s, never ended early.
+"""
+
+
+def _family(name, backend, preset, definition, reward) -> TaskFamily:
   robot = physics.load('reacher', backend)
 
-  def sample(rng_key, far):
-    key_radius, key_angle, key_dynamics = jax.random.split(rng_key, 3)
-    near, wide = GOAL_RADII
-    radius = jnp.sqrt(jax.random.uniform(key_radius, minval=near**2, maxval=wide**2))
-    angle = jax.random.uniform(key_angle, maxval=2 * jnp.pi)
-    goal = radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
-    return Task(goal=goal, dynamics=dynamics.sample(key_dynamics, DYNAMICS, far))
-
-  def reset(task, rng_key):
+  def start(goal, rng_key):
     key_q, key_qd = jax.random.split(rng_key)
     angles = jax.random.uniform(key_q, (2,), minval=-0.1, maxval=0.1)
     velocities = jax.random.uniform(key_qd, (2,), minval=-0.005, maxval=0.005)
-    start = robot.init(jnp.concatenate([angles, task.goal]), jnp.concatenate([velocities, jnp.zeros(2)]))
-    return State(physics=start, observation=_observe(start), reward=jnp.zeros(()), terminated=jnp.zeros((), bool))
+    return jnp.concatenate([angles, goal]), jnp.concatenate([velocities, jnp.zeros(2)])
 
-  def step(task, state, action):
-    after = robot.step(dynamics.apply(robot.system, task.dynamics), state.physics, action)
-    reward = -jnp.linalg.norm(_fingertip(after.q) - task.goal) / LENGTH_UNIT
-    return State(physics=after, observation=_observe(after), reward=reward, terminated=jnp.zeros((), bool))
+  return make_family(
+    name, robot, definition=definition + _SHARED, goal=_GOAL, start=start, observe=_observe,
+    reward=lambda goal, before, action, after: reward(jnp.linalg.norm(_fingertip(after.q) - goal)),
+    ranges=choose_ranges(preset, {n: Range() for n in _ALL}, BACKENDS[backend], f'{name} ({backend})'),
+    far_only=preset == 'far', episode_length=EPISODE_LENGTH, camera='top', view=(-0.24, 0.24, -0.24, 0.24),
+  )
 
-  def privileged(task):
-    return jnp.concatenate([task.goal / LENGTH_UNIT, dynamics.privileged(task.dynamics)])
 
-  def describe(task):
-    x, y = (float(v) for v in task.goal)
-    where = f'{100 * math.hypot(x, y):.0f} cm from the shoulder at {math.degrees(math.atan2(y, x)):.0f}°'
-    return f'reach the point {where}, {dynamics.describe(task.dynamics)}'
+def reacher_goal(backend: str = 'mjx', preset='default') -> TaskFamily:
+  """Bring the fingertip to a hidden place. Reward per step: minus the distance in units of 0.1 m (stock: metres, and
+  minus Σa²)."""
+  return _family('reacher_goal', backend, preset, reacher_goal.__doc__, lambda distance: -distance / LENGTH_UNIT)
 
-  def picture(task, q):
-    elbow = LINK_LENGTHS[0] * jnp.stack([jnp.cos(q[0]), jnp.sin(q[0])])
-    joints = jnp.stack([jnp.zeros(2), elbow, _fingertip(q)])
-    return {'lines': jnp.stack([joints[:-1], joints[1:]], axis=1), 'goal': task.goal}
 
-  return TaskFamily(
-    name='reacher_goal', backend=backend, sample=functools.partial(sample, far=False),
-    sample_far=functools.partial(sample, far=True), reset=reset, step=step, privileged=privileged, describe=describe,
-    picture=picture, view=(-0.24, 0.24, -0.24, 0.24), observation_size=8, action_size=2,
-    privileged_size=2 + len(DYNAMICS), episode_length=EPISODE_LENGTH,
+def reacher_goal_sparse(backend: str = 'mjx', preset='default') -> TaskFamily:
+  """Bring the fingertip to a hidden place. Reward per step: 1 within 0.03 m of it, else 0."""
+  return _family(
+    'reacher_goal_sparse', backend, preset, reacher_goal_sparse.__doc__,
+    lambda distance: (distance < SPARSE_RADIUS).astype(jnp.float32),
   )

@@ -1,24 +1,56 @@
 """Families by name."""
 
-from metaimprove.errors import UnknownNameError
-from metaimprove.tasks.family import TaskFamily
-from metaimprove.tasks.inverted_pendulum import inverted_pendulum_balance
-from metaimprove.tasks.reacher import reacher_goal
+from collections.abc import Sequence
 
-_FAMILIES = {make.__name__: make for make in (inverted_pendulum_balance, reacher_goal)}
+from metaimprove.errors import UnknownNameError
+from metaimprove.tasks import ant, half_cheetah, hopper, humanoid, inverted_pendulum, physics, pusher, reacher
+from metaimprove.tasks.family import TaskFamily
+
+_MODULES = {
+  reacher: ('reacher_goal', 'reacher_goal_sparse'),
+  half_cheetah: ('half_cheetah_vel', 'half_cheetah_dir'),
+  ant: ('ant_dir', 'ant_goal'),
+  humanoid: ('humanoid_dir',),
+  hopper: ('hopper_rand_params', 'walker_rand_params'),
+  pusher: ('pusher_goal',),
+  inverted_pendulum: ('inverted_pendulum_balance', 'inverted_pendulum_swingup'),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def family_names() -> tuple[str, ...]:
   """The names `make_family` knows."""
-  return tuple(_FAMILIES)
+  return tuple(_HOMES)
 
 
-def make_family(name: str, backend: str = 'mjx') -> TaskFamily:
-  """Builds a family by name.
+def backends_of(name: str) -> dict[str, tuple[str, ...]]:
+  """The backends a family declares, its default first, each with the dynamics parameters that are real there.
 
   Raises:
-    UnknownNameError: for a name or backend that does not exist.
+    UnknownNameError: for a family that does not exist.
   """
-  if name not in _FAMILIES:
-    raise UnknownNameError(f'Task family {name!r} is unknown; choose one of: {", ".join(_FAMILIES)}.')
-  return _FAMILIES[name](backend)
+  if name not in _HOMES:
+    raise UnknownNameError(f'Task family {name!r} is unknown; choose one of: {", ".join(_HOMES)}.')
+  return _HOMES[name].BACKENDS
+
+
+def make_family(name: str, backend: str | None = None, dynamics: str | Sequence[str] = 'default') -> TaskFamily:
+  """Builds a family by name.
+
+  Args:
+    name: one of `family_names()`.
+    backend: one of `backends_of(name)`; the first of them by default.
+    dynamics: what is randomised: 'none', 'default', 'far' (every task is out of range in one parameter), or the names
+      of parameters, from those of the backend and `dynamics.IMPERFECTIONS`.
+
+  Raises:
+    UnknownNameError: for a name, backend, preset or parameter that does not exist or does nothing there.
+  """
+  supported = backends_of(name)
+  backend = backend or next(iter(supported))
+  if backend not in supported:
+    physics.check_backend(backend)
+    raise UnknownNameError(
+      f'Family {name!r} does not support backend {backend!r}; choose one of: {", ".join(supported)}.'
+    )
+  return getattr(_HOMES[name], name)(backend, dynamics)

@@ -1,0 +1,63 @@
+"""`humanoid_dir`: walk in a direction that is not told."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from metaimprove.tasks import physics, starts
+from metaimprove.tasks.dynamics import Range
+from metaimprove.tasks.family import Goal, TaskFamily, choose_ranges, make_family
+
+EPISODE_LENGTH = 200
+HEALTHY_Z = (1.0, 2.0)
+_ALL = ('gear', 'damping', 'mass', 'inertia', 'friction', 'gravity')
+BACKENDS = {'spring': _ALL, 'mjx': _ALL}
+_DEFAULT = ('gear', 'friction', 'gravity')
+
+
+def humanoid_dir(backend: str = 'spring', preset='default') -> TaskFamily:
+  """Walk in a hidden direction, angle ~ U(0, 2π), told apart by its cosine and sine. Reward per step: 1.25 v·dir + 5 -
+  0.1 Σu², v the centre of mass's velocity over the step in m/s, u the control: actions in [-1, 1] stretched to the
+  motors' range of ±0.4, as stock. Ends when the torso's height leaves [1, 2] m. 200 steps.
+
+  From the reference code of PEARL (Rakelly et al., arXiv:1903.08254): 0.25 times the displacement over a whole step,
+  divided by the time of one of its five physics steps, which is 1.25 v; here 1.25 v whatever the backend's number of
+  physics steps. No backend gives contact forces between steps, so the cost of impacts is left out.
+  Observation [45]: height, orientation (quaternion), 17 joint angles; all velocities (stock adds inertias, velocities
+  and forces of each link, which follow from these). Start: the model's pose + U(±0.01), velocities U(±0.01), as stock.
+  """
+  robot = physics.load('humanoid', backend)
+  limits = robot.system.actuator.ctrl_range
+  masses = robot.system.link.inertia.mass
+
+  def control(action):
+    return limits[:, 0] + (action + 1) / 2 * (limits[:, 1] - limits[:, 0])
+
+  def centre_of_mass(state):
+    from brax import kinematics
+
+    x, _ = kinematics.forward(robot.system, state.q, state.qd)
+    at = x.vmap().do(robot.system.link.inertia.transform).pos
+    return masses @ at / masses.sum()
+
+  def reward(goal, before, action, after):
+    velocity = (centre_of_mass(after) - centre_of_mass(before))[:2] / robot.time_step
+    return 1.25 * velocity @ goal + 5.0 - 0.1 * jnp.sum(jnp.square(control(action)))
+
+  def sample(rng_key):
+    angle = jax.random.uniform(rng_key, maxval=2 * jnp.pi)
+    return jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+
+  goal = Goal(
+    sample=sample, describe=lambda goal: f'walk towards {math.degrees(math.atan2(goal[1], goal[0])) % 360:.0f}°',
+    place=lambda goal, q: jnp.stack([goal[0] + 0.4 * goal[1], 0.3 * goal[1]]),
+  )
+  ranges = choose_ranges(preset, {n: Range() for n in _DEFAULT}, BACKENDS[backend], f'humanoid_dir ({backend})')
+  return make_family(
+    'humanoid_dir', robot, definition=humanoid_dir.__doc__, goal=goal,
+    start=starts.near_initial(robot.system, q_noise=1e-2, qd_uniform=1e-2),
+    observe=lambda s: jnp.concatenate([s.q[2:], s.qd]), reward=reward, control=control, ranges=ranges,
+    far_only=preset == 'far', episode_length=EPISODE_LENGTH, camera='oblique', view=(-1.3, 1.3, -0.5, 2.0),
+    terminated=lambda s: (s.q[2] < HEALTHY_Z[0]) | (s.q[2] > HEALTHY_Z[1]),
+  )

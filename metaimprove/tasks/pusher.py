@@ -1,0 +1,77 @@
+"""`pusher_goal`: a seven-joint arm has to push an object to a place on the table that is not told."""
+
+import jax
+import jax.numpy as jnp
+
+from metaimprove.tasks import physics
+from metaimprove.tasks.dynamics import Range
+from metaimprove.tasks.family import Goal, TaskFamily, choose_ranges, make_family
+
+EPISODE_LENGTH = 100
+ORIGIN = (0.45, -0.05)
+"""Metres: where the object's and the goal's sliding joints have their zero, on the table."""
+_GOAL_LOW, _GOAL_HIGH = (-0.2, -0.15), (0.15, 0.15)
+"""Metres from there, along y and x, in the order of the sliding joints."""
+BACKENDS = {'mjx': ('gear', 'damping', 'mass', 'inertia', 'friction'), 'generalized': ('gear', 'damping', 'mass', 'inertia')}
+_DEFAULT = ('gear', 'damping', 'mass')
+
+
+def pusher_goal(backend: str = 'mjx', preset='default') -> TaskFamily:
+  """Push an object to a hidden place. Reward per step: -|object - goal| - 0.5 |object - wrist| - 0.1 Σu², in m after
+  the step, u the control: actions in [-1, 1] stretched to the motors' range of ±2. Stock measures before the step, and
+  the first distance in three dimensions, of which the third never changes. Stock's goal is always at the same place;
+  here it is U(-0.2, 0.15) by U(-0.15, 0.15) m from there. 100 steps of 0.05 s, never ended early.
+  Observation [22]: seven joint angles, their velocities, wrist and object in m, the object's velocity (stock also shows
+  the goal, and not that velocity). Start, as stock: the model's pose, joint velocities U(±0.005), the object
+  U(-0.3, 0) by U(-0.2, 0.2) m from the middle, and no nearer than 0.17 m (stock: than 0.17 m to the goal).
+  """
+  from brax import kinematics, math
+
+  robot = physics.load('pusher', backend)
+  system = robot.system
+  limits = system.actuator.ctrl_range
+  wrist, thing = (system.link_names.index(name) for name in ('r_wrist_flex_link', 'object'))
+
+  def places(state):
+    """[2, 3] metres: centres of wrist and object."""
+    x, _ = kinematics.forward(system, state.q, state.qd)
+    index = jnp.array([wrist, thing])
+    offset = system.link.inertia.transform.pos[index]
+    return x.pos[index] + jax.vmap(math.rotate)(offset, x.rot[index])
+
+  def control(action):
+    return limits[:, 0] + (action + 1) / 2 * (limits[:, 1] - limits[:, 0])
+
+  def start(goal, rng_key):
+    key_y, key_x, key_qd = jax.random.split(rng_key, 3)
+    place = jnp.stack([
+      jax.random.uniform(key_y, minval=-0.3, maxval=-1e-6), jax.random.uniform(key_x, minval=-0.2, maxval=0.2)
+    ])
+    distance = math.safe_norm(place)
+    place = place * jnp.where(distance < 0.17, 0.17 / distance, 1.0)
+    velocities = jax.random.uniform(key_qd, (system.qd_size(),), minval=-0.005, maxval=0.005)
+    return system.init_q.at[-4:].set(jnp.concatenate([place, goal])), velocities.at[-4:].set(0.0)
+
+  def observe(state):
+    return jnp.concatenate([state.q[:7], state.qd[:7], places(state).ravel(), state.qd[-4:-2]])
+
+  def reward(goal, before, action, after):
+    at_wrist, at_thing = places(after)
+    at_goal = jnp.array(ORIGIN) + goal[::-1]
+    return (
+      -math.safe_norm(at_thing[:2] - at_goal) - 0.5 * math.safe_norm(at_thing - at_wrist)
+      - 0.1 * jnp.sum(jnp.square(control(action)))
+    )
+
+  goal = Goal(
+    sample=lambda key: jax.random.uniform(key, (2,), minval=jnp.array(_GOAL_LOW), maxval=jnp.array(_GOAL_HIGH)),
+    scale=0.2, place=lambda goal, q: jnp.array(ORIGIN) + goal[::-1],
+    describe=lambda goal: f'push the object to the place {100 * float(goal[1]):.0f} cm across and '
+                          f'{100 * float(goal[0]):.0f} cm along the table',
+  )
+  return make_family(
+    'pusher_goal', robot, definition=pusher_goal.__doc__, goal=goal, start=start, observe=observe, reward=reward,
+    control=control, episode_length=EPISODE_LENGTH, camera='top', view=(-0.4, 1.0, -0.9, 0.5),
+    ranges=choose_ranges(preset, {n: Range() for n in _DEFAULT}, BACKENDS[backend], f'pusher_goal ({backend})'),
+    far_only=preset == 'far',
+  )
