@@ -12,7 +12,7 @@ setuptools.setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   packages=setuptools.find_packages(include=['metaimprove', 'metaimprove.*']),
-  package_data={'metaimprove.evaluation': ['report_template.html']},
+  package_data={'metaimprove.evaluation': ['*.html']},
   python_requires='>=3.11',
   install_requires=[
     'absl-py>=2.1',

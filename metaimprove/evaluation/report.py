@@ -12,12 +12,12 @@ import matplotlib
 import numpy as np
 
 from metaimprove import files
+from metaimprove.evaluation.films import make_film
 from metaimprove.operators.operator import Operator
-from metaimprove.rollouts import rollout, unroll
+from metaimprove.rollouts import rollout
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.types import Params, Task
 
-_TEMPLATE = pathlib.Path(__file__).with_name('report_template.html')
 _COLOURS = {'operator': '#1b6ca8', 'far': '#3a9d5d', 'ppo': '#c8553d', 'shuffled': '#8a8a8a'}
 
 
@@ -28,35 +28,21 @@ def record_improvement(
   """Films of a policy before and after each application, all from the same start.
 
   Returns:
-    [num_applications + 1] of {'lines': [T, L, 2, 2], 'goal': [2], 'return': float}, in metres.
+    [num_applications + 1] films, see `films.make_film`, with a 'caption' each.
   """
   experience = jax.jit(functools.partial(rollout, family, operator.policy, num_episodes=num_episodes))
   improve = jax.jit(operator.improve)
-
-  @jax.jit
-  def film(params, key):
-    trajectory, _, q = unroll(
-      family, functools.partial(operator.policy.sample, params), task, key, num_episodes=1,
-      record=lambda state: state.physics.q,
-    )
-    return jax.vmap(family.picture, in_axes=(None, 0))(task, q[0]), trajectory
-
-  def show(params):
-    pictures, trajectory = film(params, key_show)
-    length = int(trajectory.valid.sum())
-    return {
-      'lines': np.asarray(pictures['lines'])[:length].round(4).tolist(),
-      'goal': np.asarray(pictures['goal'])[0].round(4).tolist(),
-      'return': round(float(trajectory.reward.sum()), 2),
-    }
-
+  film = make_film(family, operator.policy.sample)
   key_show, key_act = jax.random.split(rng_key)
-  shown = [show(params)]
+  films = [film(params, task, key_show)]
   for application in range(num_applications):
     trajectory = experience(params, task, jax.random.fold_in(key_act, application))
     params = improve(operator_params, params, trajectory, jnp.asarray(ask))
-    shown.append(show(params))
-  return shown
+    films.append(film(params, task, key_show))
+  for index, shown in enumerate(films):
+    when = f'after {index} application{"s" * (index > 1)}' if index else 'before'
+    shown['caption'] = f'{when}: return {shown["return"]:.1f}'
+  return films
 
 
 def _figure(draw, width=7.2, height=3.6) -> str:
@@ -110,9 +96,15 @@ def _spread_figure(results: dict[str, Any]) -> str:
   return _figure(draw, height=3.0)
 
 
-def _render(path: files.Path, **values) -> None:
-  environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-  files.write_bytes(path, environment.from_string(_TEMPLATE.read_text()).render(**values).encode())
+def _render(path: files.Path, template: str = 'report_template.html', **values) -> None:
+  loader = jinja2.FileSystemLoader(pathlib.Path(__file__).parent)
+  environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+  files.write_bytes(path, environment.get_template(template).render(**values).encode())
+
+
+def write_family_page(path: files.Path, family: TaskFamily, films: list[dict[str, Any]]) -> None:
+  """Writes a page that shows a family: its definition, its ranges, and films with a 'caption' each."""
+  _render(path, 'family_template.html', title=f'metaimprove: {family.name}', family=family, rollouts=films)
 
 
 def write_report(

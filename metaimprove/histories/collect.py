@@ -75,7 +75,8 @@ def collect(
   folder = pathlib.Path(folder)
   counts = {source.name: num_tasks for source, num_tasks in source_list}
   manifest = storage.open_manifest(folder, {
-    'task_suite_version': TASK_SUITE_VERSION, 'family': family.name, 'backend': family.backend, 'dynamics': list(family.ranges), 'observation_size': family.observation_size,
+    'task_suite_version': TASK_SUITE_VERSION, 'dynamics': list(family.ranges),
+    'family': family.name, 'backend': family.backend, 'observation_size': family.observation_size,
     'action_size': family.action_size, 'hidden_sizes': list(hidden_sizes), 'sources': counts, 'seed': seed,
     'num_checkpoints': num_checkpoints, 'num_episodes': num_episodes, 'shard_size': shard_size,
     'settings': settings or {},

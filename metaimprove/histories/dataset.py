@@ -60,8 +60,8 @@ def read_complete_manifest(folder: files.Path, family: TaskFamily) -> dict:
   header = manifest['header']
   if header.get('task_suite_version') != TASK_SUITE_VERSION:
     raise IncompatibleError(
-      f'{folder} was collected with task suite version {header.get("task_suite_version")}, and this metaimprove defines '
-      f'version {TASK_SUITE_VERSION}: its tasks are not the same. Collect the histories again.'
+      f'{folder} is of task suite version {header.get("task_suite_version")}, and this metaimprove defines version '
+      f'{TASK_SUITE_VERSION}: the tasks are not the same. Collect the histories again.'
     )
   for name, wanted in (('family', family.name), ('backend', family.backend)):
     if header[name] != wanted:

@@ -38,8 +38,8 @@ def _family(name, backend, preset, **parts) -> TaskFamily:
 
 
 def ant_dir(backend: str = 'spring', preset='default') -> TaskFamily:
-  """Go in a hidden direction, angle ~ U(0, 2π), told apart by its cosine and sine. Reward per step: v·dir + 1 - 0.5 Σa²,
-  v the torso's over the step. Ends when the torso's height leaves [0.2, 1] m.
+  """Go in a hidden direction, angle ~ U(0, 2π), told apart by its cosine and sine. Reward per step: v·dir + 1 -
+  0.5 Σa², v the torso's over the step. Ends when the torso's height leaves [0.2, 1] m.
   Observation [27]: height, orientation (quaternion), eight joint angles; all velocities."""
   time_step = physics.load('ant', backend).time_step
 

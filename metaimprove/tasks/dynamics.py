@@ -181,6 +181,11 @@ def _scaled(value, multiplier):
   return value * multiplier.reshape(-1, *[1] * (value.ndim - 1))
 
 
+def multipliers_of(backend: str) -> tuple[str, ...]:
+  """The multipliers that a backend has fields for."""
+  return tuple(_FIELDS[backend])
+
+
 def check_known(names: Sequence[str], real: Sequence[str], what: str) -> None:
   """Raises `UnknownNameError` for a parameter that does nothing in `what`, and lists those that work."""
   possible = (*real, *IMPERFECTIONS)

@@ -139,7 +139,8 @@ def choose_ranges(
 def make_family(
   name: str, robot: Physics, *, definition: str, goal: Goal, start: Callable, observe: Callable, reward: Callable,
   terminated: Callable | None = None, control: Callable = lambda action: action, ranges: Mapping[str, Range],
-  far_only: bool = False, episode_length: int = 200, camera: str = 'side', view=(-1.2, 1.2, -0.2, 1.6),
+  far_only: bool = False, episode_length: int = 200, camera: str = 'side', lines: Callable | None = None,
+  view=(-1.2, 1.2, -0.2, 1.6),
 ) -> TaskFamily:
   """A family from its parts.
 
@@ -157,6 +158,7 @@ def make_family(
     far_only: whether `sample` too draws far tasks.
     episode_length: T.
     camera: 'side', 'top' or 'oblique'; see `pictures.project`.
+    lines: (q) -> [L, 2, 2], another drawing than the robot's own.
     view: see `TaskFamily`.
   """
   noisy = 'action_noise' in ranges or 'observation_noise' in ranges
@@ -211,7 +213,8 @@ def make_family(
     return jnp.concatenate([task.goal / goal.scale, dynamics.privileged(task.dynamics, ranges)])
 
   def picture(task, q):
-    return {'lines': pictures.lines(robot.system, q, camera), 'goal': goal.place(task.goal, q)}
+    drawn = pictures.lines(robot.system, q, camera) if lines is None else lines(q)
+    return {'lines': drawn, 'goal': goal.place(task.goal, q)}
 
   shapes = jax.eval_shape(functools.partial(sample, far=False), jax.random.key(0))
   action_size = robot.system.act_size()

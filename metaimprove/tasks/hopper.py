@@ -48,7 +48,8 @@ def _family(name, brax_name, backend, preset, definition, terminated, view) -> T
   return make_family(
     name, robot, definition=definition + _SHARED, goal=no_goal('run forward'),
     start=starts.near_initial(robot.system, q_noise=5e-3, qd_uniform=5e-3),
-    observe=lambda s: jnp.concatenate([_height(s)[None], s.q[2:], jnp.clip(s.qd, -10, 10)]), reward=reward, terminated=terminated,
+    observe=lambda s: jnp.concatenate([_height(s)[None], s.q[2:], jnp.clip(s.qd, -10, 10)]), reward=reward,
+    terminated=terminated,
     ranges=choose_ranges(preset, default, BACKENDS[backend], f'{name} ({backend})'), far_only=preset == 'far',
     episode_length=EPISODE_LENGTH, view=view,
   )

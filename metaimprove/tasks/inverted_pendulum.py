@@ -64,8 +64,9 @@ def _free_pendulum(backend: str) -> physics.Physics:
   limited = 'name="hinge" pos="0 0 0" range="-90 90"'
   assert limited in xml, 'brax changed its inverted_pendulum.xml'
   with quiet_brax.known_warnings_ignored():
-    system = mjcf.loads(xml.replace(limited, 'name="hinge" pos="0 0 0" limited="false"'))
-    return physics.of_env(envs.base.PipelineEnv(system, backend, n_frames=2))
+    env = envs.get_environment('inverted_pendulum', backend=backend)
+    env.sys = mjcf.loads(xml.replace(limited, 'name="hinge" pos="0 0 0" limited="false"'))
+    return physics.of_env(env)
 
 
 def inverted_pendulum_swingup(backend: str = 'mjx', preset='default') -> TaskFamily:

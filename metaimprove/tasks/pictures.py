@@ -49,6 +49,6 @@ def lines(system, q: chex.Array, camera: str) -> chex.Array:
   offsets = (jnp.arange(-3, 4) - 0.5) * _TICK_SPACING
   ticks = offsets - jnp.mod(centre[0], _TICK_SPACING)
   ground = jnp.stack([
-    jnp.stack([ticks, jnp.zeros(7), jnp.zeros(7)], axis=-1), jnp.stack([ticks, jnp.zeros(7), jnp.full(7, -0.06)], axis=-1)
+    jnp.stack([ticks, jnp.zeros(7), jnp.full(7, depth)], axis=-1) for depth in (0.0, -0.06)
   ], axis=1)
   return project(jnp.concatenate([segments - centre, ground]), camera)

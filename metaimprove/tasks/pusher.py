@@ -1,5 +1,7 @@
 """`pusher_goal`: a seven-joint arm has to push an object to a place on the table that is not told."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -12,7 +14,9 @@ ORIGIN = (0.45, -0.05)
 """Metres: where the object's and the goal's sliding joints have their zero, on the table."""
 _GOAL_LOW, _GOAL_HIGH = (-0.2, -0.15), (0.15, 0.15)
 """Metres from there, along y and x, in the order of the sliding joints."""
-BACKENDS = {'mjx': ('gear', 'damping', 'mass', 'inertia', 'friction'), 'generalized': ('gear', 'damping', 'mass', 'inertia')}
+BACKENDS = {
+  'mjx': ('gear', 'damping', 'mass', 'inertia'), 'generalized': ('gear', 'damping', 'mass', 'inertia'),
+}
 _DEFAULT = ('gear', 'damping', 'mass')
 
 
@@ -32,9 +36,10 @@ def pusher_goal(backend: str = 'mjx', preset='default') -> TaskFamily:
   limits = system.actuator.ctrl_range
   wrist, thing = (system.link_names.index(name) for name in ('r_wrist_flex_link', 'object'))
 
-  def places(state):
+  @functools.partial(jax.jit, inline=True)
+  def places(q):
     """[2, 3] metres: centres of wrist and object."""
-    x, _ = kinematics.forward(system, state.q, state.qd)
+    x, _ = kinematics.forward(system, q, jnp.zeros(system.qd_size()))
     index = jnp.array([wrist, thing])
     offset = system.link.inertia.transform.pos[index]
     return x.pos[index] + jax.vmap(math.rotate)(offset, x.rot[index])
@@ -53,10 +58,10 @@ def pusher_goal(backend: str = 'mjx', preset='default') -> TaskFamily:
     return system.init_q.at[-4:].set(jnp.concatenate([place, goal])), velocities.at[-4:].set(0.0)
 
   def observe(state):
-    return jnp.concatenate([state.q[:7], state.qd[:7], places(state).ravel(), state.qd[-4:-2]])
+    return jnp.concatenate([state.q[:7], state.qd[:7], places(state.q).ravel(), state.qd[-4:-2]])
 
   def reward(goal, before, action, after):
-    at_wrist, at_thing = places(after)
+    at_wrist, at_thing = places(after.q)
     at_goal = jnp.array(ORIGIN) + goal[::-1]
     return (
       -math.safe_norm(at_thing[:2] - at_goal) - 0.5 * math.safe_norm(at_thing - at_wrist)

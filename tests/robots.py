@@ -1,0 +1,70 @@
+"""Every robot of the suite on every backend that a family declares, and a short run of it that touches the ground."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metaimprove import quiet_brax
+from metaimprove.tasks import physics
+from metaimprove.tasks.registry import backends_of, make_family
+
+# Robot -> (a family on it, metres that its root is lowered to stand on the ground).
+ROBOTS = {
+  'reacher': ('reacher_goal', 0.0), 'halfcheetah': ('half_cheetah_vel', 0.1), 'ant': ('ant_dir', 0.25),
+  'humanoid': ('humanoid_dir', 0.15), 'hopper': ('hopper_rand_params', 0.1), 'walker2d': ('walker_rand_params', 0.1),
+  'pusher': ('pusher_goal', 0.0), 'inverted_pendulum': ('inverted_pendulum_balance', 0.0),
+}
+COMBINATIONS = [(robot, backend) for robot, (family, _) in ROBOTS.items() for backend in backends_of(family)]
+NUM_STEPS = 4
+BATCH = 8
+"""Batch of all runs of a robot's physics in the tests: one program serves them all."""
+
+
+def stock_env(robot, backend):
+  from brax import envs
+
+  with quiet_brax.known_warnings_ignored():
+    return envs.get_environment(robot, backend=backend)
+
+
+def start_and_actions(system, robot):
+  """(q, qd, actions [NUM_STEPS, A]) of the short run, sliding along x where the robot can."""
+  rng = np.random.default_rng(0)
+  q = np.array(system.init_q, np.float32)
+  height = {'halfcheetah': 1, 'hopper': 1, 'walker2d': 1, 'ant': 2, 'humanoid': 2}.get(robot)
+  qd = rng.uniform(-0.1, 0.1, system.qd_size()).astype(np.float32)
+  if height is not None:
+    q[height] -= ROBOTS[robot][1]
+    qd[0] = 1.0
+  return q, qd, rng.uniform(-1, 1, (NUM_STEPS, system.act_size())).astype(np.float32)
+
+
+def scaled_variants(robot, backend):
+  """{name: [BATCH] or [BATCH, elements]}: the first variant is stock, each other one has one parameter at 0.6; the rest
+  are stock again. Shapes are those of the robot's family, so that its programs are shared."""
+  name = ROBOTS[robot][0]
+  ranges = make_family(name, backend, backends_of(name)[backend]).ranges
+  variants = {}
+  for index, (parameter, r) in enumerate(ranges.items(), start=1):
+    values = np.where(np.arange(BATCH) == index, 0.6, 1.0).astype(np.float32)
+    variants[parameter] = np.repeat(values[:, None], r.elements, axis=1) if r.elements else values
+  return variants
+
+
+@functools.cache
+def run_variants(robot, backend):
+  """([NUM_STEPS, BATCH, nq], [NUM_STEPS, BATCH, nv]): q and qd of the variants after each step."""
+  made = physics.load(robot, backend)
+  parameters = jax.tree.map(jnp.asarray, scaled_variants(robot, backend))
+  q, qd, actions = start_and_actions(made.system, robot)
+  batched = lambda x: jnp.broadcast_to(x, (BATCH, *np.shape(x)))
+  state = jax.vmap(made.init)(parameters, batched(q), batched(qd))
+  after = []
+  for action in actions:
+    state = jax.vmap(made.step)(parameters, state, batched(action))
+    after.append((state.q, state.qd))
+  return tuple(np.stack(x) for x in zip(*after))
+
+
