@@ -31,5 +31,5 @@ setuptools.setup(
     'tensorboardX>=2.6',
     'tqdm>=4.66',
   ],
-  extras_require={'test': ['hypothesis>=6.100', 'pytest>=8', 'ruff>=0.9']},
+  extras_require={'test': ['hypothesis>=6.100', 'pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.9']},
 )

@@ -107,7 +107,7 @@ def main():
   for name in FLAGS.families:
     backends_of(name)
   rows = []
-  print(f'{"family":26s} {"backend":12s} {"batch":>6s} {"stock":>11s} {"shared":>11s} {"per task":>11s} {"stock/task":>11s}')
+  print(f'{"family":26s} {"backend":12s} {"batch":>6s}', *(f'{n:>11s}' for n in ('stock', 'shared', 'per task', 'cost')))
   for name in FLAGS.families:
     for backend in FLAGS.backends or backends_of(name):
       if backend not in backends_of(name):

@@ -28,7 +28,7 @@ if __name__ == '__main__':
   flags.DEFINE_list('dynamics', ['default'], "'none', 'default', 'far', or a list of parameters.")
   flags.DEFINE_integer('num_tasks', 4, 'Tasks to show.', 1)
   flags.DEFINE_integer('seed', 0, 'Of tasks, starts and actions.')
-  flags.DEFINE_string('histories', None, 'Show the final policies of the source that made these; random ones by default.')
+  flags.DEFINE_string('histories', None, 'Show final policies of the source that made these; by default random ones.')
   flags.DEFINE_string('folder', 'runs/families', 'Where NAME-BACKEND.html and .png go.')
 
 

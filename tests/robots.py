@@ -10,13 +10,18 @@ from metaimprove import quiet_brax
 from metaimprove.tasks import physics
 from metaimprove.tasks.registry import backends_of, make_family
 
-# Robot -> (a family on it, metres that its root is lowered to stand on the ground).
+# Robot -> (metres that its root is lowered to stand on the ground, the families on it).
 ROBOTS = {
-  'reacher': ('reacher_goal', 0.0), 'halfcheetah': ('half_cheetah_vel', 0.1), 'ant': ('ant_dir', 0.25),
-  'humanoid': ('humanoid_dir', 0.15), 'hopper': ('hopper_rand_params', 0.1), 'walker2d': ('walker_rand_params', 0.1),
-  'pusher': ('pusher_goal', 0.0), 'inverted_pendulum': ('inverted_pendulum_balance', 0.0),
+  'reacher': (0.0, ('reacher_goal', 'reacher_goal_sparse')),
+  'halfcheetah': (0.1, ('half_cheetah_vel', 'half_cheetah_dir')),
+  'ant': (0.25, ('ant_dir', 'ant_goal')),
+  'humanoid': (0.15, ('humanoid_dir',)),
+  'hopper': (0.1, ('hopper_rand_params',)),
+  'walker2d': (0.1, ('walker_rand_params',)),
+  'pusher': (0.0, ('pusher_goal',)),
+  'inverted_pendulum': (0.0, ('inverted_pendulum_balance',)),
 }
-COMBINATIONS = [(robot, backend) for robot, (family, _) in ROBOTS.items() for backend in backends_of(family)]
+COMBINATIONS = [(robot, backend) for robot, (_, families) in ROBOTS.items() for backend in backends_of(families[0])]
 NUM_STEPS = 4
 BATCH = 8
 """Batch of all runs of a robot's physics in the tests: one program serves them all."""
@@ -36,7 +41,7 @@ def start_and_actions(system, robot):
   height = {'halfcheetah': 1, 'hopper': 1, 'walker2d': 1, 'ant': 2, 'humanoid': 2}.get(robot)
   qd = rng.uniform(-0.1, 0.1, system.qd_size()).astype(np.float32)
   if height is not None:
-    q[height] -= ROBOTS[robot][1]
+    q[height] -= ROBOTS[robot][0]
     qd[0] = 1.0
   return q, qd, rng.uniform(-1, 1, (NUM_STEPS, system.act_size())).astype(np.float32)
 
@@ -44,7 +49,7 @@ def start_and_actions(system, robot):
 def scaled_variants(robot, backend):
   """{name: [BATCH] or [BATCH, elements]}: the first variant is stock, each other one has one parameter at 0.6; the rest
   are stock again. Shapes are those of the robot's family, so that its programs are shared."""
-  name = ROBOTS[robot][0]
+  name = ROBOTS[robot][1][0]
   ranges = make_family(name, backend, backends_of(name)[backend]).ranges
   variants = {}
   for index, (parameter, r) in enumerate(ranges.items(), start=1):

@@ -10,11 +10,16 @@ import sys
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.xdist_group('experiments')
+
 ROOT = pathlib.Path(__file__).parents[1]
-BINARIES = ('collect_histories', 'train_operator', 'evaluate_operator', 'improve', 'quickstart')
+BINARIES = (
+  'collect_histories', 'train_operator', 'evaluate_operator', 'improve', 'quickstart', 'benchmark_families',
+  'show_family', 'learn_families', 'count_non_finite',
+)
 SMALL = (
-  '--family=inverted_pendulum_balance', '--num_tasks=8', '--num_steps=24', '--heldout_tasks=4', '--ppo_tasks=2',
-  '--num_updates=3',
+  '--family=inverted_pendulum_balance', '--backend=generalized', '--num_tasks=8', '--num_steps=24', '--heldout_tasks=4',
+  '--ppo_tasks=2', '--num_updates=3',
 )
 
 
@@ -35,13 +40,13 @@ def run(binary, *arguments):
 def test_help(binary):
   _, out, _ = run(binary, '--help')
   flags = [line for line in out.splitlines() if line.startswith('  --')]
-  assert 7 <= len(flags) <= 12, out
+  assert 5 <= len(flags) <= 12, out
   assert '(default:' in out
 
 
 @pytest.mark.parametrize(('binary', 'arguments', 'message'), [
-  ('quickstart', ('--backend=spring', '--folder=/nowhere'), "backend 'spring' is not supported"),
-  ('collect_histories', ('--backend=spring', '--folder=/nowhere/to/be/made'), "backend 'spring' is not supported"),
+  ('quickstart', ('--backend=positional', '--folder=/nowhere'), "does not support backend 'positional'"),
+  ('collect_histories', ('--backend=bullet', '--folder=/nowhere/to/be/made'), "backend 'bullet' is unknown"),
   ('train_operator', ('--histories=/nowhere', '--folder=/nowhere'), 'run collect_histories with this folder first'),
   ('evaluate_operator', ('--operator=/nowhere', '--folder=/nowhere'), 'is missing; check the path'),
   ('improve', ('--operator=/nowhere', '--ask=more'), "An ask is 'best' or a number"),
@@ -129,3 +134,30 @@ def test_improve_prints_and_draws(finished, tmp_path):
   )
   assert code == 0, err
   assert 'balance' in out and 'after 1 application (100 environment steps)' in out and page.exists()
+
+
+def test_show_family_writes_page_and_contact_sheet(tmp_path):
+  code, out, err = run(
+    'show_family', '--family=inverted_pendulum_balance', '--backend=generalized', '--num_tasks=2',
+    f'--folder={tmp_path}',
+  )
+  assert code == 0 and err == '', err
+  page = (tmp_path / 'inverted_pendulum_balance-generalized.html').read_text()
+  assert out.count('of the middle') == 2
+  assert 'Balance the pole' in page and 'log-uniform' in page and 'http' not in page.replace('http-equiv', '')
+  assert (tmp_path / 'inverted_pendulum_balance-generalized.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_benchmark_writes_json(tmp_path):
+  code, _, err = run(
+    'benchmark_families', '--families=inverted_pendulum_balance', '--backends=generalized', '--batches=4,8',
+    '--num_steps=2', '--repeats=1', f'--json={tmp_path}/rates.json',
+  )
+  assert code == 0 and err == '', err
+  rows = json.loads((tmp_path / 'rates.json').read_text())
+  assert [row['batch'] for row in rows] == [4, 8]
+  assert set(rows[0]) == {
+    'family', 'backend', 'batch', 'stock_steps_per_second', 'shared_system_steps_per_second',
+    'per_task_steps_per_second',
+  }
+  assert all(value > 0 for row in rows for name, value in row.items() if name.endswith('second'))

@@ -60,7 +60,15 @@ def golden_of(bench):
   return {'observation': after.observation, 'reward': after.reward, 'terminated': after.terminated}
 
 
-@pytest.fixture(scope='module', params=COMBINATIONS, ids='-'.join)
+def robot_group(name, backend):
+  """What shares compiled programs runs in one process."""
+  robot = next((robot for robot, (_, families) in robots.ROBOTS.items() if name in families), name)
+  return pytest.mark.xdist_group(f'{robot}-{backend}')
+
+
+@pytest.fixture(scope='module', params=[
+  pytest.param(pair, id='-'.join(pair), marks=robot_group(*pair)) for pair in COMBINATIONS
+])
 def bench(request):
   return Bench(*request.param)
 

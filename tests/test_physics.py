@@ -12,7 +12,9 @@ from tests import robots
 from tests.record_golden import FOLDER
 
 
-@pytest.mark.parametrize(('robot', 'backend'), robots.COMBINATIONS, ids='-'.join)
+@pytest.mark.parametrize(('robot', 'backend'), [
+  pytest.param(*pair, id='-'.join(pair), marks=pytest.mark.xdist_group('-'.join(pair))) for pair in robots.COMBINATIONS
+])
 def test_stock_and_real(robot, backend):
   """A multiplier of 1 is stock Brax step for step, and 0.6 moves the robot beyond rounding, for each parameter."""
   golden = files.load_arrays(FOLDER / 'stock.safetensors')

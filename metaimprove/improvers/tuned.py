@@ -27,6 +27,8 @@ _RUNNER = PPOSettings(
   reward_scaling=0.05,
 )
 
+_LONE_RUNNER = dataclasses.replace(_RUNNER, num_envs=8, num_minibatches=4)
+
 _TUNED = {
   'reacher_goal': Tuned(
     conditioned=PPOSettings(learning_rate=2e-3), conditioned_updates=120,
@@ -34,11 +36,17 @@ _TUNED = {
     independent_updates=100,
   ),
   'half_cheetah_vel': Tuned(
-    conditioned=_RUNNER, conditioned_updates=360,
-    independent=PPOSettings(
-      num_envs=8, unroll_length=20, num_epochs=8, num_minibatches=4, learning_rate=1e-3, discounting=0.97,
-      reward_scaling=0.05,
-    ),
+    conditioned=_RUNNER, conditioned_updates=460,
+    independent=_LONE_RUNNER, independent_updates=250,
+  ),
+  'half_cheetah_dir': Tuned(
+    conditioned=_RUNNER, conditioned_updates=120, independent=_LONE_RUNNER, independent_updates=250,
+  ),
+  'ant_dir': Tuned(
+    conditioned=_RUNNER, conditioned_updates=160, independent=_LONE_RUNNER, independent_updates=250,
+  ),
+  'hopper_rand_params': Tuned(
+    conditioned=dataclasses.replace(_RUNNER, num_envs=256), conditioned_updates=160, independent=_LONE_RUNNER,
     independent_updates=250,
   ),
   'inverted_pendulum_balance': Tuned(
@@ -47,6 +55,11 @@ _TUNED = {
     independent_updates=100,
   ),
 }
+
+
+def tuned_families() -> tuple[str, ...]:
+  """The families that have tuned settings."""
+  return tuple(_TUNED)
 
 
 def settings_for(family: TaskFamily) -> Tuned:

@@ -19,7 +19,7 @@ HEALTHY_Z = (0.2, 1.0)
 """Metres: the direction task ends when the torso's height leaves this range."""
 GOAL_RADIUS = 3.0
 _ALL = ('gear', 'damping', 'mass', 'inertia', 'friction', 'gravity')
-BACKENDS = {'spring': _ALL, 'mjx': _ALL, 'generalized': _ALL, 'positional': _ALL}
+BACKENDS = {'spring': _ALL, 'mjx': _ALL}
 _DEFAULT = ('gear', 'friction', 'gravity')
 
 _SHARED = """

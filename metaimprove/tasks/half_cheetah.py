@@ -17,14 +17,14 @@ CONTROL_WEIGHT = 0.05
 MAX_SPEED = 3.0
 """m/s: goal velocities are U(0, 3)."""
 _ALL = ('gear', 'damping', 'mass', 'inertia', 'friction', 'gravity')
-BACKENDS = {'spring': _ALL, 'mjx': _ALL, 'generalized': _ALL, 'positional': _ALL}
+BACKENDS = {'spring': _ALL, 'mjx': _ALL, 'generalized': _ALL}
 _DEFAULT = ('gear', 'friction', 'gravity')
 
 _SHARED = """
 Observation [17]: height, pitch and six joint angles in m and rad; their velocities and the forward one (PEARL's further
 three, the torso's position, tell a policy how far it came; they are left out). Start: the model's pose + U(±0.1),
 velocities N(0, 0.1²), as stock. 200 steps of 0.05 s, never ended early (stock Brax: 1,000 steps, control weight 0.1).
-Brax's robot has other gears (120, 90, 60, 120, 100, 100) and a shorter physics step on spring and positional than
+Brax's robot has other gears (120, 90, 60, 120, 100, 100) and a shorter physics step on spring than
 MuJoCo's (120, 90, 60, 120, 60, 30) on mjx and generalized, so policies do not carry over between these."""
 
 

@@ -14,9 +14,7 @@ ORIGIN = (0.45, -0.05)
 """Metres: where the object's and the goal's sliding joints have their zero, on the table."""
 _GOAL_LOW, _GOAL_HIGH = (-0.2, -0.15), (0.15, 0.15)
 """Metres from there, along y and x, in the order of the sliding joints."""
-BACKENDS = {
-  'mjx': ('gear', 'damping', 'mass', 'inertia'), 'generalized': ('gear', 'damping', 'mass', 'inertia'),
-}
+BACKENDS = {'mjx': ('gear', 'damping', 'mass', 'inertia')}
 _DEFAULT = ('gear', 'damping', 'mass')
 
 

@@ -1,0 +1,102 @@
+"""Shows that task-conditioned PPO learns families: curves, returns on held-out tasks, and wall time, with the stored
+settings.
+
+Writes curves.png and results.json. Can be stopped at any moment; run again, it goes on where it was.
+
+  python -m experiments.learn_families --families=half_cheetah_dir,hopper_rand_params,ant_dir
+"""
+
+import functools
+import pathlib
+
+import jax
+import numpy as np
+from absl import flags
+
+from experiments import console
+from metaimprove import files, parallel, policies
+from metaimprove.histories.collect import sample_tasks, take
+from metaimprove.histories.storage import claim
+from metaimprove.improvers import source as sources
+from metaimprove.improvers import task_conditioned_ppo, tuned
+from metaimprove.rollouts import rollout
+from metaimprove.tasks.registry import make_family
+from metaimprove.types import episode_return
+
+FLAGS = flags.FLAGS
+HELDOUT_TASKS = 64
+
+if __name__ == '__main__':
+  flags.DEFINE_list('families', list(tuned.tuned_families()), 'Which families.')
+  flags.DEFINE_string('backend', None, "Physics backend; each family's first by default.")
+  flags.DEFINE_integer('num_updates', None, "PPO updates, instead of each family's tuned number.", 1)
+  flags.DEFINE_integer('seed', 0, 'Of tasks, learning and episodes.')
+  flags.DEFINE_string('folder', 'runs/learn', 'Where everything goes.')
+
+
+def learn(name, folder, progress):
+  """Learns one family; a row of the table."""
+  family = make_family(name, FLAGS.backend)
+  source = tuned.make_source(task_conditioned_ppo.NAME, family, 1, policies.HIDDEN_SIZES, FLAGS.num_updates)
+  claim(folder, {'family': name, 'backend': family.backend, 'seed': FLAGS.seed, 'updates': source.num_updates,
+                 'settings': repr(tuned.settings_for(family).conditioned)})
+  key_learn, key_play = jax.random.split(jax.random.key(FLAGS.seed))
+  with console.Stopwatch(folder, 'learn') as watch:
+    def report(done, figures):
+      watch.tick()
+      progress(f'learn {name}', done, source.num_updates, figures)
+
+    run = sources.learn(
+      source, sample_tasks(family, FLAGS.seed, 1, 'train'), key_learn, path=folder / 'learning.safetensors',
+      progress=report,
+    )
+  tasks = sample_tasks(family, FLAGS.seed, HELDOUT_TASKS, 'heldout')
+  policy = policies.make_policy(family.observation_size, family.action_size)
+
+  @jax.jit
+  def play(snapshot):
+    keys = jax.random.split(key_play, HELDOUT_TASKS)
+    trajectory = parallel.vmap(functools.partial(rollout, family, policy, num_episodes=2))(
+      source.params(snapshot, tasks), tasks, keys
+    )
+    return episode_return(trajectory).mean(), (~trajectory.finite).sum()
+
+  (first, _), (last, non_finite) = (play(take(run.snapshots, index)) for index in (0, -1))
+  return {
+    'family': name, 'backend': family.backend, 'seed': FLAGS.seed, 'updates': source.num_updates,
+    'env_steps': source.num_updates * source.env_steps_per_update,
+    'heldout_return_before': round(float(first), 1), 'heldout_return_after': round(float(last), 1),
+    'heldout_tasks': HELDOUT_TASKS, 'non_finite_episodes': int(non_finite),
+    'wall_seconds': console.read_seconds(folder)['learn'],
+    'curve': {'env_steps': (np.arange(len(run.returns)) * source.env_steps_per_update).tolist(),
+              'return': run.returns.round(2).tolist()},
+  }
+
+
+def draw(path, rows):
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(3.2 * len(rows), 2.6), layout='constrained')
+  for ax, row in zip(np.atleast_1d(figure.subplots(1, len(rows))), rows):
+    ax.plot(np.asarray(row['curve']['env_steps']) / 1e6, row['curve']['return'], color='#1b6ca8')
+    ax.set(title=f'{row["family"]} ({row["backend"]})', xlabel='million environment steps', ylabel='return an episode')
+  figure.savefig(path, dpi=110)
+
+
+def main():
+  folder, rows, progress = pathlib.Path(FLAGS.folder), [], console.Progress()
+  for name in FLAGS.families:
+    rows.append(learn(name, folder / name, progress))
+    files.write_json(folder / 'results.json', rows)
+    draw(folder / 'curves.png', rows)
+  print(f'{"family":22s} {"backend":12s} {"env steps":>11s} {"before":>8s} {"after":>8s} {"seconds":>8s}')
+  for row in rows:
+    print(
+      f'{row["family"]:22s} {row["backend"]:12s} {row["env_steps"]:11,d} {row["heldout_return_before"]:8.1f} '
+      f'{row["heldout_return_after"]:8.1f} {row["wall_seconds"]:8.0f}'
+    )
+  print(f'Curves are in {folder}/curves.png, all figures in {folder}/results.json.')
+
+
+if __name__ == '__main__':
+  console.launch(main)
