@@ -107,7 +107,8 @@ def main():
   for name in FLAGS.families:
     backends_of(name)
   rows = []
-  print(f'{"family":26s} {"backend":12s} {"batch":>6s}', *(f'{n:>11s}' for n in ('stock', 'shared', 'per task', 'cost')))
+  columns = ('stock', 'shared', 'per task', 'cost')
+  print(f'{"family":26s} {"backend":12s} {"batch":>6s}', *(f'{column:>11s}' for column in columns))
   for name in FLAGS.families:
     for backend in FLAGS.backends or backends_of(name):
       if backend not in backends_of(name):

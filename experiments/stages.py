@@ -58,11 +58,9 @@ def train_operator(
   dataset = load_dataset(histories, made_family)
   if dataset.num_left_out:
     print(f'{dataset.num_left_out} histories are left out: simulations in them were not finite.')
-  operator = make_operator(OperatorConfig(
-    family=family, backend=made_family.backend, observation_size=made_family.observation_size,
-    action_size=made_family.action_size, episode_length=made_family.episode_length,
-    num_episodes=dataset.header['num_episodes'], hidden_sizes=tuple(dataset.header['hidden_sizes']), width=width,
-    code_size=width,
+  operator = make_operator(OperatorConfig.of(
+    made_family, num_episodes=dataset.header['num_episodes'], hidden_sizes=tuple(dataset.header['hidden_sizes']),
+    width=width, code_size=width,
   ))
   num_tasks = dataset.task_index.max() + 1
   settings = TrainingSettings(

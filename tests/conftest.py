@@ -70,9 +70,8 @@ def dataset(point, histories):
 
 @pytest.fixture(scope='session')
 def operator(point):
-  return make_operator(OperatorConfig(
-    family=point.name, backend=point.backend, observation_size=point.observation_size, action_size=point.action_size,
-    episode_length=point.episode_length, hidden_sizes=HIDDEN_SIZES, width=32, num_latents=2, num_blocks=1, code_size=8,
+  return make_operator(OperatorConfig.of(
+    point, hidden_sizes=HIDDEN_SIZES, width=32, num_latents=2, num_blocks=1, code_size=8,
   ))
 
 

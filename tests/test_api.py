@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 
 import metaimprove
@@ -37,13 +38,32 @@ def test_brax_is_loaded_without_its_chatter():
   assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
 
 
+def code_in_readme():
+  return re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)
+
+
+@pytest.mark.filterwarnings('ignore:Brax System')  # the notice of Brax to who calls it
+def test_a_family_of_ones_own_in_readme(tmp_path, monkeypatch, capsys):
+  """It runs through collect, train and evaluate; its goal and its dynamics matter; it is short."""
+  code = code_in_readme()[1]
+  monkeypatch.chdir(tmp_path)
+  names = {}
+  exec(code, names)
+  family, figures = names['family'], names['figures']
+  assert len(code.strip().splitlines()) < 50
+  assert set(family.ranges) == {'gear', 'mass', 'action_noise'} and family.observation_size == 4
+  assert len(figures['normalised_return']['iqm']) == 5 and 'move the cart at' in family.describe(
+    family.sample(jax.random.key(0))
+  )
+  learning = np.asarray(names['dataset'].returns).mean(axis=0)
+  assert learning[-1] > learning[0], 'the source improves'
+  capsys.readouterr()
+
+
 def test_the_lines_in_readme(tmp_path, monkeypatch, capsys):
-  code = re.search(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL).group(1)
+  code = code_in_readme()[0]
   family = metaimprove.make_family('reacher_goal')
-  operator = make_operator(OperatorConfig(
-    family=family.name, backend=family.backend, observation_size=family.observation_size,
-    action_size=family.action_size, episode_length=family.episode_length,
-  ))
+  operator = make_operator(OperatorConfig.of(family))
   statistics = jax.tree.map(lambda x: jax.numpy.ones(x.shape), statistics_structure(family.observation_size))
   metaimprove.save_operator(
     tmp_path / 'runs' / 'quickstart' / 'operator', operator, operator.init(jax.random.key(0), statistics)

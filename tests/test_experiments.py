@@ -15,7 +15,7 @@ pytestmark = pytest.mark.xdist_group('experiments')
 ROOT = pathlib.Path(__file__).parents[1]
 BINARIES = (
   'collect_histories', 'train_operator', 'evaluate_operator', 'improve', 'quickstart', 'benchmark_families',
-  'show_family', 'learn_families', 'count_non_finite',
+  'show_family', 'learn_families', 'count_non_finite', 'benchmark_mjx',
 )
 SMALL = (
   '--family=inverted_pendulum_balance', '--backend=generalized', '--num_tasks=8', '--num_steps=24', '--heldout_tasks=4',

@@ -12,6 +12,7 @@ from metaimprove.errors import DamagedDataError, IncompatibleError, NonFiniteSim
 from metaimprove.histories import storage
 from metaimprove.histories.collect import collecting_rates, sample_tasks
 from metaimprove.histories.dataset import load_dataset
+from metaimprove.tasks.family import TASK_SUITE_VERSION
 from tests.conftest import collect_point_histories
 from tests.point_family import point_family
 
@@ -102,6 +103,14 @@ def test_incomplete_other_family_other_version_and_nothing(copy, point, tmp_path
   manifest = json.loads((copy / 'manifest.json').read_text())
   (copy / 'manifest.json').write_text(json.dumps({**manifest, 'shards': manifest['shards'][:1]}))
   with pytest.raises(DamagedDataError, match='incomplete: 4 of 10'):
+    load_dataset(copy, point)
+  older = {**manifest, 'header': {**manifest['header'], 'task_suite_version': TASK_SUITE_VERSION - 1}}
+  (copy / 'manifest.json').write_text(json.dumps(older))
+  with pytest.raises(IncompatibleError, match='task suite version'):
+    load_dataset(copy, point)
+  other = {**manifest, 'header': {**manifest['header'], 'dynamics': ['gear', 'mass']}}
+  (copy / 'manifest.json').write_text(json.dumps(other))
+  with pytest.raises(IncompatibleError, match='randomised gear, mass, and this family randomises gear'):
     load_dataset(copy, point)
   (copy / 'manifest.json').write_text(json.dumps({**manifest, 'format_version': 99}))
   with pytest.raises(IncompatibleError, match='format version 99'):

@@ -69,6 +69,11 @@ def read_complete_manifest(folder: files.Path, family: TaskFamily) -> dict:
         f'{folder} holds histories of {name} {header[name]!r}, not {wanted!r}; pass --{name}={header[name]} or another '
         'folder.'
       )
+  if header['dynamics'] != list(family.ranges):
+    raise IncompatibleError(
+      f'{folder} holds histories with randomised {", ".join(header["dynamics"]) or "nothing"}, and this family '
+      f'randomises {", ".join(family.ranges) or "nothing"}; make the family with the same dynamics.'
+    )
   have, wanted = sum(entry['num_histories'] for entry in manifest['shards']), sum(header['sources'].values())
   if have < wanted or set(header['sources']) != set(manifest.get('raw_env_steps_per_second', ())):
     raise DamagedDataError(f'{folder} is incomplete: {have} of {wanted} histories; run collect_histories on it again.')

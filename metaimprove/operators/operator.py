@@ -15,6 +15,7 @@ from metaimprove.errors import IncompatibleError
 from metaimprove.operators import ask as asks
 from metaimprove.operators.decoder import decode
 from metaimprove.operators.encoder import encode
+from metaimprove.tasks.family import TaskFamily
 from metaimprove.types import Params, Trajectory
 
 
@@ -49,6 +50,14 @@ class OperatorConfig:
   num_blocks: int = 2
   code_size: int = 64
   max_transitions: int = 128
+
+  @classmethod
+  def of(cls, family: TaskFamily, **sizes) -> 'OperatorConfig':
+    """The configuration for a family; `sizes` other than the defaults."""
+    return cls(
+      family=family.name, backend=family.backend, observation_size=family.observation_size,
+      action_size=family.action_size, episode_length=family.episode_length, **sizes,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
