@@ -64,7 +64,9 @@ def train_operator(
   ))
   num_tasks = dataset.task_index.max() + 1
   settings = TrainingSettings(
-    num_steps=num_steps, batch_size=batch_size, learning_rate=learning_rate, round_tasks=int(min(512, num_tasks)),
+    num_steps=num_steps, batch_size=batch_size, learning_rate=learning_rate,
+    # Long episodes in fewer tasks: simulating them should not outweigh the gradient steps.
+    round_tasks=int(min(512, num_tasks, 51_200 // made_family.episode_length)),
     num_validation=int(min(64, max(1, num_tasks // 4))),
   )
   progress, board = console.Progress(), console.TensorBoard(folder / 'tensorboard')
