@@ -1,6 +1,11 @@
 """Shared by all tests: the compilation cache, and a family that compiles in a moment."""
 
-import experiments  # noqa: F401  (sets up JAX's compilation cache before JAX is imported)
+import os
+
+# Two devices whatever the machine has, before JAX is imported: what is spread over devices is tested everywhere.
+os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count=2'.strip()
+
+import experiments  # noqa: F401  (sets up JAX's compilation cache)
 
 import hypothesis
 import jax
