@@ -23,8 +23,10 @@ FOLDER = pathlib.Path(__file__).with_name('golden')
 
 
 def record_stock(path):
-  arrays = {}
+  arrays = files.load_arrays(path) if path.exists() else {}  # delete the file to record all of it anew
   for robot, backend in robots.COMBINATIONS:
+    if f'{robot}-{backend}-q' in arrays:
+      continue
     env = robots.stock_env(robot, backend)
     q, qd, actions = robots.start_and_actions(env.sys, robot)
     state = jax.jit(env.pipeline_init)(jnp.asarray(q), jnp.asarray(qd))

@@ -49,7 +49,7 @@ def draw_contact_sheet(path, family: TaskFamily, films: list[dict[str, Any]], ca
   left, right, bottom, top = family.view
   width = 1.5
   figure = Figure(
-    figsize=(columns * width, len(films) * (width * (top - bottom) / (right - left) + 0.35)), layout='constrained'
+    figsize=(columns * width, len(films) * (width * (top - bottom) / (right - left) + 0.45)), layout='constrained'
   )
   axes = figure.subplots(len(films), columns, squeeze=False)
   for row, film, caption in zip(axes, films, captions):
@@ -60,5 +60,5 @@ def draw_contact_sheet(path, family: TaskFamily, films: list[dict[str, Any]], ca
         ax.plot(*film['goals'][moment], 'o', color='#d33', markersize=4)
       ax.set(xlim=(left, right), ylim=(bottom, top), aspect='equal', xticks=[], yticks=[])
       ax.set_xlabel(f'{moment * family.time_step:.1f} s', fontsize=6)
-    row[0].set_title(caption, fontsize=7, loc='left')
+    row[0].set_title(caption, fontsize=7, loc='left').set_in_layout(False)  # it reaches over the next columns
   figure.savefig(path, dpi=110)

@@ -40,13 +40,13 @@ _TUNED = {
     independent=_LONE_RUNNER, independent_updates=250,
   ),
   'half_cheetah_dir': Tuned(
-    conditioned=_RUNNER, conditioned_updates=120, independent=_LONE_RUNNER, independent_updates=250,
+    conditioned=_RUNNER, conditioned_updates=80, independent=_LONE_RUNNER, independent_updates=250,
   ),
   'ant_dir': Tuned(
-    conditioned=_RUNNER, conditioned_updates=160, independent=_LONE_RUNNER, independent_updates=250,
+    conditioned=_RUNNER, conditioned_updates=80, independent=_LONE_RUNNER, independent_updates=250,
   ),
   'hopper_rand_params': Tuned(
-    conditioned=dataclasses.replace(_RUNNER, num_envs=256), conditioned_updates=160, independent=_LONE_RUNNER,
+    conditioned=dataclasses.replace(_RUNNER, num_envs=256), conditioned_updates=80, independent=_LONE_RUNNER,
     independent_updates=250,
   ),
   'inverted_pendulum_balance': Tuned(

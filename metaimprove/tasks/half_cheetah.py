@@ -40,7 +40,7 @@ def _family(name, backend, preset, definition, goal, reward) -> TaskFamily:
     name, robot, definition=definition + _SHARED, goal=goal,
     start=starts.near_initial(robot.system, q_noise=0.1, qd_normal=0.1),
     observe=lambda s: jnp.concatenate([s.q[1:], s.qd]), reward=whole_reward, ranges=ranges, far_only=preset == 'far',
-    episode_length=EPISODE_LENGTH, view=(-1.2, 1.2, -0.8, 0.9),
+    episode_length=EPISODE_LENGTH, view=(-1.2, 1.2, -0.25, 1.25),
   )
 
 

@@ -25,7 +25,7 @@ LENGTH_UNIT = 0.1
 SPARSE_RADIUS = 0.03
 """Metres: where the sparse reward is 1."""
 _ALL = ('gear', 'damping', 'mass', 'inertia')
-BACKENDS = {'mjx': _ALL, 'generalized': _ALL, 'spring': _ALL}
+BACKENDS = {'mjx': _ALL, 'generalized': _ALL, 'spring': ('gear', 'damping', 'inertia')}
 
 
 def _fingertip(q):
@@ -63,7 +63,7 @@ _GOAL = Goal(sample=_sample_goal, scale=LENGTH_UNIT, describe=_describe_goal, pl
 
 _SHARED = """
   Task: a goal (x, y) in metres, uniform over the annulus `GOAL_RADII`: r = sqrt(U(0.02², 0.2²)), angle U(0, 2π). Link
-  mass changes little on mjx and generalized: nearly all inertia is the rotors'.
+  mass changes little on mjx and generalized, where nearly all inertia is the rotors', and nothing on spring.
   Observation [8]: cosine and sine of both joints, their velocities in 10 rad/s, the fingertip in units of 0.1 m. Start:
   joint angles U(±0.1) rad and velocities U(±0.005) rad/s, as stock. 50 steps of 0.02 s, never ended early.
 """
@@ -81,7 +81,7 @@ def _family(name, backend, preset, definition, reward) -> TaskFamily:
   return make_family(
     name, robot, definition=definition + _SHARED, goal=_GOAL, start=start, observe=_observe,
     reward=lambda goal, before, action, after: reward(jnp.linalg.norm(_fingertip(after.q) - goal)),
-    ranges=choose_ranges(preset, {n: Range() for n in _ALL}, BACKENDS[backend], f'{name} ({backend})'),
+    ranges=choose_ranges(preset, {n: Range() for n in BACKENDS[backend]}, BACKENDS[backend], f'{name} ({backend})'),
     far_only=preset == 'far', episode_length=EPISODE_LENGTH, camera='top', view=(-0.24, 0.24, -0.24, 0.24),
   )
 
