@@ -150,12 +150,12 @@ def test_show_family_writes_page_and_contact_sheet(tmp_path):
 
 def test_benchmark_writes_json(tmp_path):
   code, _, err = run(
-    'benchmark_families', '--families=inverted_pendulum_balance', '--backends=generalized', '--batches=4,8',
+    'benchmark_families', '--families=inverted_pendulum_balance', '--backends=generalized', '--batches=4',
     '--num_steps=2', '--repeats=1', f'--json={tmp_path}/rates.json',
   )
   assert code == 0 and err == '', err
   rows = json.loads((tmp_path / 'rates.json').read_text())
-  assert [row['batch'] for row in rows] == [4, 8]
+  assert [row['batch'] for row in rows] == [4]
   assert set(rows[0]) == {
     'family', 'backend', 'batch', 'stock_steps_per_second', 'shared_system_steps_per_second',
     'per_task_steps_per_second',
