@@ -69,7 +69,7 @@ class Progress:
       self.close()
       self._stage = stage
       self._bar = tqdm.tqdm(
-        total=total, initial=done - 1, desc=stage, dynamic_ncols=True, mininterval=0.5, file=sys.stdout,
+        total=total, initial=max(0, done - 1), desc=stage, dynamic_ncols=True, mininterval=0.5, file=sys.stdout,
         bar_format='{desc:<32} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]',
       )
     self._bar.set_postfix({k: f'{v:,.4g}' for k, v in figures.items()}, refresh=False)

@@ -37,7 +37,7 @@ if __name__ == '__main__':
 def learn(name, folder, progress):
   """Learns one family; a row of the table."""
   family = make_family(name, FLAGS.backend)
-  source = tuned.make_source(task_conditioned_ppo.NAME, family, 1, policies.HIDDEN_SIZES, FLAGS.num_updates)
+  source = tuned.make_source(task_conditioned_ppo.NAME, family, num_updates=FLAGS.num_updates)
   claim(folder, {'family': name, 'backend': family.backend, 'seed': FLAGS.seed, 'updates': source.num_updates,
                  'settings': repr(tuned.settings_for(family).conditioned)})
   key_learn, key_play = jax.random.split(jax.random.key(FLAGS.seed))
@@ -47,8 +47,7 @@ def learn(name, folder, progress):
       progress(f'learn {name}', done, source.num_updates, figures)
 
     run = sources.learn(
-      source, sample_tasks(family, FLAGS.seed, 1, 'train'), key_learn, path=folder / 'learning.safetensors',
-      progress=report,
+      source, sample_tasks(family, FLAGS.seed, 1, 'train'), key_learn, folder=folder / 'learning', progress=report,
     )
   tasks = sample_tasks(family, FLAGS.seed, HELDOUT_TASKS, 'heldout')
   policy = policies.make_policy(family.observation_size, family.action_size)
@@ -57,7 +56,7 @@ def learn(name, folder, progress):
   def play(snapshot):
     keys = jax.random.split(key_play, HELDOUT_TASKS)
     trajectory = parallel.vmap(functools.partial(rollout, family, policy, num_episodes=2))(
-      source.params(snapshot, tasks), tasks, keys
+      source.params_of(snapshot, tasks), tasks, keys
     )
     return episode_return(trajectory).mean(), (~trajectory.finite).sum()
 

@@ -15,6 +15,7 @@ from experiments import console, stages
 from metaimprove import files
 from metaimprove.evaluation.evaluate import EvaluationSettings
 from metaimprove.histories.storage import claim
+from metaimprove.improvers import independent_ppo, task_conditioned_ppo
 from metaimprove.tasks.registry import family_names, make_family
 
 FLAGS = flags.FLAGS
@@ -41,10 +42,9 @@ def main():
   if not (folder / 'results.json').exists():
     shared = {'family': FLAGS.family, 'backend': FLAGS.backend}
     stages.collect_histories(
-      folder / 'histories', **shared, seed=FLAGS.seed, num_tasks=FLAGS.num_tasks,
-      independent_tasks=FLAGS.independent_tasks, num_checkpoints=11, num_episodes=2,
-      shard_size=min(128, FLAGS.num_tasks),
-      num_updates=FLAGS.num_updates, wall=folder,
+      folder / 'histories', **shared, seed=FLAGS.seed, num_checkpoints=11, num_episodes=2,
+      num_tasks={task_conditioned_ppo.NAME: FLAGS.num_tasks, independent_ppo.NAME: FLAGS.independent_tasks},
+      shard_size=min(128, FLAGS.num_tasks), num_updates=FLAGS.num_updates, wall=folder,
     )
     operator = folder / 'operator'
     stages.train_operator(

@@ -10,14 +10,11 @@ import pathlib
 import jax
 from absl import flags
 
-from experiments import console
+from experiments import console, stages
 from metaimprove import policies
 from metaimprove.evaluation.films import draw_contact_sheet, make_film
 from metaimprove.evaluation.report import write_family_page
 from metaimprove.histories.collect import sample_tasks, take
-from metaimprove.histories.dataset import read_complete_manifest
-from metaimprove.improvers import task_conditioned_ppo, tuned
-from metaimprove.improvers.source import load_learning
 from metaimprove.tasks.registry import family_names, make_family
 
 FLAGS = flags.FLAGS
@@ -34,16 +31,8 @@ if __name__ == '__main__':
 
 def learned_policies(family, tasks):
   """The final policies of the task-conditioned source of a folder of histories, one for each task."""
-  folder = pathlib.Path(FLAGS.histories)
-  header = read_complete_manifest(folder, family)['header']
-  num_tasks = header['sources'][task_conditioned_ppo.NAME]
-  source = tuned.make_source(
-    task_conditioned_ppo.NAME, family, num_tasks, tuple(header['hidden_sizes']), header['settings']['num_updates']
-  )
-  learning = load_learning(
-    source, sample_tasks(family, header['seed'], num_tasks, 'train'), folder / f'{source.name}.safetensors'
-  )
-  return source.params(take(learning.snapshots, -1), tasks)
+  source, learning, _ = stages.load_conditioned(pathlib.Path(FLAGS.histories), family)
+  return source.params_of(take(learning.snapshots, -1), tasks)
 
 
 def main():

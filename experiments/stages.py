@@ -3,19 +3,22 @@
 import importlib.metadata
 import pathlib
 import platform
+from collections.abc import Mapping
 
 import jax
+import numpy as np
 
 from experiments import console
-from metaimprove import checkpoints, files, policies
+from metaimprove import checkpoints, files
 from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation.evaluate import EvaluationSettings, evaluate
 from metaimprove.evaluation.report import record_improvement, write_report
-from metaimprove.histories.collect import collect, collecting_rates, sample_tasks, take
-from metaimprove.histories.dataset import load_dataset, read_complete_manifest
+from metaimprove.histories.collect import collect, collecting_rates, learning_folder, sample_tasks, take
+from metaimprove.histories.dataset import load_dataset, read_complete_header
 from metaimprove.improvers import independent_ppo, task_conditioned_ppo, tuned
-from metaimprove.improvers.source import load_learning
+from metaimprove.improvers.source import Learning, Source, load_learning
 from metaimprove.operators.operator import OperatorConfig, make_operator
+from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.registry import make_family
 from metaimprove.training import TrainingSettings, train
 
@@ -24,15 +27,15 @@ LEARNING_RATE = 2e-3
 
 
 def collect_histories(
-  folder: pathlib.Path, *, family: str, backend: str | None, seed: int, num_tasks: int, independent_tasks: int,
-  num_checkpoints: int, num_episodes: int, shard_size: int, num_updates: int | None, wall: pathlib.Path | None = None,
+  folder: pathlib.Path, *, family: str, backend: str | None, seed: int, num_tasks: Mapping[str, int],
+  num_checkpoints: int, num_episodes: int, shard_size: int, num_updates: int | None, patience: int | None = None,
+  worker: int | None = None, num_workers: int | None = None, wall: pathlib.Path | None = None,
 ) -> dict[str, float]:
-  """Histories of `num_tasks` tasks by task-conditioned PPO and of the first `independent_tasks` by PPO from scratch."""
+  """Histories by the sources named in `num_tasks`, each of the first so many tasks; returns `collecting_rates`."""
   made_family = make_family(family, backend)
-  settings = tuned.settings_for(made_family)
   sources = [
-    (tuned.make_source(name, made_family, count, policies.HIDDEN_SIZES, num_updates), count)
-    for name, count in ((task_conditioned_ppo.NAME, num_tasks), (independent_ppo.NAME, independent_tasks)) if count
+    (tuned.make_source(name, made_family, num_updates=num_updates, patience=patience), count)
+    for name, count in num_tasks.items() if count
   ]
   progress = console.Progress()
   with console.Stopwatch(wall or folder, 'collect') as watch:
@@ -40,11 +43,31 @@ def collect_histories(
       watch.tick()
       progress(stage, done, total, figures)
 
-    return collect(
+    collect(
       folder, made_family, sources, seed=seed, num_checkpoints=num_checkpoints, num_episodes=num_episodes,
-      shard_size=shard_size, report=report,
-      settings={'tuned': repr(settings), 'num_updates': num_updates},
+      shard_size=shard_size, report=report, worker=worker, num_workers=num_workers,
+      recipe={'num_updates': num_updates, 'patience': patience},
     )
+  progress.close()
+  return collecting_rates(folder)
+
+
+def load_conditioned(histories: pathlib.Path, family: TaskFamily) -> tuple[Source, Learning, int]:
+  """The task-conditioned source of a folder of histories, its run, and the number of its tasks.
+
+  Raises:
+    IncompatibleError: if the folder has none.
+  """
+  header = read_complete_header(histories, family)
+  stored = next((source for source in header['sources'] if source['name'] == task_conditioned_ppo.NAME), None)
+  if stored is None:
+    raise IncompatibleError(f'{histories} has no history by task_conditioned_ppo, whose policies are the reference.')
+  source = tuned.make_source(
+    stored['name'], family, tuple(header['hidden_sizes']), num_updates=stored['settings']['num_updates']
+  )
+  one = sample_tasks(family, stored['seed'], 1, 'train')
+  learning = load_learning(source, one, learning_folder(histories, source.name, stored['seed']))
+  return source, learning, stored['num_tasks']
 
 
 def train_operator(
@@ -62,7 +85,7 @@ def train_operator(
     made_family, num_episodes=dataset.header['num_episodes'], hidden_sizes=tuple(dataset.header['hidden_sizes']),
     width=width, code_size=width,
   ))
-  num_tasks = dataset.task_index.max() + 1
+  num_tasks = len(np.unique(dataset.task_index))
   settings = TrainingSettings(
     num_steps=num_steps, batch_size=batch_size, learning_rate=learning_rate,
     # Long episodes in fewer tasks: simulating them should not outweigh the gradient steps.
@@ -93,17 +116,9 @@ def evaluate_operator(
   """Judges an operator on tasks its histories do not hold; writes results.json and report.html to `output`."""
   made_family = make_family(family, backend)
   operator, operator_params = checkpoints.load_operator(operator_folder, made_family)
-  manifest = read_complete_manifest(histories, made_family)
-  header = manifest['header']
-  if task_conditioned_ppo.NAME not in header['sources']:
-    raise IncompatibleError(f'{histories} has no history by task_conditioned_ppo, whose policies are the reference.')
-  num_tasks, num_updates = header['sources'][task_conditioned_ppo.NAME], header['settings'].get('num_updates')
-  hidden_sizes = tuple(header['hidden_sizes'])
-  conditioned = tuned.make_source(task_conditioned_ppo.NAME, made_family, num_tasks, hidden_sizes, num_updates)
-  learning = load_learning(
-    conditioned, sample_tasks(made_family, header['seed'], num_tasks, 'train'),
-    histories / f'{conditioned.name}.safetensors',
-  )
+  conditioned, learning, num_tasks = load_conditioned(histories, made_family)
+  header = read_complete_header(histories, made_family)
+  seed, hidden_sizes = header['sources'][0]['seed'], tuple(header['hidden_sizes'])
   progress = console.Progress()
   with console.Stopwatch(wall or folder, 'evaluate') as watch:
     def report(stage, done, total, figures):
@@ -111,12 +126,14 @@ def evaluate_operator(
       progress(stage, done, total, figures)
 
     figures = evaluate(
-      operator, operator_params, made_family, seed=header['seed'], folder=folder, settings=settings,
+      operator, operator_params, made_family, seed=seed, folder=folder, settings=settings,
       conditioned=conditioned, conditioned_learning=learning, report=report,
-      make_ppo=lambda num: tuned.make_source(independent_ppo.NAME, made_family, num, hidden_sizes, num_updates),
+      ppo=tuned.make_source(
+        independent_ppo.NAME, made_family, hidden_sizes, num_updates=(header.get('recipe') or {}).get('num_updates')
+      ),
     )
-    task = take(sample_tasks(made_family, header['seed'], 1, 'heldout'), 0)
-    key_policy, key_films = jax.random.split(jax.random.fold_in(jax.random.key(header['seed']), 3000))
+    task = take(sample_tasks(made_family, seed, 1, 'heldout'), 0)
+    key_policy, key_films = jax.random.split(jax.random.fold_in(jax.random.key(seed), 3000))
     rollouts = record_improvement(
       made_family, operator, operator_params, task, operator.policy.init(key_policy), key_films,
       num_applications=min(4, settings.num_applications),
@@ -124,8 +141,8 @@ def evaluate_operator(
     )
   seconds = console.read_seconds(wall or folder)
   results = {
-    'family': family, 'backend': made_family.backend, 'seed': header['seed'], 'train_tasks': num_tasks, **figures,
-    'collect': collecting_rates(manifest),
+    'family': family, 'backend': made_family.backend, 'seed': seed, 'train_tasks': num_tasks, **figures,
+    'collect': collecting_rates(histories),
     'wall_seconds': {**seconds, 'total': round(sum(seconds.values()), 1)}, 'versions': versions(),
   }
   output = output or folder

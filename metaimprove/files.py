@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
+import platform
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ def write_bytes(path: Path, content: bytes) -> None:
   """Publishes `content` under `path`, whole or not at all, whenever the process or the machine stops."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  temporary = path.with_name(f'.{path.name}.{platform.node()}.{os.getpid()}.tmp')  # folders are shared by machines
   with open(temporary, 'wb') as file:
     file.write(content)
     file.flush()
@@ -49,17 +50,18 @@ def checksum(content: bytes) -> str:
   return hashlib.sha256(content).hexdigest()
 
 
-def _names(tree: Any) -> list[str]:
+def leaf_names(tree: Any) -> list[str]:
+  """What the leaves of a tree are called in a file, in the order of `jax.tree.leaves`."""
   return [
     jax.tree_util.keystr(path, simple=True, separator='::')
     for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]
   ]
 
 
-def tree_to_bytes(tree: Any) -> bytes:
+def tree_to_bytes(tree: Any, metadata: dict[str, str] | None = None) -> bytes:
   """A tree of arrays as safetensors; leaves are named by their path."""
   leaves = (np.asarray(leaf, order='C') for leaf in jax.tree.leaves(jax.device_get(tree)))
-  return safetensors.numpy.save(dict(zip(_names(tree), leaves)))
+  return safetensors.numpy.save(dict(zip(leaf_names(tree), leaves)), metadata)
 
 
 def _arrays(content: bytes, name: Path) -> dict[str, np.ndarray]:

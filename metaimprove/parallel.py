@@ -4,6 +4,8 @@ On a CPU a simulator's many small operations hardly use more than one core; a de
 device_count`, which the experiment binaries set) doubles the speed of two. On an accelerator host it uses them all.
 """
 
+import math
+
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -28,8 +30,9 @@ def vmap(function, in_axes=0):
     if len(devices) == 1 or size % len(devices):
       return mapped(*arguments)
     specs = tuple(PartitionSpec() if axis is None else PartitionSpec('devices') for axis in axes)
-    mesh = Mesh(np.array(devices), ('devices',))
-    split = jax.shard_map(mapped, mesh=mesh, in_specs=specs, out_specs=PartitionSpec('devices'), check_vma=False)
+    split = jax.shard_map(
+      mapped, mesh=_mesh(devices), in_specs=specs, out_specs=PartitionSpec('devices'), check_vma=False
+    )
     return split(*arguments)
 
   return batched
@@ -41,5 +44,25 @@ def replicated(tree):
   return jax.device_put(tree, replicated_sharding())
 
 
-def replicated_sharding() -> NamedSharding:
-  return NamedSharding(Mesh(np.array(jax.local_devices()), ('devices',)), PartitionSpec())
+def replicated_sharding(devices=None) -> NamedSharding:
+  """A copy on each of the devices, the local ones by default."""
+  return NamedSharding(_mesh(devices or jax.local_devices()), PartitionSpec())
+
+
+def _mesh(devices) -> Mesh:
+  return Mesh(np.array(devices), ('devices',))
+
+
+def devices_for_batch(size: int) -> list:
+  """Devices that share a batch evenly: as many of each process as divide the share of one."""
+  num = math.gcd(size // jax.process_count(), jax.local_device_count())
+  return [
+    device for process in range(jax.process_count())
+    for device in [d for d in jax.devices() if d.process_index == process][:num]
+  ]
+
+
+def spread_batch(tree, devices):
+  """A batch over `devices` of all processes, from the share [B / processes, ...] that this process has read."""
+  sharding = NamedSharding(_mesh(devices), PartitionSpec('devices'))
+  return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)

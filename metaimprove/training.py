@@ -20,10 +20,12 @@ import numpy as np
 import optax
 from scipy import stats
 
-from metaimprove import files, policies
-from metaimprove.examples import Example, Examples
+from metaimprove import files, parallel, policies
+from metaimprove.errors import DamagedDataError, IncompatibleError
+from metaimprove.examples import Drawn, Example, Examples, assemble
 from metaimprove.histories import storage
 from metaimprove.histories.dataset import Dataset
+from metaimprove.histories.storage import history_structure
 from metaimprove.iteration import make_iterate
 from metaimprove.operators import ask as asks
 from metaimprove.operators.operator import Operator, experience_statistics
@@ -31,6 +33,9 @@ from metaimprove.tasks.family import TaskFamily
 
 _SAVE_SECONDS = 15.0
 _LOG_STEPS = 20
+_STATES_KEPT = 3
+_STATISTICS_POLICIES = 2048
+_POLL_SECONDS = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,41 +94,48 @@ class _Trainer:
   statistics: Any
   schedule: Callable[[int], float]
   init: Callable[[chex.PRNGKey], Any]
-  update: Callable[[Any, Example], tuple[Any, chex.Array, chex.Array]]
-  loss: Callable[[Any, Example], chex.Array]
+  update: Callable[[Any, Drawn], tuple[Any, chex.Array, chex.Array]]
+  loss: Callable[[Any, Drawn], chex.Array]
   play: Callable[..., Any]
+  devices: list[Any]
 
-  def operator_params(self, state):
-    return {'network': state['network'], 'statistics': self.statistics}
+  def operator_params(self, network):
+    return {'network': network, 'statistics': self.statistics}
 
 
-def _make_trainer(operator: Operator, family: TaskFamily, dataset: Dataset, settings: TrainingSettings) -> _Trainer:
+def _make_trainer(
+  operator: Operator, family: TaskFamily, dataset: Dataset, settings: TrainingSettings, seed: int
+) -> _Trainer:
   schedule = optax.warmup_cosine_decay_schedule(
     0.0, settings.learning_rate, 1 + settings.num_steps // 20, 1 + settings.num_steps, settings.learning_rate / 50
   )
   optimizer = optax.chain(
     optax.clip_by_global_norm(settings.max_gradient_norm), optax.adamw(schedule, weight_decay=settings.weight_decay)
   )
-  statistics = jax.tree.map(jnp.asarray, experience_statistics(dataset.histories.trajectory))
+  examples = Examples(dataset, num_validation=settings.num_validation, seed=seed)
+  statistics = jax.tree.map(jnp.asarray, experience_statistics(_some_experience(dataset, seed)))
 
   def init(rng_key):
     network = operator.init(rng_key, statistics)['network']
     return {'network': network, 'optimizer': optimizer.init(network)}
 
-  def loss(network, example):
+  def loss(network, drawn):
     operator_params = {'network': network, 'statistics': statistics}
+    example = jax.vmap(functools.partial(assemble, num_states=settings.num_states))(drawn)
     return jax.vmap(functools.partial(divergence_loss, operator), in_axes=(None, 0))(operator_params, example).mean()
 
-  def update(state, example):
-    value, gradient = jax.value_and_grad(loss)(state['network'], example)
+  def update(state, drawn):
+    value, gradient = jax.value_and_grad(loss)(state['network'], drawn)
     changes, optimizer_state = optimizer.update(gradient, state['optimizer'], state['network'])
     network = optax.apply_updates(state['network'], changes)
     return {'network': network, 'optimizer': optimizer_state}, value, optax.global_norm(gradient)
 
+  devices = parallel.devices_for_batch(settings.batch_size)
+  everywhere = parallel.replicated_sharding(devices)
   return _Trainer(
-    operator=operator, dataset=dataset, settings=settings, statistics=statistics, schedule=schedule, init=init,
-    examples=Examples(dataset, num_states=settings.num_states, num_validation=settings.num_validation),
-    update=jax.jit(update), loss=jax.jit(loss),
+    operator=operator, dataset=dataset, settings=settings, statistics=statistics, schedule=schedule,
+    init=jax.jit(init, out_shardings=everywhere), examples=examples, loss=jax.jit(loss),
+    update=jax.jit(update, out_shardings=everywhere), devices=devices,
     play=make_iterate(
       operator, family, num_applications=settings.round_applications, num_episodes=operator.config.num_episodes,
       chunk=min(64, settings.round_tasks),
@@ -131,19 +143,28 @@ def _make_trainer(operator: Operator, family: TaskFamily, dataset: Dataset, sett
   )
 
 
-def _play_round(trainer: _Trainer, state, rng: np.random.Generator) -> dict[str, Any]:
+def _some_experience(dataset: Dataset, seed: int):
+  """Experience of at most 2,048 of the policies, which is enough for its means and deviations."""
+  every = dataset.num_histories * dataset.num_checkpoints
+  chosen = np.arange(every)
+  if every > _STATISTICS_POLICIES:
+    chosen = np.random.default_rng([seed, 2]).choice(every, size=_STATISTICS_POLICIES, replace=False)
+  return dataset.read(*divmod(chosen, dataset.num_checkpoints))[1]
+
+
+def _play_round(trainer: _Trainer, network, rng: np.random.Generator) -> dict[str, Any]:
   """Applies the operator to training tasks, from stored checkpoints and from fresh random policies."""
   settings, dataset = trainer.settings, trainer.dataset
   num, training = settings.round_tasks, trainer.examples.training
   history = rng.choice(training, size=num, replace=num > len(training))
   level = rng.integers(dataset.num_checkpoints, size=num)
-  stored = jax.tree.map(lambda x: x[history, level], dataset.histories.params)
+  stored = dataset.read_params(history, level)
   fresh = _fresh_policies(trainer, rng, num)
   use_fresh = rng.random(num) < settings.round_fresh
   start = jax.tree.map(lambda x, y: jnp.where(use_fresh.reshape(-1, *[1] * (x.ndim - 1)), x, y), fresh, stored)
-  tasks = jax.tree.map(lambda x: x[history], dataset.histories.task)
+  tasks = dataset.read_tasks(history)
   key, ask = jax.random.key(rng.integers(2**31)), rng.choice(asks.TRAINED, size=num, p=asks.TRAINED_SHARES)
-  curve = trainer.play(trainer.operator_params(state), tasks, start, key, ask)
+  curve = trainer.play(trainer.operator_params(network), tasks, start, key, ask)
   finite = np.flatnonzero(curve.finite.reshape(-1))
   params, trajectory, returns = jax.tree.map(
     lambda x: x.reshape(-1, *x.shape[2:])[finite], (curve.params, curve.trajectory, curve.returns)
@@ -158,17 +179,21 @@ def _fresh_policies(trainer, rng, num):
   return jax.vmap(trainer.dataset.policy.init)(jax.random.split(jax.random.key(rng.integers(2**31)), num))
 
 
-def _add_round(trainer: _Trainer, state, rng, path: pathlib.Path) -> None:
-  """Adds a round to the examples: the one that is stored, or a new one, which is stored."""
-  if not path.exists():
-    files.save_tree(path, _play_round(trainer, state, rng))
-  histories = trainer.dataset.histories
-  like = {'params': histories.params, 'trajectory': histories.trajectory, 'returns': None, 'history': None}
-  like = {name: jax.tree.map(lambda x: None, tree) for name, tree in like.items()}
+def _add_round(trainer: _Trainer, network, rng, path: pathlib.Path) -> None:
+  """Adds a round to the examples: the one that is stored, or a new one, which is stored.
+
+  Of several processes the first one plays, and the others read what it wrote: all learn from the same.
+  """
+  if not path.exists() and jax.process_index() == 0:
+    files.save_tree(path, _play_round(trainer, network, rng))
+  while not path.exists():
+    time.sleep(_POLL_SECONDS)
+  like = history_structure(trainer.dataset.header)
+  like = {'params': like.params, 'trajectory': like.trajectory, 'returns': None, 'history': None}
   trainer.examples.add_iterates(**files.load_tree(path, like))
 
 
-def _held_out_figures(trainer: _Trainer, state) -> dict[str, float]:
+def _held_out_figures(trainer: _Trainer, network) -> dict[str, float]:
   """Loss for each ask, and IQM of normalised returns after each application, on tasks kept out of training.
 
   For speed 0 and 1 are here a few episodes' returns: of the initial policy, and of the best checkpoint of the history.
@@ -178,10 +203,10 @@ def _held_out_figures(trainer: _Trainer, state) -> dict[str, float]:
   for ask in asks.TRAINED:
     history = np.resize(examples.validation, trainer.settings.batch_size)
     held_out = examples.of_histories(rng, np.full(len(history), ask), history)
-    scalars[f'held_out_loss/{asks.name(ask)}'] = float(trainer.loss(state['network'], held_out))
-  tasks = jax.tree.map(lambda x: x[examples.validation], dataset.histories.task)
+    scalars[f'held_out_loss/{asks.name(ask)}'] = float(trainer.loss(network, held_out))
+  tasks = dataset.read_tasks(examples.validation)
   start = _fresh_policies(trainer, rng, len(examples.validation))
-  curve = trainer.play(trainer.operator_params(state), tasks, start, jax.random.key(0), asks.BEST)
+  curve = trainer.play(trainer.operator_params(network), tasks, start, jax.random.key(0), asks.BEST)
   reference = dataset.returns[examples.validation].max(axis=1)
   normalised = (curve.returns - curve.returns[0]) / (reference - curve.returns[0])
   for application, values in enumerate(normalised[1:], start=1):
@@ -196,6 +221,9 @@ def train(
   before_save: Callable[[], None] = lambda: None,
 ) -> Any:
   """Trains an operator; a call that was stopped goes on where it was.
+
+  Each step's batch is spread over all devices, and over all processes where JAX is distributed: each reads its share,
+  and all end with the same operator. They share `folder`; the first one writes.
 
   Args:
     operator: see `make_operator`.
@@ -212,41 +240,47 @@ def train(
     operator_params.
 
   Raises:
-    IncompatibleError: if the folder was begun with other settings.
+    IncompatibleError: if the folder was begun with other settings, or the processes do not divide half a batch.
   """
   folder = pathlib.Path(folder)
-  trainer = _make_trainer(operator, family, dataset, settings)
+  if settings.batch_size % (2 * jax.process_count()):
+    raise IncompatibleError(
+      f'batch_size={settings.batch_size} must be a multiple of {2 * jax.process_count()}, twice the number of '
+      'processes.'
+    )
   storage.claim(folder, {
     'seed': seed, 'histories': dataset.header, 'operator': dataclasses.asdict(operator.config),
     'training': dataclasses.asdict(settings),
   })
-  state_path = folder / 'training_state.safetensors'
-  if state_path.exists():
-    like = {'state': jax.eval_shape(trainer.init, jax.random.key(0)), 'step': None}
-    saved = files.load_tree(state_path, like)
-    state, first = saved['state'], int(saved['step'])
-  else:
+  trainer = _make_trainer(operator, family, dataset, settings, seed)
+  state, first = _load_state(trainer, folder)
+  if state is None:
     state, first = trainer.init(jax.random.key(seed)), 0
-  round_steps = [int(share * settings.num_steps) for share in settings.rounds]
+  share = jax.process_index(), jax.process_count()
+  round_steps = [int(at * settings.num_steps) for at in settings.rounds]
   evaluation_steps = set(np.linspace(0, settings.num_steps, settings.num_evaluations + 1).astype(int)[1:])
   last_save = last_log = time.perf_counter()
-  held_out = float('nan')
+  held_out, stream = float('nan'), None
   for step in range(first, settings.num_steps + 1):
     for index, at in enumerate(round_steps):
       if at == step or at < step == first:
-        _add_round(trainer, state, np.random.default_rng([seed, 1, index]), folder / f'iterates_{index}.safetensors')
+        rng = np.random.default_rng([seed, 1, index])
+        _add_round(trainer, jax.device_get(state['network']), rng, folder / f'iterates_{index}.safetensors')
+        stream = None
     if step in evaluation_steps:
-      figures = _held_out_figures(trainer, state)
+      figures = _held_out_figures(trainer, jax.device_get(state['network']))
       held_out = figures[f'held_out_normalised_return/{settings.round_applications}']
       log(step, figures)
     if step > first and (time.perf_counter() - last_save > _SAVE_SECONDS or step == settings.num_steps):
       before_save()
-      files.save_tree(state_path, {'state': state, 'step': np.asarray(step)})
+      _save_state(folder, state, step)
       last_save = time.perf_counter()
     if step == settings.num_steps:
       break
-    example = trainer.examples.batch(np.random.default_rng([seed, 0, step]), settings.batch_size)
-    state, value, gradient_norm = trainer.update(state, example)
+    if stream is None:  # until the next round, whose iterates are examples too
+      stop = min((at for at in round_steps if at > step), default=settings.num_steps)
+      stream = trainer.examples.stream(step, stop, settings.batch_size, share)
+    state, value, gradient_norm = trainer.update(state, parallel.spread_batch(next(stream), trainer.devices))
     if (step + 1) % _LOG_STEPS == 0:
       now = time.perf_counter()
       log(step + 1, {
@@ -256,4 +290,30 @@ def train(
       })
       last_log = now
     progress(step + 1, {'loss': float(value), 'held-out return': held_out})
-  return trainer.operator_params(state)
+  return trainer.operator_params(jax.device_get(state['network']))
+
+
+def _state_paths(folder: pathlib.Path) -> list[pathlib.Path]:
+  """The states that are kept, the newest first."""
+  return sorted(folder.glob('training_state_*.safetensors'), reverse=True)
+
+
+def _save_state(folder: pathlib.Path, state, step: int) -> None:
+  """Saves the newest state and deletes what is older than the last few; the first process does."""
+  if jax.process_index() == 0:
+    files.save_tree(folder / f'training_state_{step:09d}.safetensors', {'state': state, 'step': np.asarray(step)})
+    for path in _state_paths(folder)[_STATES_KEPT:]:
+      path.unlink()
+
+
+def _load_state(trainer: _Trainer, folder: pathlib.Path) -> tuple[Any, int]:
+  """The newest state and its step; (None, 0) if there is none."""
+  paths = _state_paths(folder)
+  if not paths:
+    return None, 0
+  like = {'state': jax.eval_shape(trainer.init, jax.random.key(0)), 'step': None}
+  try:
+    saved = files.load_tree(paths[0], like)
+  except DamagedDataError as error:
+    raise DamagedDataError(f'{error} Without it, training goes on from the state before.') from None
+  return jax.device_put(saved['state'], parallel.replicated_sharding(trainer.devices)), int(saved['step'])

@@ -9,6 +9,7 @@ import experiments  # noqa: F401  (sets up JAX's compilation cache)
 
 import hypothesis
 import jax
+import numpy as np
 import pytest
 
 from metaimprove.improvers.independent_ppo import independent_ppo
@@ -51,13 +52,13 @@ def make_sources(family):
   """Both PPO sources on the point family, with the number of tasks each serves."""
   return [
     (task_conditioned_ppo(family, PPO, 30, HIDDEN_SIZES), 6),
-    (independent_ppo(family, PPO, 20, 4, HIDDEN_SIZES), 4),
+    (independent_ppo(family, PPO, 20, HIDDEN_SIZES), 4),
   ]
 
 
-def collect_point_histories(folder, family, **changes):
+def collect_point_histories(folder, family, source_list=None, **changes):
   arguments = {'seed': 0, 'num_checkpoints': 4, 'num_episodes': 2, 'shard_size': 4, 'hidden_sizes': HIDDEN_SIZES}
-  return collect(folder, family, make_sources(family), **{**arguments, **changes})
+  return collect(folder, family, source_list or make_sources(family), **{**arguments, **changes})
 
 
 @pytest.fixture(scope='session')
@@ -74,6 +75,14 @@ def dataset(point, histories):
 
 
 @pytest.fixture(scope='session')
+def every(dataset):
+  """θ and experience of all checkpoints of the dataset, leaves [H, N + 1, ...]."""
+  size = dataset.num_histories, dataset.num_checkpoints
+  whole = dataset.read(*(index.reshape(-1) for index in np.indices(size)))
+  return jax.tree.map(lambda x: x.reshape(*size, *x.shape[1:]), whole)
+
+
+@pytest.fixture(scope='session')
 def operator(point):
   return make_operator(OperatorConfig.of(
     point, hidden_sizes=HIDDEN_SIZES, width=32, num_latents=2, num_blocks=1, code_size=8,
@@ -81,5 +90,5 @@ def operator(point):
 
 
 @pytest.fixture(scope='session')
-def operator_params(operator, dataset):
-  return operator.init(jax.random.key(0), experience_statistics(dataset.histories.trajectory))
+def operator_params(operator, every):
+  return operator.init(jax.random.key(0), experience_statistics(every[1]))

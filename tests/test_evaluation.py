@@ -12,7 +12,7 @@ from metaimprove import files
 from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation import report
 from metaimprove.evaluation.evaluate import EvaluationSettings, evaluate
-from metaimprove.histories.collect import sample_tasks, take
+from metaimprove.histories.collect import learning_folder, sample_tasks, take
 from metaimprove.improvers.independent_ppo import independent_ppo
 from metaimprove.improvers.source import load_learning
 from tests.conftest import HIDDEN_SIZES, PPO, make_sources
@@ -25,11 +25,11 @@ def run(operator, operator_params, point, histories):
   """`evaluate` with everything but the folder."""
   conditioned, num_tasks = make_sources(point)[0]
   learning = load_learning(
-    conditioned, sample_tasks(point, 0, num_tasks, 'train'), histories / f'{conditioned.name}.safetensors'
+    conditioned, sample_tasks(point, 0, num_tasks, 'train'), learning_folder(histories, conditioned.name, 0)
   )
   return functools.partial(
     evaluate, operator, operator_params, point, seed=0, settings=SETTINGS, conditioned=conditioned,
-    conditioned_learning=learning, make_ppo=lambda num: independent_ppo(point, PPO, 15, num, HIDDEN_SIZES),
+    conditioned_learning=learning, ppo=independent_ppo(point, PPO, 15, HIDDEN_SIZES),
   )
 
 

@@ -1,5 +1,6 @@
 """Collecting, storing and reading histories; nothing lost, doubled or torn."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -9,21 +10,30 @@ import numpy as np
 import pytest
 
 from metaimprove.errors import DamagedDataError, IncompatibleError, NonFiniteSimulationError
+from metaimprove.histories import collect as collecting
 from metaimprove.histories import storage
 from metaimprove.histories.collect import collecting_rates, sample_tasks
 from metaimprove.histories.dataset import load_dataset
 from metaimprove.tasks.family import TASK_SUITE_VERSION
-from tests.conftest import collect_point_histories
+from metaimprove.types import episode_return
+from tests.conftest import collect_point_histories, make_sources
 from tests.point_family import point_family
 
 SHARDS = [
-  'independent_ppo-000000.safetensors', 'task_conditioned_ppo-000000.safetensors',
-  'task_conditioned_ppo-000004.safetensors',
+  'independent_ppo-0-00000000.safetensors', 'task_conditioned_ppo-0-00000000.safetensors',
+  'task_conditioned_ppo-0-00000004.safetensors',
 ]
 
 
-def checksums(folder):
-  return {entry['file']: entry['sha256'] for entry in storage.read_manifest(folder)['shards']}
+def contents(folder):
+  """What is in the shards, byte for byte."""
+  return {path.name: path.read_bytes() for path in (folder / 'shards').iterdir()}
+
+
+def flip_a_bit(path, place=-1):
+  content = bytearray(path.read_bytes())
+  content[place] ^= 1
+  path.write_bytes(content)
 
 
 @pytest.fixture
@@ -32,21 +42,34 @@ def copy(histories, tmp_path):
 
 
 def test_what_is_stored(dataset, histories):
-  assert sorted(checksums(histories)) == SHARDS
+  assert sorted(contents(histories)) == SHARDS
   assert dataset.num_histories == 6 + 4 and dataset.num_checkpoints == 4
   np.testing.assert_array_equal(dataset.source, [0] * 6 + [1] * 4)
   np.testing.assert_array_equal(dataset.task_index, [0, 1, 2, 3, 4, 5, 0, 1, 2, 3])
-  np.testing.assert_array_equal(dataset.histories.task.goal[:4], dataset.histories.task.goal[6:])
+  tasks = dataset.read_tasks(np.arange(10))
+  np.testing.assert_array_equal(tasks.goal[:4], tasks.goal[6:])
   assert (dataset.returns[:, -1] > dataset.returns[:, 0]).mean() > 0.8
-  rates = collecting_rates(storage.read_manifest(histories))
+  rates = collecting_rates(histories)
   assert rates['env_steps_per_second'] > 0 and rates['raw_env_steps_per_second'] > 0
+  assert sorted(path.name for path in (histories / 'learning').rglob('*') if path.is_file())  # of the shared source
+  assert not list((histories / 'learning').glob('independent_ppo-0/*'))  # of no use once recorded
 
 
-def test_a_stored_policy_reproduces_its_experience(dataset):
+def test_what_is_read_is_what_is_stored(dataset, histories):
+  """Rows across shards, in any order, with repeats, against whole shards read at once."""
+  like = storage.history_structure(dataset.header)
+  shards = [storage.read_shard(histories / 'shards' / name, like) for name in [SHARDS[1], SHARDS[2], SHARDS[0]]]
+  whole = jax.tree.map(lambda *x: np.concatenate(x), *shards)
+  history, level = np.array([9, 0, 5, 5, 3]), np.array([3, 1, 0, 0, 2])
+  params, trajectory = dataset.read(history, level)
+  wanted = jax.tree.map(lambda x: x[history, level], (whole.params, whole.trajectory))
+  jax.tree.map(np.testing.assert_array_equal, (params, trajectory), wanted)
+  np.testing.assert_allclose(dataset.returns[history, level], episode_return(trajectory).mean(axis=-1), rtol=1e-6)
+
+
+def test_a_stored_policy_reproduces_its_experience(dataset, every):
   """At the states it visited, the stored θ takes actions as spread around its mode as its distribution says."""
-  history = jax.tree.map(lambda x: x[2], dataset.histories)
-  params = jax.tree.map(lambda x: x[3], history.params)
-  trajectory = jax.tree.map(lambda x: x[3], history.trajectory)
+  params, trajectory = jax.tree.map(lambda x: x[2, 3], every)
   normal = dataset.policy.distribution.create_dist(dataset.policy.apply(params, trajectory.observation))
   raw = np.arctanh(np.clip(trajectory.action, -1 + 1e-6, 1 - 1e-6))
   z = ((raw - normal.loc) / normal.scale)[np.asarray(trajectory.valid)]
@@ -54,66 +77,113 @@ def test_a_stored_policy_reproduces_its_experience(dataset):
 
 
 def test_collecting_again_changes_nothing(copy, point):
-  before = {path.name: path.read_bytes() for path in copy.iterdir()}
+  def everything():
+    return {path: path.read_bytes() for path in copy.rglob('*') if path.is_file()}
+
+  before = everything()
   collect_point_histories(copy, point)
-  assert before == {path.name: path.read_bytes() for path in copy.iterdir()}
+  assert before == everything()
 
 
-@pytest.mark.parametrize('kill', ['manifest never named it', 'file gone', 'nothing but the learning'])
+@pytest.mark.parametrize('kill', ['one shard', 'all shards', 'half a shard'])
 def test_what_a_kill_left_out_is_made_again_bit_for_bit(copy, histories, point, kill):
-  manifest = json.loads((copy / 'manifest.json').read_text())
-  lost = manifest['shards'] if kill == 'nothing but the learning' else [manifest['shards'][1]]
-  if kill != 'manifest never named it':
-    for entry in lost:
-      (copy / entry['file']).unlink()
-  if kill != 'file gone':
-    manifest['shards'] = [entry for entry in manifest['shards'] if entry not in lost]
-    (copy / 'manifest.json').write_text(json.dumps(manifest))
-  (copy / '.torn.tmp').write_bytes(b'half a shard')
+  for name in SHARDS if kill == 'all shards' else SHARDS[1:2]:
+    (copy / 'shards' / name).unlink()
+  if kill == 'half a shard':
+    (copy / 'shards' / f'.{SHARDS[1]}.host.1.tmp').write_bytes(b'half a shard')
   collect_point_histories(copy, point)
-  assert checksums(copy) == checksums(histories)
-  assert len(storage.read_manifest(copy)['shards']) == len(SHARDS)
+  made = contents(copy)
+  assert {name: made[name] for name in SHARDS} == contents(histories)
   again, before = load_dataset(copy, point), load_dataset(histories, point)
-  jax.tree.map(np.testing.assert_array_equal, again.histories, before.histories)
+  np.testing.assert_array_equal(again.returns, before.returns)
   np.testing.assert_array_equal(again.source, before.source)
 
 
+def test_several_workers_make_the_same(histories, point, tmp_path, monkeypatch):
+  """Three workers, one after the other; the last one owns no source that serves all, and finds it learned."""
+  monkeypatch.setattr(collecting, '_POLL_SECONDS', 0.01)
+  for worker in range(3):
+    with pytest.raises(DamagedDataError, match='incomplete|holds no histories'):
+      load_dataset(tmp_path, point)
+    collect_point_histories(tmp_path, point, worker=worker, num_workers=3)
+  assert contents(tmp_path) == contents(histories)
+  assert len(list((tmp_path / 'workers').iterdir())) == 3
+
+
+def test_a_worker_waits_for_the_one_that_learns(histories, point, tmp_path, monkeypatch):
+  """Worker 1 begins first, and finds the run of the shared source when worker 0 has made it."""
+  waits = []
+
+  def copy_the_run(seconds):
+    waits.append(seconds)
+    shutil.copytree(histories / 'learning', tmp_path / 'learning', dirs_exist_ok=True)
+
+  monkeypatch.setattr(collecting.time, 'sleep', copy_the_run)
+  collect_point_histories(tmp_path, point, worker=1, num_workers=2)
+  assert len(waits) == 1
+  assert set(contents(tmp_path)) == {SHARDS[2]}
+  assert contents(tmp_path).items() <= contents(histories).items()
+
+
+def test_a_worker_that_does_not_exist(point, tmp_path):
+  with pytest.raises(IncompatibleError, match='less than num_workers=2'):
+    collect_point_histories(tmp_path, point, worker=2, num_workers=2)
+
+
+def test_tasks_and_sources_are_added(histories, point, tmp_path):
+  """First four tasks of one source, then two more, whose shard is filled up, and then another source."""
+  conditioned, independent = make_sources(point)
+  collect_point_histories(tmp_path, point, source_list=[(conditioned[0], 4)])
+  first = contents(tmp_path)
+  collect_point_histories(tmp_path, point, source_list=[(conditioned[0], 5)])
+  collect_point_histories(tmp_path, point, source_list=[conditioned])
+  collect_point_histories(tmp_path, point, source_list=[independent])
+  assert contents(tmp_path) == contents(histories) and first.items() <= contents(histories).items()
+  assert load_dataset(tmp_path, point).num_histories == 10
+
+
 def test_other_settings_are_refused(copy, point):
-  with pytest.raises(IncompatibleError, match='seed=0.*seed=1'):
+  with pytest.raises(IncompatibleError, match='seed=0.*seed=1.*merge_histories'):
     collect_point_histories(copy, point, seed=1)
+  with pytest.raises(IncompatibleError, match='num_episodes=2.*num_episodes=1'):
+    collect_point_histories(copy, point, num_episodes=1)
+  conditioned, num_tasks = make_sources(point)[0]
+  other = dataclasses.replace(conditioned, settings={**conditioned.settings, 'num_updates': 29})
+  with pytest.raises(IncompatibleError, match='task_conditioned_ppo.*num_updates=30.*num_updates=29'):
+    collect_point_histories(copy, point, source_list=[(other, num_tasks)])
 
 
-def test_damage_is_refused_with_what_to_do(copy, point):
-  path = copy / SHARDS[1]
-  content = bytearray(path.read_bytes())
-  content[-1] ^= 1
-  path.write_bytes(content)
-  with pytest.raises(DamagedDataError, match='000000.safetensors is damaged; delete it and run'):
+@pytest.mark.parametrize('place', [-1, 300, 12], ids=['data', 'metadata', 'names'])
+def test_damage_is_refused_with_what_to_do(copy, point, place):
+  path = copy / 'shards' / SHARDS[1]
+  flip_a_bit(path, place)
+  with pytest.raises(DamagedDataError, match='00000.safetensors is damaged; delete it and run'):
     load_dataset(copy, point)
+  path.write_bytes(path.read_bytes()[:-100])
+  with pytest.raises(DamagedDataError, match='damaged'):
+    load_dataset(copy, point, verify=False)
   path.unlink()
-  with pytest.raises(DamagedDataError, match='missing; run the collection again'):
+  with pytest.raises(DamagedDataError, match=f'incomplete: 6 of 10.*{SHARDS[1]} is missing; run the collection again'):
     load_dataset(copy, point)
 
 
-def test_incomplete_other_family_other_version_and_nothing(copy, point, tmp_path):
+def test_other_family_other_version_and_nothing(copy, point, tmp_path):
   with pytest.raises(IncompatibleError, match="'point', not 'line'"):
     load_dataset(copy, point_family(name='line'))
   with pytest.raises(DamagedDataError, match='holds no histories'):
     load_dataset(tmp_path / 'nowhere', point)
-  manifest = json.loads((copy / 'manifest.json').read_text())
-  (copy / 'manifest.json').write_text(json.dumps({**manifest, 'shards': manifest['shards'][:1]}))
-  with pytest.raises(DamagedDataError, match='incomplete: 4 of 10'):
-    load_dataset(copy, point)
-  older = {**manifest, 'header': {**manifest['header'], 'task_suite_version': TASK_SUITE_VERSION - 1}}
-  (copy / 'manifest.json').write_text(json.dumps(older))
-  with pytest.raises(IncompatibleError, match='task suite version'):
-    load_dataset(copy, point)
-  other = {**manifest, 'header': {**manifest['header'], 'dynamics': ['gear', 'mass']}}
-  (copy / 'manifest.json').write_text(json.dumps(other))
-  with pytest.raises(IncompatibleError, match='randomised gear, mass, and this family randomises gear'):
-    load_dataset(copy, point)
-  (copy / 'manifest.json').write_text(json.dumps({**manifest, 'format_version': 99}))
-  with pytest.raises(IncompatibleError, match='format version 99'):
+  header = json.loads((copy / 'header.json').read_text())
+  for change, message in (
+    ({'task_suite_version': TASK_SUITE_VERSION - 1}, 'task suite version'),
+    ({'dynamics': ['gear', 'mass']}, 'randomised gear, mass, and this family randomises gear'),
+    ({'format_version': 99}, 'format version 99'),
+  ):
+    (copy / 'header.json').write_text(json.dumps({**header, **change}))
+    with pytest.raises(IncompatibleError, match=message):
+      load_dataset(copy, point)
+  (copy / 'header.json').unlink()
+  (copy / 'manifest.json').write_text('{}')
+  with pytest.raises(IncompatibleError, match='format version 1'):
     load_dataset(copy, point)
 
 
@@ -123,17 +193,16 @@ def test_simulations_that_blow_up_stop_the_collection(tmp_path):
     collect_point_histories(tmp_path, family)
 
 
-def test_histories_that_blew_up_are_left_out(copy, point):
-  manifest = storage.read_manifest(copy)
-  entry = manifest['shards'].pop(0)
-  like = storage.history_structure(load_dataset(copy, point).policy, ['gear'])
-  shard = storage.read_shard(copy, entry, like)
-  finite = shard.trajectory.finite.copy()
-  finite[1, 2, 0] = False
-  storage.write_shard(copy, manifest, entry, shard.replace(trajectory=shard.trajectory.replace(finite=finite)), 0.0)
-  dataset = load_dataset(copy, point)
-  assert dataset.num_left_out == 1 and dataset.num_histories == 9
-  assert len(dataset.source) == len(dataset.task_index) == len(dataset.returns) == 9
+def test_histories_that_blew_up_are_left_out(copy, point, dataset):
+  path = copy / 'shards' / SHARDS[1]
+  entry, shard = storage.read_entry(path), storage.read_shard(path, storage.history_structure(dataset.header))
+  finite = shard.finite.copy()
+  finite[1, 2] = False
+  storage.write_shard(copy, entry, shard.replace(finite=finite))
+  left = load_dataset(copy, point)
+  assert left.num_left_out == 1 and left.num_histories == 9
+  np.testing.assert_array_equal(left.task_index, [0, 2, 3, 4, 5, 0, 1, 2, 3])
+  jax.tree.map(np.testing.assert_array_equal, left.read([1], [0]), dataset.read([2], [0]))
 
 
 def test_splits_share_no_task(point):

@@ -1,5 +1,6 @@
 """One contract for both PPO sources, on the point family."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -36,7 +37,7 @@ def test_policies_become_better(run, point):
   play = jax.jit(jax.vmap(functools.partial(rollout, point, policy, num_episodes=16)))
   keys = jax.random.split(jax.random.key(1), tasks.goal.shape[0])
   first, last = (
-    episode_return(play(source.params(take(learning.snapshots, at), tasks), tasks, keys)).mean(axis=-1)
+    episode_return(play(source.params_of(take(learning.snapshots, at), tasks), tasks, keys)).mean(axis=-1)
     for at in (0, -1)
   )
   assert last.mean() > first.mean() + 1.0
@@ -52,32 +53,30 @@ def test_same_key_same_run(run):
 def test_a_run_that_was_stopped_goes_on_where_it_was(run, tmp_path, monkeypatch):
   source, tasks, learning = run
   monkeypatch.setattr(sources, '_SAVE_SECONDS', 0.0)
-  path = tmp_path / 'state'
-
   for when in (5, 9):
     with pytest.raises(Killed):
-      sources.learn(source, tasks, jax.random.key(0), path=path, progress=kill_at(when))
+      sources.learn(source, tasks, jax.random.key(0), folder=tmp_path, progress=kill_at(when))
   with pytest.raises(DamagedDataError, match='run the collection again'):
-    sources.load_learning(source, tasks, path)
-  resumed = sources.learn(source, tasks, jax.random.key(0), path=path)
+    sources.load_learning(source, tasks, tmp_path)
+  resumed = sources.learn(source, tasks, jax.random.key(0), folder=tmp_path)
   jax.tree.map(np.testing.assert_array_equal, learning, resumed)
-  jax.tree.map(np.testing.assert_array_equal, learning, sources.load_learning(source, tasks, path))
+  jax.tree.map(np.testing.assert_array_equal, learning, sources.load_learning(source, tasks, tmp_path))
 
 
 def test_initial_policies_say_nothing_about_the_task(point):
   source, num_tasks = make_sources(point)[0]
   tasks = sample_tasks(point, 0, num_tasks, 'train')
-  params = source.params(source.snapshot(source.init(jax.random.key(0), tasks)), tasks)
+  params = source.params_of(source.snapshot(source.init(jax.random.key(0), None)), tasks)
   for leaf in jax.tree.leaves(params):
     np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))
 
 
 def test_a_learner_does_not_depend_on_its_neighbours(point):
   tasks = sample_tasks(point, 0, 4, 'train')
-  few, many = (independent_ppo(point, PPO, 3, n, HIDDEN_SIZES) for n in (2, 4))
-  two = sources.learn(few, take(tasks, slice(2)), jax.random.key(0))
-  four = sources.learn(many, tasks, jax.random.key(0))
-  np.testing.assert_allclose(two.returns, four.returns[:, :2], rtol=1e-4)
+  source = independent_ppo(point, PPO, 3, HIDDEN_SIZES)
+  two = sources.learn(source, take(tasks, slice(1, 3)), jax.random.key(0), places=[1, 2])
+  four = sources.learn(source, tasks, jax.random.key(0))
+  np.testing.assert_allclose(two.returns, four.returns[:, 1:3], rtol=1e-4)
 
 
 def test_returns_are_those_of_whole_episodes(point):
@@ -118,6 +117,42 @@ def test_checkpoints_by_hand():
 
 def test_saved_state_of_another_network_is_refused(run, point, tmp_path):
   source, tasks, learning = run
-  files.save_tree(tmp_path / 'state', {'state': {'other': np.zeros(2)}, 'learning': learning})
+  files.save_tree(tmp_path / 'state.safetensors', {'state': {'other': np.zeros(2)}, 'returns': learning.returns})
   with pytest.raises(IncompatibleError, match='another network'):
-    sources.learn(source, tasks, jax.random.key(0), path=tmp_path / 'state')
+    sources.learn(source, tasks, jax.random.key(0), folder=tmp_path)
+
+
+def test_a_run_with_a_piece_missing_says_what_to_do(run, tmp_path, monkeypatch):
+  source, tasks, _ = run
+  monkeypatch.setattr(sources, '_SAVE_SECONDS', 0.0)
+  with pytest.raises(Killed):
+    sources.learn(source, tasks, jax.random.key(0), folder=tmp_path, progress=kill_at(5))
+  (tmp_path / 'snapshots_000003.safetensors').unlink()
+  with pytest.raises(DamagedDataError, match='delete the whole folder'):
+    sources.learn(source, tasks, jax.random.key(0), folder=tmp_path)
+
+
+def test_updates_counted_by_hand():
+  """The rise ends at 4; three updates later it is known, and what comes after is not part of the history."""
+  curve = np.array([0.0, 2, 4, 6, 8, 8, 8, 8, 8, 9, 20])
+  assert sources.num_updates_counted(curve, 3) == 7
+  assert sources.num_updates_counted(curve, 4) == 8
+  assert sources.num_updates_counted(curve[:7], 3) == 7 and sources.num_updates_counted(curve[:6], 3) == 6
+  assert sources.num_updates_counted(curve, None) == 11
+  np.testing.assert_array_equal(sources.choose_checkpoints(curve, 3, patience=3), [0, 2, 4])
+
+
+@hypothesis.given(st.lists(st.floats(-100, 100), min_size=4, max_size=40), st.integers(1, 8))
+def test_what_counts_is_known_when_it_happens(returns, patience):
+  """A longer curve never changes how much of it counts: learners that go on beside others stay the same."""
+  returns = np.asarray(returns)
+  counted = sources.num_updates_counted(returns, patience)
+  for known in range(counted, len(returns)):
+    assert sources.num_updates_counted(returns[:known], patience) == counted
+
+
+def test_a_source_stops_when_all_its_learners_have(point):
+  source = dataclasses.replace(independent_ppo(point, PPO, 200, HIDDEN_SIZES), patience=12)
+  learning = sources.learn(source, sample_tasks(point, 0, 2, 'train'), jax.random.key(0))
+  counted = [sources.num_updates_counted(curve, 12) for curve in learning.returns.T]
+  assert max(counted) == len(learning.returns) - 1 < 199  # one more shows that nothing rose

@@ -16,9 +16,9 @@ from tests.point_family import point_family
 
 
 @pytest.fixture(scope='module')
-def example(dataset):
+def example(every):
   """A stored policy and its experience."""
-  return jax.tree.map(lambda x: x[0, 1], (dataset.histories.params, dataset.histories.trajectory))
+  return jax.tree.map(lambda x: jnp.asarray(x[0, 1]), every)
 
 
 def largest_difference(first, second):

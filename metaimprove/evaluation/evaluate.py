@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import pathlib
 from typing import Any
-from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -61,7 +60,7 @@ class EvaluationSettings:
 def evaluate(
   operator: Operator, operator_params: Any, family: TaskFamily, *, seed: int, folder: files.Path,
   settings: EvaluationSettings, conditioned: sources.Source, conditioned_learning: sources.Learning,
-  make_ppo: Callable[[int], sources.Source], report: Report = lambda stage, done, total, figures: None,
+  ppo: sources.Source, report: Report = lambda stage, done, total, figures: None,
 ) -> dict[str, Any]:
   """Judges an operator.
 
@@ -74,7 +73,7 @@ def evaluate(
     settings: see there.
     conditioned: the task-conditioned source, and
     conditioned_learning: its run; its final policy on a held-out task is the reference there.
-    make_ppo: (number of tasks) -> PPO from scratch on that many.
+    ppo: PPO from scratch, a learner a task.
     report: called as the work goes on.
 
   Returns:
@@ -88,7 +87,7 @@ def evaluate(
     'seed': seed, 'family': family.name, 'backend': family.backend,
     'operator': files.checksum(files.tree_to_bytes(operator_params)),
     'reference': files.checksum(files.tree_to_bytes(take(conditioned_learning.snapshots, -1))),
-    'ppo_updates': make_ppo(1).num_updates, **dataclasses.asdict(settings),
+    'ppo_updates': ppo.num_updates, **dataclasses.asdict(settings),
   }
   storage.claim(folder, header)
   base_key = jax.random.fold_in(jax.random.key(seed), 2000)
@@ -105,22 +104,20 @@ def evaluate(
     return files.load_arrays(path)
 
   def ppo_curve(split):
-    source = make_ppo(num_ppo)
+    some = take(tasks[split], slice(num_ppo))
     learning = sources.learn(
-      source, take(tasks[split], slice(num_ppo)), jax.random.fold_in(keys['ppo'], SPLITS.index(split)),
-      path=folder / f'ppo_{split}_state.safetensors',
-      progress=lambda done, figures: report(f'PPO from scratch ({split})', done, source.num_updates, figures),
+      ppo, some, jax.random.fold_in(keys['ppo'], SPLITS.index(split)), folder=folder / f'ppo_{split}_learning',
+      progress=lambda done, figures: report(f'PPO from scratch ({split})', done, ppo.num_updates, figures),
     )
-    final = source.params(take(learning.snapshots, -1), take(tasks[split], slice(num_ppo)))
-    final_return, finite = measure(final, take(tasks[split], slice(num_ppo)), keys['measure'])
+    final_return, finite = measure(ppo.params_of(take(learning.snapshots, -1), some), some, keys['measure'])
     _check_finite(family, split, finite)
     return {
       'returns': learning.returns, 'final': np.where(finite, final_return, -np.inf),
-      'env_steps_per_update': np.asarray(source.env_steps_per_update // num_ppo),
+      'env_steps_per_update': np.asarray(ppo.env_steps_per_update),
     }
 
   def bounds(split):
-    final = conditioned.params(take(conditioned_learning.snapshots, -1), tasks[split])
+    final = conditioned.params_of(take(conditioned_learning.snapshots, -1), tasks[split])
     (initial_return, initial_finite), (reference, reference_finite) = (
       measure(params, tasks[split], keys['measure']) for params in (initial, final)
     )
@@ -148,12 +145,12 @@ def evaluate(
     'shuffled': kept('operator_shuffled', lambda: curve('heldout', True)),
   }
   limits = {split: kept(f'bounds_{split}', lambda: bounds(split)) for split in tasks}
-  ppo = {'heldout': kept('ppo_heldout', lambda: ppo_curve('heldout'))}
+  baseline = {'heldout': kept('ppo_heldout', lambda: ppo_curve('heldout'))}
   if settings.thorough:
-    ppo['far'] = kept('ppo_far', lambda: ppo_curve('far'))
+    baseline['far'] = kept('ppo_far', lambda: ppo_curve('far'))
     for split in tasks:
-      limits[split]['reference'] = np.maximum(limits[split]['reference'], ppo[split]['final'])
-  return _summarise(family, settings, curves, limits, ppo['heldout'], num_ppo)
+      limits[split]['reference'] = np.maximum(limits[split]['reference'], baseline[split]['final'])
+  return _summarise(family, settings, curves, limits, baseline['heldout'], num_ppo)
 
 
 def _make_measure(family, policy, num_episodes):

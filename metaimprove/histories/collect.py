@@ -1,24 +1,28 @@
 """Collects improvement histories: runs the sources, then records what each of their checkpoints experiences."""
 
+import concurrent.futures
 import functools
 import pathlib
+import shutil
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from metaimprove import files, parallel, policies
-from metaimprove.errors import NonFiniteSimulationError, UnknownNameError
+from metaimprove.errors import DamagedDataError, IncompatibleError, NonFiniteSimulationError, UnknownNameError
 from metaimprove.histories import storage
 from metaimprove.improvers import source as sources
 from metaimprove.rollouts import raw_stepping_rate, rollout
 from metaimprove.tasks.family import TASK_SUITE_VERSION, TaskFamily
-from metaimprove.types import Task
+from metaimprove.types import Task, episode_return
 
 SPLITS = ('train', 'heldout', 'far')
 MAX_NON_FINITE = 0.01
 """The share of episodes that may blow up; such histories are stored, marked, and left out of training."""
+_POLL_SECONDS = 1.0
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 """(stage, done, of how many, figures to show)."""
@@ -48,10 +52,14 @@ def take(tree, index):
 def collect(
   folder: files.Path, family: TaskFamily, source_list: Sequence[tuple[sources.Source, int]], *, seed: int,
   num_checkpoints: int, num_episodes: int = 2, shard_size: int = 128,
-  hidden_sizes: tuple[int, ...] = policies.HIDDEN_SIZES, settings: dict | None = None,
+  hidden_sizes: tuple[int, ...] = policies.HIDDEN_SIZES, recipe: dict[str, Any] | None = None,
+  worker: int | None = None, num_workers: int | None = None,
   report: Report = lambda stage, done, total, figures: None,
-) -> dict[str, float]:
+) -> None:
   """Fills a folder with histories, going on where an earlier call was stopped.
+
+  Called again with more tasks or further sources, it adds them. Several workers may fill one folder: each makes every
+  `num_workers`-th shard, and runs every `num_workers`-th of the sources that serve all tasks at once.
 
   Args:
     folder: of the dataset.
@@ -62,133 +70,235 @@ def collect(
     num_episodes: E, episodes of experience of each policy.
     shard_size: histories in a shard, which are also simulated at once.
     hidden_sizes: of the policies.
-    settings: whatever else determines the contents, such as the sources' settings.
+    recipe: kept in the header: how to make the sources again.
+    worker: which worker this is, from 0; JAX's process index unless given.
+    num_workers: how many there are; JAX's process count unless given.
     report: called as the work goes on.
-
-  Returns:
-    See `collecting_rates`.
 
   Raises:
     IncompatibleError: if the folder holds a dataset made with other arguments.
     NonFiniteSimulationError: if too many simulations blow up; what was collected before stays.
   """
   folder = pathlib.Path(folder)
-  counts = {source.name: num_tasks for source, num_tasks in source_list}
-  manifest = storage.open_manifest(folder, {
+  worker = jax.process_index() if worker is None else worker
+  num_workers = jax.process_count() if num_workers is None else num_workers
+  if not 0 <= worker < num_workers:
+    raise IncompatibleError(f'worker={worker} must be at least 0 and less than num_workers={num_workers}.')
+  header = storage.open_header(folder, {
     'task_suite_version': TASK_SUITE_VERSION, 'dynamics': list(family.ranges),
     'family': family.name, 'backend': family.backend, 'observation_size': family.observation_size,
-    'action_size': family.action_size, 'hidden_sizes': list(hidden_sizes), 'sources': counts, 'seed': seed,
-    'num_checkpoints': num_checkpoints, 'num_episodes': num_episodes, 'shard_size': shard_size,
-    'settings': settings or {},
+    'action_size': family.action_size, 'hidden_sizes': list(hidden_sizes), 'num_checkpoints': num_checkpoints,
+    'num_episodes': num_episodes, 'shard_size': shard_size,
+    'sources': [
+      {'name': source.name, 'seed': seed, 'num_tasks': num_tasks, 'settings': dict(source.settings)}
+      for source, num_tasks in source_list
+    ],
+    'recipe': recipe,
   })
-  storage.forget_missing_shards(folder, manifest)
-  policy = policies.make_policy(family.observation_size, family.action_size, hidden_sizes)
+  log = _WorkerLog(folder, worker, num_workers)
+  places = [(s['name'], s['seed']) for s in header['sources'] if s['seed'] == seed]
   base_key = jax.random.fold_in(jax.random.key(seed), 1000)
-  for source_index, (source, num_tasks) in enumerate(source_list):
-    tasks = sample_tasks(family, seed, num_tasks, 'train')
-    key_learn, key_record = jax.random.split(jax.random.fold_in(base_key, source_index))
-    learning = sources.learn(
-      source, tasks, key_learn, path=folder / f'{source.name}.safetensors',
-      progress=lambda done, figures: report(f'learn {source.name}', done, source.num_updates, figures),
+  collectors = []
+  for source, _ in source_list:
+    place = places.index((source.name, seed))
+    collectors.append(_Collector(
+      folder=folder, header=header, family=family, source=source, seed=seed, worker=worker, num_workers=num_workers,
+      owner=place % num_workers, rng_key=jax.random.fold_in(base_key, place), log=log, report=report,
+    ))
+  # What has to wait for another worker comes last.
+  for collector in sorted(collectors, key=lambda c: c.source.shared and c.owner != worker):
+    collector.run()
+
+
+def learning_folder(folder: files.Path, source_name: str, seed: int) -> pathlib.Path:
+  """Where the run of a shared source is kept; those of other sources are, by shard, in folders below until recorded."""
+  return pathlib.Path(folder) / 'learning' / f'{source_name}-{seed}'
+
+
+class _WorkerLog:
+  """Seconds and speeds of one worker, in a file of its own."""
+
+  def __init__(self, folder, worker, num_workers):
+    self._path = folder / 'workers' / f'{worker:04d}-of-{num_workers:04d}.json'
+    self.entries = {'shard_seconds': {}, 'raw_env_steps_per_second': {}}
+    if self._path.exists():
+      self.entries = files.read_json(self._path)
+
+  def note(self, kind, name, value):
+    self.entries[kind][name] = value
+    files.write_json(self._path, self.entries)
+
+
+class _Collector:
+  """What one worker does for one source."""
+
+  def __init__(self, *, folder, header, family, source, seed, worker, num_workers, owner, rng_key, log, report):
+    self.source, self.owner = source, owner
+    self._folder, self._header, self._family, self._seed = folder, header, family, seed
+    self._worker, self._log, self._report = worker, log, report
+    self._key_learn, self._key_record = jax.random.split(rng_key)
+    self._policy = policies.make_policy(
+      family.observation_size, family.action_size, tuple(header['hidden_sizes'])
     )
-    _record(folder, manifest, family, policy, source, tasks, learning, key_record, report)
-    _measure_raw_rate(folder, manifest, family, policy, source.name)
-  return collecting_rates(manifest)
+    planned = [
+      (index % num_workers, entry) for index, entry in enumerate(storage.planned_shards(header))
+      if (entry['source'], entry['seed']) == (source.name, seed)
+    ]
+    self._num_tasks = sum(entry['num_histories'] for _, entry in planned)
+    self._mine = [entry for whose, entry in planned if whose == worker]
+    self._learn = sources.make_learn(source)
+    self._clock = 0.0
+    if source.tasks is not None and jax.tree.leaves(source.tasks)[0].shape[0] < self._num_tasks:
+      raise IncompatibleError(f'{source.name} has fewer tasks of its own than the {self._num_tasks} asked for.')
 
+  def run(self) -> None:
+    """Learns what this worker is to learn, and writes those of its shards that are missing."""
+    tasks = self.source.tasks
+    if tasks is None:
+      tasks = sample_tasks(self._family, self._seed, self._num_tasks, 'train')
+    missing = [entry for entry in self._mine if not storage.is_there(self._folder, entry)]
+    if missing or (self.source.shared and self.owner == self._worker):
+      policies_of = self._shared_policies(tasks) if self.source.shared else self._own_policies(tasks)
+    if missing:
+      self._record(tasks, missing, policies_of)
+    if self._mine and self.source.name not in self._log.entries['raw_env_steps_per_second']:
+      self._measure_raw_rate(self._mine[0])
 
-def collecting_rates(manifest: dict) -> dict[str, float]:
-  """Environment steps a second of recording with writing, and of bare stepping with the same batch and actions."""
-  shards = manifest['shards']
-  env_steps = sum(s['env_steps'] for s in shards)
-  raw_seconds = sum(s['env_steps'] / manifest['raw_env_steps_per_second'][s['source']] for s in shards)
-  return {
-    'env_steps_per_second': env_steps / sum(s['seconds'] for s in shards),
-    'raw_env_steps_per_second': env_steps / raw_seconds,
-  }
+  def _shard_learning(self, entry) -> pathlib.Path:
+    return learning_folder(self._folder, self.source.name, self._seed) / f'{entry["first_task"]:08d}'
 
+  def _progress(self, stage: str):
+    return lambda done, figures: self._report(stage, done, self.source.num_updates, figures)
 
-def _measure_raw_rate(folder, manifest, family, policy, source_name):
-  """Notes how fast bare stepping is with the tasks and actions of a source's first shard, once for each source."""
-  rates = manifest.setdefault('raw_env_steps_per_second', {})
-  if source_name in rates:
-    return
-  entry = next(entry for entry in manifest['shards'] if entry['source'] == source_name)
-  like = storage.history_structure(policy, jax.eval_shape(family.sample, jax.random.key(0)).dynamics)
-  histories = storage.read_shard(folder, entry, like)
-  actions = np.moveaxis(histories.trajectory.action[:, :, 0], 0, 2)  # [H, C, T, A] -> [C, T, H, A]
-  rates[source_name] = raw_stepping_rate(family, histories.task, actions, jax.random.key(0))
-  storage.write_manifest(folder, manifest)
+  def _shared_policies(self, tasks):
+    """Learns with one learner for all tasks, or waits for the worker that does; (places) -> snapshots [C, ...]."""
+    folder = learning_folder(self._folder, self.source.name, self._seed)
+    if self.owner == self._worker:
+      learning = self._learn(
+        tasks, self._key_learn, folder=folder, progress=self._progress(f'learn {self.source.name}')
+      )
+    else:
+      learning = None
+      while learning is None:
+        try:
+          learning = sources.load_learning(self.source, tasks, folder)
+        except DamagedDataError:
+          self._report(f'wait: worker {self.owner} learns', 0, 1, {})
+          time.sleep(_POLL_SECONDS)
+    chosen = sources.choose_checkpoints(learning.returns, self._header['num_checkpoints'], self.source.patience)
+    snapshots = take(learning.snapshots, chosen)
+    return lambda entry, places: snapshots
 
+  def _own_policies(self, tasks):
+    """(entry, places [H]) -> snapshots [C, H, ...] by learners of their own, which run when they are needed."""
+    size = min(self._header['shard_size'], self._num_tasks)  # no learners beside those that are wanted
 
-def _record(folder, manifest, family, policy, source, tasks, learning, rng_key, report):
-  """Writes the shards of one source that the manifest does not have yet."""
-  header = manifest['header']
-  num_tasks, shard_size = header['sources'][source.name], header['shard_size']
-  chosen = _choose_for_all(learning.returns, num_tasks, header['num_checkpoints'])
+    def learn(entry, places):
+      first, stop = entry['first_task'], entry['first_task'] + entry['num_histories']
+      learners = places[:size]
+      learning = self._learn(
+        take(tasks, learners), self._key_learn, places=learners,
+        folder=self._shard_learning(entry),
+        progress=self._progress(f'learn {self.source.name} {first}-{stop - 1}'),
+      )
+      chosen = np.stack([
+        sources.choose_checkpoints(curve, self._header['num_checkpoints'], self.source.patience)
+        for curve in learning.returns.T
+      ])
+      row = np.arange(len(places)) % size
+      return take(learning.snapshots, (chosen[row].T, row[None, :]))
 
-  def record(snapshots, tasks, rng_key):
+    return learn
+
+  def _record(self, tasks, missing, policies_of) -> None:
+    """Makes shards; the last one is written while the next one is simulated."""
+    compiled, pending = None, None
+    with concurrent.futures.ThreadPoolExecutor(1) as writer:
+      for entry in missing:
+        # A last shard that is not full is filled up, so that all are one program, and then cut.
+        places = (entry['first_task'] + np.arange(self._header['shard_size'])) % self._num_tasks
+        arguments = (
+          policies_of(entry, places), take(tasks, places), jax.random.fold_in(self._key_record, entry['first_task'])
+        )
+        if compiled is None:
+          compiled = jax.jit(self._play).lower(*arguments).compile()
+        began, histories = time.perf_counter(), compiled(*arguments)
+        if pending is not None:
+          pending.result()
+        pending = writer.submit(self._publish, entry, histories, began)
+      pending.result()
+
+  def _play(self, snapshots, tasks, rng_key):
     """[C, ...] snapshots, [H] tasks -> History [H]; one checkpoint after the other, all tasks at once."""
-    num = chosen.shape[1]
+    num = self._header['num_checkpoints']
 
     def one_checkpoint(inputs):
       snapshot, key = inputs
-      params = source.params(snapshot, tasks)
-      keys = jax.random.split(key, shard_size)
-      play = functools.partial(rollout, family, policy, num_episodes=header['num_episodes'])
+      params = self.source.params_of(snapshot, tasks)
+      keys = jax.random.split(key, self._header['shard_size'])
+      play = functools.partial(rollout, self._family, self._policy, num_episodes=self._header['num_episodes'])
       return params, parallel.vmap(play)(params, tasks, keys)
 
     params, trajectory = jax.lax.map(one_checkpoint, (snapshots, jax.random.split(rng_key, num)))
     tasks_first = functools.partial(jax.tree.map, lambda x: jax.numpy.swapaxes(x, 0, 1))
-    return storage.History(task=tasks, params=tasks_first(params), trajectory=tasks_first(trajectory))
+    params, trajectory = tasks_first(params), tasks_first(trajectory)
+    return storage.History(
+      task=tasks, params=params, trajectory=trajectory, returns=episode_return(trajectory).mean(axis=-1),
+      finite=trajectory.finite.all(axis=-1),
+    )
 
-  done = {entry['file'] for entry in manifest['shards']}
-  starts = [s for s in range(0, num_tasks, shard_size) if f'{source.name}-{s:06d}.safetensors' not in done]
-  if not starts:
-    return
-  compiled, pending = None, None
-  total = num_tasks // shard_size + bool(num_tasks % shard_size)
-  for start in [*starts, None]:
-    if start is not None:
-      index = np.arange(start, start + shard_size) % num_tasks  # a last shard that is not full is filled up, then cut
-      arguments = (_snapshots_of(learning, chosen, index), take(tasks, index), jax.random.fold_in(rng_key, start))
-      if compiled is None:
-        compiled = jax.jit(record).lower(*arguments).compile()
-        clock = time.perf_counter()
-      upcoming = (start, min(shard_size, num_tasks - start), compiled(*arguments))  # runs while the last one is written
-    else:
-      upcoming = None
-    if pending is not None:
-      first, count, histories = pending
-      histories = take(jax.device_get(histories), slice(count))
-      finite = histories.trajectory.finite
-      if np.mean(~finite) > MAX_NON_FINITE:
-        raise NonFiniteSimulationError(
-          f'{(~finite).sum()} of {finite.size} episodes of {family.name} ({family.backend}) blew up in tasks '
-          f'{first}-{first + count - 1} with {source.name}; narrow the ranges of its dynamics or take another backend. '
-          f'The shards collected before are kept in {folder}.'
-        )
-      entry = {
-        'file': f'{source.name}-{first:06d}.safetensors', 'source': source.name, 'first_task': first,
-        'num_histories': count, 'env_steps': int(np.prod(finite.shape)) * family.episode_length,
-        'non_finite_episodes': int((~finite).sum()),
-      }
-      storage.write_shard(folder, manifest, entry, histories, clock)
-      clock = time.perf_counter()
-      num_done = sum(other['source'] == source.name for other in manifest['shards'])
-      report(f'record {source.name}', num_done, total, {
-        'env_steps/s': entry['env_steps'] / manifest['shards'][-1]['seconds']
-      })
-    pending = upcoming
+  def _publish(self, entry, histories, began) -> None:
+    histories = take(jax.device_get(histories), slice(entry['num_histories']))
+    finite = histories.trajectory.finite
+    if np.mean(~finite) > MAX_NON_FINITE:
+      last = entry['first_task'] + entry['num_histories'] - 1
+      raise NonFiniteSimulationError(
+        f'{(~finite).sum()} of {finite.size} episodes of {self._family.name} ({self._family.backend}) blew up in tasks '
+        f'{entry["first_task"]}-{last} with {self.source.name}; narrow the ranges of its dynamics or take another '
+        f'backend. The shards collected before are kept in {self._folder}.'
+      )
+    entry = {
+      **entry, 'env_steps': int(finite.size) * self._family.episode_length, 'non_finite_episodes': int((~finite).sum())
+    }
+    storage.write_shard(self._folder, entry, histories)
+    if not self.source.shared:
+      shutil.rmtree(self._shard_learning(entry), ignore_errors=True)
+    now = time.perf_counter()
+    seconds, self._clock = now - max(began, self._clock), now
+    self._log.note('shard_seconds', entry['file'], seconds)
+    self._report(
+      f'record {self.source.name}', self._num_recorded(), sum(e['num_histories'] for e in self._mine),
+      {'env_steps/s': entry['env_steps'] / seconds},
+    )
 
+  def _num_recorded(self) -> int:
+    """Histories of this worker's shards that stand."""
+    return sum(e['num_histories'] for e in self._mine if storage.shard_path(self._folder, e).exists())
 
-def _choose_for_all(returns, num_tasks, num_checkpoints):
-  """[num_tasks or 1, C] indices of snapshots: for each learner its own, or one choice where one learner serves all."""
-  curves = returns[:, None] if returns.ndim == 1 else returns[:, :num_tasks]
-  return np.stack([sources.choose_checkpoints(curve, num_checkpoints) for curve in curves.T])
+  def _measure_raw_rate(self, entry) -> None:
+    """Notes how fast bare stepping is with the tasks and actions of a shard."""
+    path = storage.shard_path(self._folder, entry)
+    histories = storage.read_shard(path, storage.history_structure(self._header))
+    actions = np.moveaxis(histories.trajectory.action[:, :, 0], 0, 2)  # [H, C, T, A] -> [C, T, H, A]
+    rate = raw_stepping_rate(self._family, histories.task, actions, jax.random.key(0))
+    self._log.note('raw_env_steps_per_second', self.source.name, rate)
 
 
-def _snapshots_of(learning, chosen, task_index):
-  """The chosen snapshots with leading axis [C], and [C, H] where every task has a learner of its own."""
-  if len(chosen) == 1:
-    return take(learning.snapshots, chosen[0])
-  return take(learning.snapshots, (chosen[task_index].T, task_index[None, :]))
+def collecting_rates(folder: files.Path) -> dict[str, float]:
+  """Environment steps a second of recording with writing, and of bare stepping with the same batch and actions.
+
+  Both are of one worker, the mean over all of them; of shards that are still there.
+  """
+  folder = pathlib.Path(folder)
+  seconds, raw_seconds, env_steps = 0.0, 0.0, 0
+  for path in sorted((folder / 'workers').glob('*.json')):
+    log = files.read_json(path)
+    for name, spent in log['shard_seconds'].items():
+      if (folder / storage.SHARDS / name).exists():
+        entry = storage.read_entry(folder / storage.SHARDS / name)
+        if entry['source'] in log['raw_env_steps_per_second']:
+          seconds, env_steps = seconds + spent, env_steps + entry['env_steps']
+          raw_seconds += entry['env_steps'] / log['raw_env_steps_per_second'][entry['source']]
+  if not env_steps:
+    return {'env_steps_per_second': None, 'raw_env_steps_per_second': None}
+  return {'env_steps_per_second': env_steps / seconds, 'raw_env_steps_per_second': env_steps / raw_seconds}

@@ -1,42 +1,54 @@
-"""Stored histories as training data. A tuple (θⁿ, τⁿ, θⁿ⁺ᵏ) is a view of a history, for any n and k."""
+"""Stored histories as training data. A tuple (θⁿ, τⁿ, θⁿ⁺ᵏ) is a view of a history, for any n and k.
 
+Only what is looked at is read: a dataset in memory is its index, a few numbers a history.
+"""
+
+import collections
 import dataclasses
 import pathlib
+import threading
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import safetensors
 
 from metaimprove import files, policies
 from metaimprove.errors import DamagedDataError, IncompatibleError
 from metaimprove.histories import storage
 from metaimprove.tasks.family import TASK_SUITE_VERSION, TaskFamily
-from metaimprove.types import episode_return
+from metaimprove.types import Params, Task, Trajectory
+
+_OPEN_SHARDS = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  """All histories of a folder, on the device.
+  """The histories of a folder that are fit for training; H of them.
 
   Attributes:
     header: what the folder was made with.
     policy: the policies θ is for.
-    histories: storage.History, leaves [H, ...].
     returns: [H, N + 1] float32, mean return of each checkpoint's experience.
-    task_index: [H] int, which of the training tasks a history is of; sources share tasks.
+    task_index: [H] int, which task a history is of; histories by several sources share tasks.
     source: [H] int, index into `source_names`.
     source_names: the sources.
-    num_left_out: histories not loaded because a simulation in them was not finite.
+    num_left_out: histories that are not here because a simulation in them was not finite.
+    shard: [H] int, which shard a history is in.
+    row: [H] int, where in its shard.
+    shards: the shards' readers.
   """
 
   header: dict
   policy: policies.Policy
-  histories: storage.History
   returns: np.ndarray
   task_index: np.ndarray
   source: np.ndarray
   source_names: tuple[str, ...]
   num_left_out: int
+  shard: np.ndarray
+  row: np.ndarray
+  shards: '_Shards'
 
   @property
   def num_histories(self) -> int:
@@ -46,18 +58,59 @@ class Dataset:
   def num_checkpoints(self) -> int:
     return self.returns.shape[1]
 
+  def read(self, history: np.ndarray, level: np.ndarray) -> tuple[Params, Trajectory]:
+    """Checkpoints [B] with their experience, leaves [B, ...], from the disk; histories [B] and levels [B] say which."""
+    return self._gather(('params', 'trajectory'), history, level)
 
-def read_complete_manifest(folder: files.Path, family: TaskFamily) -> dict:
-  """The manifest of a folder that `collect` has filled for a family; its shards in the order of sources and tasks.
+  def read_params(self, history: np.ndarray, level: np.ndarray) -> Params:
+    """θ of checkpoints [B]."""
+    return self._gather(('params',), history, level)[0]
 
-  Raises:
-    DamagedDataError: if there is none or the collection is not finished.
-    IncompatibleError: if it is of another family, backend or format version.
-  """
-  if not (pathlib.Path(folder) / 'manifest.json').exists():
-    raise DamagedDataError(f'{folder} holds no histories; run collect_histories with this folder first.')
-  manifest = storage.read_manifest(folder)
-  header = manifest['header']
+  def read_tasks(self, history: np.ndarray) -> Task:
+    """The tasks of histories [B]; to simulate them, not for an operator to see."""
+    return self._gather(('task',), history)[0]
+
+  def _gather(self, fields, history, level=None):
+    history = np.asarray(history)
+    places = [self.row[history]] if level is None else [self.row[history], np.asarray(level)]
+    return tuple(self.shards.read(field, self.shard[history], places) for field in fields)
+
+
+class _Shards:
+  """Reads rows of shards, of which few are open at a time; may be used by several threads."""
+
+  def __init__(self, paths: list[pathlib.Path], like: storage.History):
+    self._paths, self._like = paths, like
+    self._open: collections.OrderedDict[int, dict[str, Any]] = collections.OrderedDict()
+    self._lock = threading.Lock()
+
+  def _slices(self, shard: int) -> dict[str, Any]:
+    with self._lock:
+      if shard in self._open:
+        self._open.move_to_end(shard)
+        return self._open[shard]
+      handle = safetensors.safe_open(self._paths[shard], 'numpy')
+      slices = self._open[shard] = {name: handle.get_slice(name) for name in handle.keys()}
+      if len(self._open) > _OPEN_SHARDS:
+        self._open.popitem(last=False)
+      return slices
+
+  def read(self, field: str, shard: np.ndarray, places: list[np.ndarray]) -> Any:
+    """Leaves [B, ...] of a field of History: of example b, shard[b] at the leading indices places[0][b], ..."""
+    like = {field: getattr(self._like, field)}
+    names = files.leaf_names(jax.tree.map(lambda _: 0, like, is_leaf=lambda x: x is None))
+    rows = [tuple(int(i) for i in index) for index in zip(*places)]
+    columns: list[list[np.ndarray]] = [[None] * len(rows) for _ in names]
+    for example in np.argsort(shard, kind='stable'):
+      slices = self._slices(int(shard[example]))
+      for column, name in zip(columns, names):
+        column[example] = slices[name][rows[example]]
+    structure = jax.tree.structure(like[field], is_leaf=lambda x: x is None)
+    return jax.tree.unflatten(structure, [np.stack(column) for column in columns])
+
+
+def check_family(folder: files.Path, header: dict[str, Any], family: TaskFamily) -> None:
+  """Raises `IncompatibleError` if a dataset is of another family, backend, task suite version or dynamics."""
   if header.get('task_suite_version') != TASK_SUITE_VERSION:
     raise IncompatibleError(
       f'{folder} is of task suite version {header.get("task_suite_version")}, and this metaimprove defines version '
@@ -74,40 +127,76 @@ def read_complete_manifest(folder: files.Path, family: TaskFamily) -> dict:
       f'{folder} holds histories with randomised {", ".join(header["dynamics"]) or "nothing"}, and this family '
       f'randomises {", ".join(family.ranges) or "nothing"}; make the family with the same dynamics.'
     )
-  have, wanted = sum(entry['num_histories'] for entry in manifest['shards']), sum(header['sources'].values())
-  if have < wanted or set(header['sources']) != set(manifest.get('raw_env_steps_per_second', ())):
-    raise DamagedDataError(f'{folder} is incomplete: {have} of {wanted} histories; run collect_histories on it again.')
-  # A shard that was made again stands last; rows must not depend on that.
-  names = list(header['sources'])
-  manifest['shards'].sort(key=lambda entry: (names.index(entry['source']), entry['first_task']))
-  return manifest
 
 
-def load_dataset(folder: files.Path, family: TaskFamily) -> Dataset:
-  """Reads a folder that `collect` has filled.
+def read_complete_header(folder: files.Path, family: TaskFamily) -> dict[str, Any]:
+  """The header of a folder that `collect` has filled for a family.
+
+  Raises:
+    DamagedDataError: if there is none or the collection is not finished.
+    IncompatibleError: see `check_family`.
+  """
+  header = storage.read_header(folder)
+  check_family(folder, header, family)
+  planned = storage.planned_shards(header)
+  missing = [entry for entry in planned if not storage.shard_path(folder, entry).exists()]
+  if missing:
+    have, wanted = (
+      sum(entry['num_histories'] for entry in entries)
+      for entries in ([e for e in planned if e not in missing], planned)
+    )
+    raise DamagedDataError(
+      f'{folder} is incomplete: {have} of {wanted} histories are there, {missing[0]["file"]} is missing; run the '
+      'collection again on this folder.'
+    )
+  return header
+
+
+def load_dataset(folder: files.Path, family: TaskFamily, *, verify: bool = True) -> Dataset:
+  """Opens a folder that `collect` has filled.
 
   Args:
     folder: of the dataset.
     family: the family it must be of.
+    verify: compare every shard with its checksum first, about a second a gigabyte; without, only shards that were cut
+      off are noticed.
 
   Raises:
     DamagedDataError: if the folder or a shard is missing, incomplete or altered.
-    IncompatibleError: if it is of another family, backend or format version.
+    IncompatibleError: see `check_family`.
   """
-  manifest = read_complete_manifest(folder, family)
-  header = manifest['header']
-  policy = policies.make_policy(family.observation_size, family.action_size, tuple(header['hidden_sizes']))
-  like = storage.history_structure(policy, jax.eval_shape(family.sample, jax.random.key(0)).dynamics)
-  shards = [storage.read_shard(folder, entry, like) for entry in manifest['shards']]
-  names = tuple(header['sources'])
-  source = np.concatenate([[names.index(e['source'])] * e['num_histories'] for e in manifest['shards']])
-  task_index = np.concatenate([e['first_task'] + np.arange(e['num_histories']) for e in manifest['shards']])
-  histories = jax.tree.map(lambda *x: np.concatenate(x), *shards)
-  keep = histories.trajectory.finite.all(axis=(1, 2))
-  if not keep.all():
-    histories, task_index, source = jax.tree.map(lambda x: x[keep], (histories, task_index, source))
+  header = read_complete_header(folder, family)
+  planned = storage.planned_shards(header)
+  paths = [storage.shard_path(folder, entry) for entry in planned]
+  check = storage.verify_shard if verify else storage.read_entry
+  for path, entry in zip(paths, planned):
+    if check(path)['num_histories'] != entry['num_histories']:
+      raise DamagedDataError(f'{path} does not hold all its histories; run the collection again on this folder.')
+  names = tuple(dict.fromkeys(source['name'] for source in header['sources']))
+  seeds = tuple(dict.fromkeys(source['seed'] for source in header['sources']))
+  sizes = [entry['num_histories'] for entry in planned]
+  returns, finite = _index_arrays(paths)
+  row = np.concatenate([np.arange(size) for size in sizes])
+  shard = np.repeat(np.arange(len(planned)), sizes)
+  first = np.array([entry['first_task'] for entry in planned])
+  seed = np.array([seeds.index(entry['seed']) for entry in planned])
+  # Tasks of one seed stand together, those of another seed after them.
+  task_index = seed[shard] * (first + sizes).max() + first[shard] + row
+  source = np.array([names.index(entry['source']) for entry in planned])[shard]
+  keep = finite.all(axis=1)
   return Dataset(
-    header=header, policy=policy, histories=jax.tree.map(jnp.asarray, histories),
-    returns=episode_return(histories.trajectory).mean(axis=-1), task_index=task_index, source=source,
-    source_names=names, num_left_out=int((~keep).sum()),
+    header=header,
+    policy=policies.make_policy(family.observation_size, family.action_size, tuple(header['hidden_sizes'])),
+    returns=returns[keep], task_index=task_index[keep], source=source[keep], source_names=names,
+    num_left_out=int((~keep).sum()), shard=shard[keep], row=row[keep],
+    shards=_Shards(paths, storage.history_structure(header)),
   )
+
+
+def _index_arrays(paths):
+  """[H, N + 1] returns and finite of all shards."""
+  columns = []
+  for path in paths:
+    with safetensors.safe_open(path, 'numpy') as shard:
+      columns.append((shard.get_tensor('returns'), shard.get_tensor('finite')))
+  return tuple(np.concatenate(column) for column in zip(*columns))

@@ -1,23 +1,33 @@
-"""Histories on disk: safetensors shards and a manifest, written so that a kill at any moment tears nothing.
+"""Histories on disk: shards that each stand for themselves, written so that a kill at any moment tears nothing.
 
-A shard holds H histories of one source as a tree of arrays with leading axis [H]. It counts once the manifest names it;
-the manifest is replaced as a whole after each shard. What a shard contains follows from the header alone (seeds
-included), so a shard that was cut off is simply made again, bit for bit.
+A dataset is a folder:
+
+  header.json     what the histories were made with, and how many each source is to make
+  shards/         safetensors files of H histories of one source; one that stands under its name is whole, and its own
+                  metadata says what it holds, checksum included
+  learning/       runs of sources, to go on from
+  workers/        seconds that each worker spent; no part of the data
+
+What a shard holds follows from the header alone (seeds included), so one that is missing is made again, bit for bit, by
+whoever it is assigned to: workers need nothing of each other but the folder.
 """
 
+import hashlib
 import json
 import pathlib
-import time
 from typing import Any
 
 import chex
+import safetensors
 
-from metaimprove import files, policies
+from metaimprove import files
 from metaimprove.errors import DamagedDataError, IncompatibleError
 from metaimprove.types import Params, Task, Trajectory
 
-FORMAT_VERSION = 1
-_MANIFEST = 'manifest.json'
+FORMAT_VERSION = 2
+HEADER = 'header.json'
+SHARDS = 'shards'
+_NO_CHECKSUM = '0' * 64
 
 
 @chex.dataclass(frozen=True)
@@ -28,34 +38,34 @@ class History:
     task: the task; kept for collecting and judging, never shown to an operator.
     params: θ⁰...θᴺ, leaves [N + 1, ...].
     trajectory: the experience of each, leaves [N + 1, E, T, ...].
+    returns: [N + 1] mean return of each one's episodes.
+    finite: [N + 1] bool, none of its episodes blew up.
   """
 
   task: Task
   params: Params
   trajectory: Trajectory
+  returns: chex.Array
+  finite: chex.Array
 
 
-def open_manifest(folder: files.Path, header: dict[str, Any]) -> dict[str, Any]:
-  """Opens a dataset for writing, or starts one.
+def history_structure(header: dict[str, Any]) -> History:
+  """The tree a shard has, with None for arrays of any shape."""
+  params = {f'mlp/~/linear_{i}': {'w': None, 'b': None} for i in range(len(header['hidden_sizes']) + 1)}
+  return History(
+    task=Task(goal=None, dynamics={name: None for name in header['dynamics']}), params=params,
+    trajectory=Trajectory(**{field: None for field in Trajectory.__dataclass_fields__}), returns=None, finite=None,
+  )
 
-  Args:
-    folder: of the dataset.
-    header: everything that determines its contents.
 
-  Returns:
-    The manifest: {'format_version', 'header', 'shards': [{'file', 'source', ...}]}.
-
-  Raises:
-    IncompatibleError: if the folder holds a dataset with another header.
-  """
-  header = json.loads(json.dumps(header))  # as it will be read back
-  if not (pathlib.Path(folder) / _MANIFEST).exists():
-    manifest = {'format_version': FORMAT_VERSION, 'header': header, 'shards': []}
-    write_manifest(folder, manifest)
-    return manifest
-  manifest = read_manifest(folder)
-  check_same(manifest['header'], header, folder)
-  return manifest
+def claim(folder: files.Path, settings: dict[str, Any]) -> None:
+  """Notes in `settings.json` what a folder is made with; raises `IncompatibleError` if that was something else."""
+  path = pathlib.Path(folder) / 'settings.json'
+  settings = json.loads(json.dumps(settings))
+  if path.exists():
+    check_same(files.read_json(path), settings, folder)
+  else:
+    files.write_json(path, settings)
 
 
 def check_same(existing: dict[str, Any], wanted: dict[str, Any], folder: files.Path) -> None:
@@ -68,77 +78,128 @@ def check_same(existing: dict[str, Any], wanted: dict[str, Any], folder: files.P
       )
 
 
-def claim(folder: files.Path, header: dict[str, Any]) -> None:
-  """Notes in `settings.json` what a folder is made with; raises `IncompatibleError` if that was something else."""
-  path = pathlib.Path(folder) / 'settings.json'
-  header = json.loads(json.dumps(header))
-  if path.exists():
-    check_same(files.read_json(path), header, folder)
-  else:
-    files.write_json(path, header)
+def without_sources(header: dict[str, Any]) -> dict[str, Any]:
+  return {name: value for name, value in header.items() if name not in ('sources', 'recipe')}
 
 
-def read_manifest(folder: files.Path) -> dict[str, Any]:
+def read_header(folder: files.Path) -> dict[str, Any]:
   """Raises `DamagedDataError` if there is none, `IncompatibleError` for one of another format version."""
-  manifest = files.read_json(pathlib.Path(folder) / _MANIFEST)
-  if manifest.get('format_version') != FORMAT_VERSION:
+  folder = pathlib.Path(folder)
+  if not (folder / HEADER).exists() and not (folder / 'manifest.json').exists():
+    raise DamagedDataError(f'{folder} holds no histories; run collect_histories with this folder first.')
+  header = files.read_json(folder / HEADER) if (folder / HEADER).exists() else {'format_version': 1}
+  if header.get('format_version') != FORMAT_VERSION:
     raise IncompatibleError(
-      f'{folder} has format version {manifest.get("format_version")}, and this metaimprove reads {FORMAT_VERSION}; '
-      'collect the histories again.'
+      f'{folder} has format version {header.get("format_version")}, and this metaimprove reads {FORMAT_VERSION}; '
+      'collect the histories again in another folder.'
     )
-  return manifest
+  return header
 
 
-def write_shard(
-  folder: files.Path, manifest: dict[str, Any], entry: dict[str, Any], histories: History, began: float
-) -> None:
-  """Publishes a shard, then the manifest with `entry` (its 'file' and whatever else is known of it) added.
+def open_header(folder: files.Path, header: dict[str, Any]) -> dict[str, Any]:
+  """Starts a dataset, or opens one to go on with it, with further tasks or sources if `header` names them.
 
-  `began` is when making it began, by `time.perf_counter`; the entry notes the 'seconds' since, writing included.
-  """
-  content = files.tree_to_bytes(histories)
-  files.write_bytes(pathlib.Path(folder) / entry['file'], content)
-  known = {'bytes': len(content), 'sha256': files.checksum(content), 'seconds': time.perf_counter() - began}
-  manifest['shards'].append({**entry, **known})
-  write_manifest(folder, manifest)
+  Args:
+    folder: of the dataset.
+    header: everything that determines its contents; `sources` is a list of {'name', 'seed', 'num_tasks', 'settings'}.
 
-
-def write_manifest(folder: files.Path, manifest: dict[str, Any]) -> None:
-  files.write_json(pathlib.Path(folder) / _MANIFEST, manifest)
-
-
-def read_shard(folder: files.Path, entry: dict[str, Any], like: History) -> History:
-  """Reads a shard that the manifest names.
+  Returns:
+    The header as it now stands.
 
   Raises:
-    DamagedDataError: if the file is missing or is not, byte for byte, the one that was written.
+    IncompatibleError: if the folder holds a dataset with another header, or a source with other settings.
   """
-  path = pathlib.Path(folder) / entry['file']
+  header = json.loads(json.dumps({'format_version': FORMAT_VERSION, **header}))  # as it will be read back
+  if not any((pathlib.Path(folder) / name).exists() for name in (HEADER, 'manifest.json')):
+    files.write_json(pathlib.Path(folder) / HEADER, header)
+    return header
+  existing = read_header(folder)
+  check_same(without_sources(existing), without_sources(header), folder)
+  sources = {(source['name'], source['seed']): source for source in existing['sources']}
+  seeds = {seed for _, seed in sources}
+  for wanted in header['sources']:
+    place = wanted['name'], wanted['seed']
+    if wanted['seed'] not in seeds:
+      raise IncompatibleError(
+        f'{folder} was made with seed={", ".join(map(str, sorted(seeds)))}, and now seed={wanted["seed"]} is asked '
+        'for; choose another folder, and join the two with merge_histories if you want both.'
+      )
+    if place in sources:
+      check_same(sources[place]['settings'], wanted['settings'], f'{folder} ({wanted["name"]})')
+      wanted = {**wanted, 'num_tasks': max(sources[place]['num_tasks'], wanted['num_tasks'])}
+    sources[place] = wanted
+  merged = {**existing, 'sources': list(sources.values()), 'recipe': header.get('recipe', existing.get('recipe'))}
+  if merged != existing:
+    files.write_json(pathlib.Path(folder) / HEADER, merged)
+  return merged
+
+
+def planned_shards(header: dict[str, Any]) -> list[dict[str, Any]]:
+  """The shards of a complete dataset, in order: {'file', 'source', 'seed', 'first_task', 'num_histories'}."""
+  return [
+    {
+      'file': f'{source["name"]}-{source["seed"]}-{first:08d}.safetensors', 'source': source['name'],
+      'seed': source['seed'], 'first_task': first,
+      'num_histories': min(header['shard_size'], source['num_tasks'] - first),
+    }
+    for source in header['sources'] for first in range(0, source['num_tasks'], header['shard_size'])
+  ]
+
+
+def shard_path(folder: files.Path, entry: dict[str, Any]) -> pathlib.Path:
+  return pathlib.Path(folder) / SHARDS / entry['file']
+
+
+def write_shard(folder: files.Path, entry: dict[str, Any], histories: History) -> int:
+  """Publishes a shard with what `entry` says of it; returns its bytes.
+
+  The checksum is of the whole file, with zeros in its own place.
+  """
+  content = files.tree_to_bytes(histories, {'entry': json.dumps({**entry, 'sha256': _NO_CHECKSUM})})
+  digest = hashlib.sha256(content).hexdigest()
+  files.write_bytes(shard_path(folder, entry), content.replace(_NO_CHECKSUM.encode(), digest.encode(), 1))
+  return len(content)
+
+
+def read_entry(path: files.Path) -> dict[str, Any]:
+  """What a shard says of itself; raises `DamagedDataError` if it is missing, cut off or no shard."""
   try:
-    content = path.read_bytes()
+    with safetensors.safe_open(path, 'numpy') as shard:
+      return json.loads((shard.metadata() or {})['entry'])
   except FileNotFoundError:
-    raise DamagedDataError(
-      f'Shard {path} is missing; run the collection again on this folder to make it anew.'
-    ) from None
-  if files.checksum(content) != entry['sha256']:
-    raise DamagedDataError(f'Shard {path} is damaged; delete it and run the collection again on this folder.')
-  return files.tree_from_bytes(content, like, path)
+    raise _missing(path) from None
+  except (safetensors.SafetensorError, KeyError, ValueError):
+    raise _damaged(path) from None
 
 
-def forget_missing_shards(folder: files.Path, manifest: dict[str, Any]) -> None:
-  """Strikes shards whose files are gone from the manifest, so that a collection makes them again."""
-  present = [entry for entry in manifest['shards'] if (pathlib.Path(folder) / entry['file']).exists()]
-  if len(present) < len(manifest['shards']):
-    manifest['shards'] = present
-    write_manifest(folder, manifest)
+def is_there(folder: files.Path, planned: dict[str, Any]) -> bool:
+  """Whether a planned shard stands, with all its histories; a last one that was not full is made again when it is."""
+  path = shard_path(folder, planned)
+  if not path.exists():
+    return False
+  return read_entry(path)['num_histories'] == planned['num_histories']
 
 
-def history_structure(policy: policies.Policy, dynamics_names) -> History:
-  """The tree a shard has, with None for arrays of any shape."""
-  params = {
-    f'mlp/~/linear_{i}': {'w': None, 'b': None} for i in range(len(policy.hidden_sizes) + 1)
-  }
-  return History(
-    task=Task(goal=None, dynamics={name: None for name in dynamics_names}), params=params,
-    trajectory=Trajectory(**{field: None for field in Trajectory.__dataclass_fields__}),
+def verify_shard(path: files.Path) -> dict[str, Any]:
+  """Compares a shard, byte for byte, with its checksum; returns its entry; raises `DamagedDataError`."""
+  digest = read_entry(path).get('sha256', '')
+  content = pathlib.Path(path).read_bytes()
+  if hashlib.sha256(content.replace(digest.encode(), _NO_CHECKSUM.encode(), 1)).hexdigest() != digest:
+    raise _damaged(path)
+  return read_entry(path)
+
+
+def read_shard(path: files.Path, like: History) -> History:
+  """All histories of a shard."""
+  return files.load_tree(path, like)
+
+
+def _missing(path):
+  return DamagedDataError(f'Shard {path} is missing; run the collection again on this folder to make it anew.')
+
+
+def _damaged(path):
+  return DamagedDataError(
+    f'Shard {path} is damaged; delete it and run the collection again on this folder, or let inspect_histories '
+    '--repair do so.'
   )

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import time
 from typing import Any
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import chex
 import jax
@@ -17,31 +17,46 @@ from metaimprove.types import Params, Task
 Progress = Callable[[int, dict[str, float]], None]
 """(updates done, figures to show), called after each update."""
 
-_SAVE_SECONDS = 10.0
+_SAVE_SECONDS = 30.0
+_STATE = 'state.safetensors'
+_PLATEAU = 0.01
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-  """An improver that runs on N tasks at once, as pure functions.
+  """An improver as pure functions of one task; `make_learn` batches them over tasks.
 
   Attributes:
     name: stored with every history it makes.
-    init: (rng_key, tasks [N]) -> state.
-    update: (state, tasks [N], rng_key) -> (state, mean return an episode of the policies before the update: [N], or []
-      where one learner serves all tasks).
+    init: (rng_key, task) -> state; (rng_key, task, data of the task) where there is `data`.
+    update: (state, task, rng_key) -> (state, [] mean return an episode of the policies before the update).
     snapshot: (state) -> the part of it that `params` needs.
-    params: (snapshot, tasks [N]) -> θ with leading axis [N].
+    params: (snapshot, task) -> θ.
     num_updates: how many updates it takes to learn.
-    env_steps_per_update: environment steps of one update, over all tasks.
+    env_steps_per_update: environment steps of one update of one learner.
+    shared: one learner serves all tasks; `init` and `update` are given None for the task.
+    patience: a learner is done when its return has risen by less than 1% of its rise in so many updates; None: never.
+    settings: plain data that says how it improves; histories made with other settings are another source's.
+    tasks: [N] tasks of its own, where they are not to be drawn from the family.
+    data: [N, ...] what each task's learner starts from.
   """
 
   name: str
-  init: Callable[[chex.PRNGKey, Task], Any]
-  update: Callable[[Any, Task, chex.PRNGKey], tuple[Any, chex.Array]]
+  init: Callable[..., Any]
+  update: Callable[[Any, Task | None, chex.PRNGKey], tuple[Any, chex.Array]]
   snapshot: Callable[[Any], Any]
   params: Callable[[Any, Task], Params]
   num_updates: int
   env_steps_per_update: int
+  shared: bool = False
+  patience: int | None = None
+  settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  tasks: Task | None = None
+  data: Any = None
+
+  def params_of(self, snapshot: Any, tasks: Task) -> Params:
+    """θ [N, ...] for [N] tasks, from the one snapshot of a shared learner or from [N] snapshots."""
+    return jax.vmap(self.params, in_axes=(None if self.shared else 0, 0))(snapshot, tasks)
 
 
 @chex.dataclass(frozen=True)
@@ -49,7 +64,7 @@ class Learning:
   """A source's run: U updates make U + 1 snapshots.
 
   Attributes:
-    snapshots: tree with leading axis [U + 1].
+    snapshots: tree with leading axes [U + 1, N], or [U + 1] where one learner serves all tasks.
     returns: [U, N] or [U], the mean return of the policies of the first U snapshots.
   """
 
@@ -57,78 +72,169 @@ class Learning:
   returns: np.ndarray
 
 
-def learn(
-  source: Source, tasks: Task, rng_key: chex.PRNGKey, *, path: files.Path | None = None,
-  progress: Progress = lambda done, figures: None,
-) -> Learning:
-  """Runs a source for all its updates.
+def learn(source: Source, tasks: Task, rng_key: chex.PRNGKey, **options) -> Learning:
+  """Runs a source once; see `make_learn`, which is for more than once."""
+  return make_learn(source)(tasks, rng_key, **options)
+
+
+def make_learn(source: Source) -> Callable[..., Learning]:
+  """The function that runs a source for all its updates, compiled once for all calls with as many tasks.
+
+  Returns:
+    A function with arguments
+      tasks: [N] tasks.
+      rng_key: the same key gives the same run.
+      places: [N] places of the tasks among all, 0, 1, ... by default. A learner's run follows from its own place,
+        whoever learns beside it.
+      folder: where to keep the run; one that was interrupted goes on from there, one that is done is only read.
+      progress: called after each update.
+  """
+  batched = (lambda function: function) if source.shared else parallel.vmap
+
+  def keys(rng_key, places):
+    return rng_key if source.shared else jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng_key, places)
+
+  @jax.jit
+  def init(rng_key, places, tasks, data):
+    return batched(source.init)(keys(rng_key, places), tasks, *(() if data is None else (data,)))
+
+  def update(state, tasks, rng_key, done, places):
+    return batched(source.update)(state, tasks, keys(jax.random.fold_in(rng_key, done), places))
+
+  # Replicated in and out, so that the first call and all others are one program.
+  update = jax.jit(update, out_shardings=parallel.replicated_sharding())
+  snapshot = jax.jit(source.snapshot)
+
+  def learn(tasks, rng_key, *, places=None, folder=None, progress=lambda done, figures: None):
+    key_init, key_updates = jax.random.split(rng_key)
+    places = np.arange(jax.tree.leaves(tasks)[0].shape[0]) if places is None else np.asarray(places)
+    data = None if source.data is None else jax.tree.map(lambda x: x[places], source.data)
+    tasks = None if source.shared else tasks
+    run = _Run(folder)
+    if run.exists():
+      state = run.load(jax.eval_shape(init, key_init, places, tasks, data), source.snapshot)
+    else:
+      state = init(key_init, places, tasks, data)
+      run.snapshots.append(jax.device_get(snapshot(state)))
+    state, tasks = parallel.replicated((state, tasks))
+    last_save = time.perf_counter()
+    while not (done := is_done(source, run.returns)):
+      state, value = update(state, tasks, key_updates, len(run.returns), places)
+      run.returns.append(np.asarray(value))
+      run.snapshots.append(jax.device_get(snapshot(state)))
+      done = is_done(source, run.returns)
+      progress(source.num_updates if done else len(run.returns), {'return': float(run.returns[-1].mean())})
+      if done or time.perf_counter() - last_save > _SAVE_SECONDS:
+        run.save(state)
+        last_save = time.perf_counter()
+    return run.learning()
+
+  return learn
+
+
+class _Run:
+  """What a run has made so far, and its folder: the newest state, and snapshots in pieces that are written once."""
+
+  def __init__(self, folder: files.Path | None):
+    self._folder = None if folder is None else pathlib.Path(folder)
+    self._num_saved = 0
+    self.snapshots: list[Any] = []
+    self.returns: list[np.ndarray] = []
+
+  def _piece(self, first: int) -> pathlib.Path:
+    return self._folder / f'snapshots_{first:06d}.safetensors'
+
+  def exists(self) -> bool:
+    return self._folder is not None and (self._folder / _STATE).exists()
+
+  def learning(self) -> Learning:
+    return Learning(snapshots=_stack(self.snapshots), returns=np.stack(self.returns))
+
+  def save(self, state: Any) -> None:
+    if self._folder is None:
+      return
+    files.save_tree(self._piece(self._num_saved), _stack(self.snapshots[self._num_saved:]))
+    files.save_tree(self._folder / _STATE, {'state': state, 'returns': np.stack(self.returns)})
+    self._num_saved = len(self.snapshots)
+
+  def load(self, like: Any, snapshot: Callable[[Any], Any]) -> Any:
+    """Reads returns and snapshots, and returns the state; raises `DamagedDataError` with what to do."""
+    try:
+      return self._load(like, snapshot)
+    except DamagedDataError as error:
+      raise DamagedDataError(f'{error} To learn it afresh, delete the whole folder {self._folder}.') from None
+
+  def _load(self, like, snapshot):
+    saved = files.load_tree(self._folder / _STATE, {'state': like, 'returns': None})
+    structure = jax.tree.map(lambda x: None, jax.eval_shape(snapshot, like))
+    self.returns = list(saved['returns'])
+    while len(self.snapshots) <= len(self.returns):
+      # A piece that was written just before a kill, its state not, is made again and written over.
+      piece = files.load_tree(self._piece(len(self.snapshots)), structure)
+      self.snapshots += [jax.tree.map(lambda x: x[i], piece) for i in range(len(jax.tree.leaves(piece)[0]))]
+    self._num_saved = len(self.snapshots)
+    return saved['state']
+
+
+def _stack(trees):
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def load_learning(source: Source, tasks: Task, folder: files.Path) -> Learning:
+  """Reads a run that `learn` has finished; raises `DamagedDataError` if there is none or it is not complete."""
+  run = _Run(folder)
+  init = source.init if source.shared else jax.vmap(source.init)
+  keys = jax.random.split(jax.random.key(0), jax.tree.leaves(tasks)[0].shape[0])
+  data = () if source.data is None else (source.data,)
+  run.load(jax.eval_shape(init, *((keys[0], None) if source.shared else (keys, tasks)), *data), source.snapshot)
+  if not is_done(source, run.returns):
+    raise DamagedDataError(
+      f'{folder} has {len(run.returns)} of {source.num_updates} updates; run the collection again to finish it.'
+    )
+  return run.learning()
+
+
+def is_done(source: Source, returns: list[np.ndarray]) -> bool:
+  """Whether a run with these returns is complete: all its updates are done, or all its learners have stopped rising."""
+  if len(returns) >= source.num_updates:
+    return True
+  if source.patience is None or len(returns) <= source.patience:
+    return False
+  curves = np.stack(returns).reshape(len(returns), -1).T
+  return all(num_updates_counted(curve, source.patience) < len(curve) for curve in curves)
+
+
+def num_updates_counted(returns: np.ndarray, patience: int | None) -> int:
+  """After how many updates a learner has stopped rising; all of them if it has not.
+
+  Where learners run side by side the others go on; what it does in the meantime is not part of its history, so that the
+  history does not depend on them.
 
   Args:
-    source: what to run.
-    tasks: [N] tasks.
-    rng_key: the same key gives the same run.
-    path: where to keep the state; a run that was interrupted goes on from there, one that is done is only read.
-    progress: called after each update.
+    returns: [U] its learning curve.
+    patience: see `Source`.
   """
-  update = jax.jit(source.update, out_shardings=parallel.replicated_sharding())
-  snapshot = jax.jit(source.snapshot)
-  key_init, key_updates = jax.random.split(rng_key)
-  if path is not None and pathlib.Path(path).exists():
-    state, run = _load(source, tasks, path)
-    returns = list(run.returns)
-    snapshots = [jax.tree.map(lambda x: x[i], run.snapshots) for i in range(len(returns) + 1)]
-  else:
-    state = jax.jit(source.init)(key_init, tasks)
-    snapshots, returns = [jax.device_get(snapshot(state))], []
-
-  def stacked():
-    return Learning(snapshots=jax.tree.map(lambda *x: np.stack(x), *snapshots), returns=np.stack(returns))
-
-  state, tasks = parallel.replicated((state, tasks))
-  last_save = time.perf_counter()
-  for index in range(len(returns), source.num_updates):
-    state, value = update(state, tasks, jax.random.fold_in(key_updates, index))
-    value = np.asarray(value)
-    returns.append(value)
-    snapshots.append(jax.device_get(snapshot(state)))
-    now = time.perf_counter()
-    progress(index + 1, {'return': float(value.mean())})
-    if path is not None and (now - last_save > _SAVE_SECONDS or index + 1 == source.num_updates):
-      files.save_tree(path, {'state': state, 'learning': stacked()})
-      last_save = time.perf_counter()
-  return stacked()
+  if patience is None:
+    return len(returns)
+  width = max(1, patience // 4)
+  padded = np.pad(returns, (width - 1, 0), mode='edge')
+  best = np.maximum.accumulate(np.convolve(padded, np.ones(width) / width, 'valid'))  # of what is known by then
+  stalled = best[patience:] - best[:-patience] <= _PLATEAU * (best[patience:] - best[0])
+  return patience + int(stalled.argmax()) if stalled.any() else len(returns)
 
 
-def _load(source: Source, tasks: Task, path: files.Path) -> tuple[Any, Learning]:
-  """The state and the run so far that `learn` saved."""
-  state = jax.eval_shape(source.init, jax.random.key(0), tasks)
-  snapshots = jax.tree.map(lambda x: None, jax.eval_shape(source.snapshot, state))
-  saved = files.load_tree(path, {
-    'state': state, 'learning': Learning(snapshots=snapshots, returns=None)
-  })
-  return saved['state'], saved['learning']
-
-
-def load_learning(source: Source, tasks: Task, path: files.Path) -> Learning:
-  """Reads a run that `learn` has finished; raises `DamagedDataError` if there is none or it is not complete."""
-  learning = _load(source, tasks, path)[1]
-  if len(learning.returns) < source.num_updates:
-    raise DamagedDataError(
-      f'{path} has {len(learning.returns)} of {source.num_updates} updates; run the collection again to finish it.'
-    )
-  return learning
-
-
-def choose_checkpoints(returns: np.ndarray, num_checkpoints: int) -> np.ndarray:
+def choose_checkpoints(returns: np.ndarray, num_checkpoints: int, patience: int | None = None) -> np.ndarray:
   """Picks snapshots evenly spaced in return, so that k checkpoints better means about the same everywhere.
 
   Args:
     returns: [U] learning curve of the first U snapshots.
     num_checkpoints: how many to pick, the first and the best included.
+    patience: see `num_updates_counted`.
 
   Returns:
     [num_checkpoints] indices in rising order. Where the curve jumps over a level, an index stands more than once.
   """
+  returns = returns[:num_updates_counted(returns, patience)]
   width = max(1, len(returns) // 40)
   padded = np.pad(returns, (width // 2, width - 1 - width // 2), mode='edge')
   smooth = np.convolve(padded, np.ones(width) / width, 'valid')

@@ -4,7 +4,8 @@ The privileged description of a task enters as further network inputs; a checkpo
 policy over observations alone (see `policies.fold`).
 """
 
-import chex
+import dataclasses
+
 import jax
 
 from metaimprove import policies
@@ -22,18 +23,13 @@ def task_conditioned_ppo(
   """The source. It practises on fresh tasks of the training distribution at every update, not only on those given."""
   learner = make_learner(family, settings, task_conditioned=True, hidden_sizes=hidden_sizes)
 
-  def init(rng_key: chex.PRNGKey, tasks):
-    del tasks
-    return learner.init(rng_key)
-
-  def update(state, tasks, rng_key):
-    del tasks
+  def update(state, _, rng_key):
     key_tasks, key_update = jax.random.split(rng_key)
     practice = jax.vmap(family.sample)(jax.random.split(key_tasks, settings.num_envs))
     return learner.update(state, practice, key_update)
 
   return Source(
-    name=NAME, init=init, update=update, snapshot=learner.snapshot,
-    params=jax.vmap(learner.params, in_axes=(None, 0)), num_updates=num_updates,
-    env_steps_per_update=learner.env_steps_per_update,
+    name=NAME, init=lambda rng_key, _: learner.init(rng_key), update=update, snapshot=learner.snapshot,
+    params=learner.params, num_updates=num_updates, env_steps_per_update=learner.env_steps_per_update, shared=True,
+    settings={'ppo': dataclasses.asdict(settings), 'num_updates': num_updates},
   )

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from metaimprove import policies
 from metaimprove.errors import UnknownNameError
 from metaimprove.improvers import independent_ppo, task_conditioned_ppo
 from metaimprove.improvers.ppo import PPOSettings
@@ -70,19 +71,20 @@ def settings_for(family: TaskFamily) -> Tuned:
 
 
 def make_source(
-  name: str, family: TaskFamily, num_tasks: int, hidden_sizes: tuple[int, ...], num_updates: int | None = None
+  name: str, family: TaskFamily, hidden_sizes: tuple[int, ...] = policies.HIDDEN_SIZES, num_updates: int | None = None,
+  patience: int | None = None,
 ) -> Source:
   """A source with its tuned settings.
 
   Args:
     name: one of `SOURCES`.
     family: the task family.
-    num_tasks: that it serves.
     hidden_sizes: of its policies.
     num_updates: other than tuned.
+    patience: of learners that have each their own task; see `Source`.
 
   Raises:
-    UnknownNameError: for another name.
+    UnknownNameError: for another name, or a family without tuned settings.
   """
   tuned = settings_for(family)
   if name == task_conditioned_ppo.NAME:
@@ -90,5 +92,5 @@ def make_source(
     return task_conditioned_ppo.task_conditioned_ppo(family, tuned.conditioned, updates, hidden_sizes)
   if name == independent_ppo.NAME:
     updates = num_updates or tuned.independent_updates
-    return independent_ppo.independent_ppo(family, tuned.independent, updates, num_tasks, hidden_sizes)
+    return independent_ppo.independent_ppo(family, tuned.independent, updates, hidden_sizes, patience)
   raise UnknownNameError(f'Source of improvement {name!r} is unknown; choose among: {", ".join(SOURCES)}.')
