@@ -1,0 +1,103 @@
+"""Tells what a folder of histories holds, compares every shard with its checksum, and draws the learning curves.
+
+  python -m experiments.inspect_histories --histories=runs/quickstart/histories
+
+With --repair, shards that are damaged or missing are made again, and only those.
+"""
+
+import pathlib
+import sys
+
+from absl import flags
+
+from experiments import console, stages
+from metaimprove import files
+from metaimprove.errors import IncompatibleError
+from metaimprove.histories import card as cards
+from metaimprove.histories import storage
+
+FLAGS = flags.FLAGS
+
+if __name__ == '__main__':
+  flags.DEFINE_string('histories', 'runs/quickstart/histories', 'The folder.')
+  flags.DEFINE_string('output', None, 'Where card.json, curves.png, TensorBoard files go; HISTORIES/card by default.')
+  flags.DEFINE_bool('repair', False, 'Make damaged and missing shards again.')
+
+
+def print_card(card):
+  header = card['header']
+  print(
+    f'{header["family"]} on {header["backend"]}, task suite version {header["task_suite_version"]}, randomised: '
+    f'{", ".join(header["dynamics"]) or "nothing"}'
+  )
+  print(
+    f'{header["num_checkpoints"]} checkpoints a history, {header["num_episodes"]} episodes each, '
+    f'{card["bytes"] / 1e6:,.1f} MB'
+  )
+  for source in card['sources']:
+    print(
+      f'\n{source["name"]}, seed {source["seed"]}: {source["histories"]:,d} of {source["planned"]:,d} histories, '
+      f'{source["env_steps"]:,d} environment steps, {source["non_finite_episodes"]} episodes blew up'
+    )
+    if source['mean_return']:
+      columns = ' '.join(f'{f"{float(quantile):.0%}":>10s}' for quantile in source['quantiles'])
+      print(f'  {"checkpoint":>10s} {"mean return":>12s} {columns}')
+      for index, values in enumerate(zip(source['mean_return'], *source['quantiles'].values())):
+        print(f'  {index:10d} {values[0]:12.2f} ' + ' '.join(f'{value:10.2f}' for value in values[1:]))
+  print(f'\n{len(card["missing"])} shards are missing, {len(card["damaged"])} are damaged.')
+  for kind in ('missing', 'damaged'):
+    for name in card[kind]:
+      print(f'  {kind}: {name}')
+
+
+def write_card(output, card):
+  files.write_json(output / 'card.json', card)
+  cards.draw_card(output / 'curves.png', card)
+  board = console.TensorBoard(output / 'tensorboard')
+  for index in range(card['header']['num_checkpoints']):
+    board(index, {
+      f'return/{source["name"]}-{source["seed"]}': source['mean_return'][index]
+      for source in card['sources'] if source['mean_return']
+    })
+  board.close()
+
+
+def repair(folder, card):
+  """Deletes what is damaged and collects what is missing."""
+  header = storage.read_header(folder)
+  if header.get('recipe') is None or len({source['seed'] for source in header['sources']}) > 1:
+    raise IncompatibleError(
+      f'{folder} was not made by collect_histories alone. Delete the shards named above and run again what made it; it '
+      'makes just those.'
+    )
+  for name in card['damaged']:
+    (folder / storage.SHARDS / name).unlink()
+  stages.collect_histories(
+    folder, family=header['family'], backend=header['backend'], seed=header['sources'][0]['seed'],
+    num_tasks={source['name']: source['num_tasks'] for source in header['sources']}, shard_size=header['shard_size'],
+    num_checkpoints=header['num_checkpoints'], num_episodes=header['num_episodes'], **header['recipe'],
+  )
+
+
+def main():
+  folder, progress = pathlib.Path(FLAGS.histories), console.Progress()
+
+  def make_card():
+    return cards.make_card(folder, lambda done, total: progress('check shards', done, total, {}))
+
+  card = make_card()
+  print_card(card)
+  if FLAGS.repair and (card['missing'] or card['damaged']):
+    repair(folder, card)
+    card = make_card()
+    print_card(card)
+  output = pathlib.Path(FLAGS.output) if FLAGS.output else folder / 'card'
+  write_card(output, card)
+  print(f'The learning curves are drawn in {output}/curves.png, all figures are in {output}/card.json.')
+  if card['missing'] or card['damaged']:
+    print('Run again with --repair to make them again.', file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == '__main__':
+  console.launch(main)

@@ -1,0 +1,93 @@
+"""A dataset's card: what a folder of histories holds, and whether it is whole."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import safetensors
+
+from metaimprove import files
+from metaimprove.errors import DamagedDataError
+from metaimprove.histories import storage
+
+_QUANTILES = (0.1, 0.5, 0.9)
+
+
+def make_card(
+  folder: files.Path, progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any]:
+  """Reads every shard of a folder and compares it with its checksum.
+
+  Args:
+    folder: of the dataset; it need not be complete.
+    progress: (shards done, of how many).
+
+  Returns:
+    {'header': without the sources, 'bytes', 'missing': [file], 'damaged': [file], 'sources': [{'name', 'seed',
+    'histories', 'planned', 'env_steps', 'non_finite_episodes', 'mean_return': [N + 1], 'quantiles': {'0.1': [N + 1],
+    ...}}]}; the returns of a source without histories are empty.
+
+  Raises:
+    DamagedDataError: if the folder holds no dataset.
+    IncompatibleError: if it is of another format version.
+  """
+  header = storage.read_header(folder)
+  planned = storage.planned_shards(header)
+  missing, damaged, num_bytes = [], [], 0
+  kept = {(source['name'], source['seed']): [] for source in header['sources']}
+  for index, plan in enumerate(planned):
+    path = storage.shard_path(folder, plan)
+    if not path.exists():
+      missing.append(plan['file'])
+    else:
+      num_bytes += path.stat().st_size
+      try:
+        kept[plan['source'], plan['seed']].append((storage.verify_shard(path), _returns(path)))
+      except DamagedDataError:
+        damaged.append(plan['file'])
+    progress(index + 1, len(planned))
+  return {
+    'header': storage.without_sources(header), 'bytes': num_bytes, 'missing': missing, 'damaged': damaged,
+    'sources': [_source_card(source, kept[source['name'], source['seed']]) for source in header['sources']],
+  }
+
+
+def _returns(path: pathlib.Path) -> np.ndarray:
+  with safetensors.safe_open(path, 'numpy') as shard:
+    return shard.get_tensor('returns')
+
+
+def _source_card(source: dict[str, Any], shards: list[tuple[dict[str, Any], np.ndarray]]) -> dict[str, Any]:
+  entries = [entry for entry, _ in shards]
+  card = {
+    'name': source['name'], 'seed': source['seed'], 'planned': source['num_tasks'],
+    'histories': sum(entry['num_histories'] for entry in entries),
+    'env_steps': sum(entry['env_steps'] for entry in entries),
+    'non_finite_episodes': sum(entry['non_finite_episodes'] for entry in entries),
+    'mean_return': [], 'quantiles': {str(q): [] for q in _QUANTILES},
+  }
+  if shards:
+    returns = np.concatenate([returns for _, returns in shards])
+    card['mean_return'] = returns.mean(axis=0).round(4).tolist()
+    card['quantiles'] = {str(q): np.quantile(returns, q, axis=0).round(4).tolist() for q in _QUANTILES}
+  return card
+
+
+def draw_card(path: files.Path, card: dict[str, Any]) -> None:
+  """Draws the return of each checkpoint, mean and the middle 80% of the tasks, as a PNG."""
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(6.4, 3.6), layout='constrained')
+  ax = figure.subplots()
+  for source in card['sources']:
+    if source['mean_return']:
+      line = ax.plot(source['mean_return'], marker='o', markersize=3, label=f'{source["name"]}, seed {source["seed"]}')
+      low, _, high = source['quantiles'].values()
+      ax.fill_between(np.arange(len(low)), low, high, color=line[0].get_color(), alpha=0.15, linewidth=0)
+  header = card['header']
+  ax.set(xlabel='checkpoint', ylabel='return an episode', title=f'{header["family"]} ({header["backend"]})')
+  if ax.has_data():
+    ax.legend(frameon=False, fontsize='small')
+  pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+  figure.savefig(path, dpi=120)

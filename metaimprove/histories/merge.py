@@ -1,0 +1,53 @@
+"""Joins datasets into one."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+
+from metaimprove import files
+from metaimprove.errors import IncompatibleError
+from metaimprove.histories import storage
+
+
+def merge(
+  into: files.Path, folders: Sequence[files.Path], progress: Callable[[int, int], None] = lambda done, total: None
+) -> None:
+  """Copies datasets into a new folder; a call that was stopped goes on where it was.
+
+  Args:
+    into: the new folder.
+    folders: complete datasets of one family, version and shape, no two with the same source and seed.
+    progress: (shards done, of how many).
+
+  Raises:
+    IncompatibleError: if they do not fit together, or `into` holds something else.
+    DamagedDataError: if one is incomplete or damaged.
+  """
+  headers = [storage.read_header(folder) for folder in folders]
+  first, owners = headers[0], {}
+  for folder, header in zip(folders, headers):
+    storage.check_same(storage.without_sources(first), storage.without_sources(header), f'{folders[0]} or {folder}')
+    for source in header['sources']:
+      place = source['name'], source['seed']
+      if place in owners:
+        raise IncompatibleError(
+          f'{owners[place]} and {folder} both hold histories by {source["name"]} with seed={source["seed"]}: they are '
+          'of the same tasks. Collect one of them with another seed.'
+        )
+      owners[place] = folder
+  merged = {**first, 'sources': [source for header in headers for source in header['sources']]}
+  into = pathlib.Path(into)
+  if (into / storage.HEADER).exists():
+    storage.check_same(storage.read_header(into), merged, into)
+  jobs = [
+    (storage.shard_path(folder, entry), storage.shard_path(into, entry))
+    for folder, header in zip(folders, headers) for entry in storage.planned_shards(header)
+  ]
+  for index, (origin, goal) in enumerate(jobs):
+    if not goal.exists():
+      storage.verify_shard(origin)
+      files.write_bytes(goal, origin.read_bytes())
+    progress(index + 1, len(jobs))
+  for folder in folders:
+    for origin in sorted((pathlib.Path(folder) / 'learning').rglob('*.safetensors')):
+      files.write_bytes(into / origin.relative_to(folder), origin.read_bytes())
+  files.write_json(into / storage.HEADER, merged)  # last: until then there is no dataset
