@@ -16,7 +16,7 @@ import pathlib
 from absl import flags
 
 from experiments import console, stages
-from metaimprove.improvers import independent_ppo, task_conditioned_ppo
+from metaimprove.improvers import evolution, independent_ppo, task_conditioned_ppo
 from metaimprove.tasks.registry import family_names
 
 FLAGS = flags.FLAGS
@@ -28,6 +28,10 @@ if __name__ == '__main__':
   flags.DEFINE_integer('seed', 0, 'Of tasks, learning and experience; the same seed gives the same histories.')
   flags.DEFINE_integer('num_tasks', 1024, 'The first so many tasks get a history by task-conditioned PPO.', 0)
   flags.DEFINE_integer('independent_tasks', 0, 'The first so many tasks also get one by PPO from scratch.', 0)
+  flags.DEFINE_integer('evolution_tasks', 0, 'The first so many tasks also get one by an evolution strategy.', 0)
+  flags.DEFINE_integer(
+    'ladder_tasks', 0, 'The first so many tasks also get two without learning: noise taken from actions, and from θ.', 0
+  )
   flags.DEFINE_integer('num_checkpoints', 11, 'Policies in a history, evenly spaced in return.', 2)
   flags.DEFINE_integer('num_episodes', 2, 'Episodes of experience of each policy.', 1)
   flags.DEFINE_integer('shard_size', 128, 'Histories in a shard, simulated at once; best if the cache holds it.', 1)
@@ -42,7 +46,10 @@ if __name__ == '__main__':
 def main():
   figures = stages.collect_histories(
     pathlib.Path(FLAGS.folder), family=FLAGS.family, backend=FLAGS.backend, seed=FLAGS.seed,
-    num_tasks={task_conditioned_ppo.NAME: FLAGS.num_tasks, independent_ppo.NAME: FLAGS.independent_tasks},
+    num_tasks={
+      task_conditioned_ppo.NAME: FLAGS.num_tasks, independent_ppo.NAME: FLAGS.independent_tasks,
+      evolution.NAME: FLAGS.evolution_tasks, **{name: FLAGS.ladder_tasks for name in stages.LADDERS},
+    },
     num_checkpoints=FLAGS.num_checkpoints, num_episodes=FLAGS.num_episodes, shard_size=FLAGS.shard_size,
     num_updates=FLAGS.num_updates, patience=FLAGS.patience, worker=FLAGS.worker, num_workers=FLAGS.num_workers,
   )

@@ -34,6 +34,14 @@ def launch(main) -> None:
   app.run(run)
 
 
+def join_processes(coordinator: str | None, num_processes: int, process: int) -> None:
+  """Makes this one of several processes that compute together; must come before anything else of JAX."""
+  if num_processes > 1:
+    import jax
+
+    jax.distributed.initialize(coordinator, num_processes, process)
+
+
 def command_line() -> str:
   """The command that is running, as one would type it."""
   module = sys.modules['__main__'].__spec__

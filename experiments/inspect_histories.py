@@ -40,6 +40,10 @@ def print_card(card):
       f'{source["env_steps"]:,d} environment steps, {source["non_finite_episodes"]} episodes blew up'
     )
     if source['mean_return']:
+      print(
+        f'  the mean return rises in {source["share_rising"]:.0%} of the steps; rank correlation with checkpoints '
+        f'{source["rank_correlation"]:.2f}'
+      )
       columns = ' '.join(f'{f"{float(quantile):.0%}":>10s}' for quantile in source['quantiles'])
       print(f'  {"checkpoint":>10s} {"mean return":>12s} {columns}')
       for index, values in enumerate(zip(source['mean_return'], *source['quantiles'].values())):

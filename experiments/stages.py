@@ -1,5 +1,6 @@
 """The stages of the main job as functions of plain arguments; the binaries give them their flags."""
 
+import functools
 import importlib.metadata
 import pathlib
 import platform
@@ -13,16 +14,23 @@ from metaimprove import checkpoints, files
 from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation.evaluate import EvaluationSettings, evaluate
 from metaimprove.evaluation.report import record_improvement, write_report
-from metaimprove.histories.collect import collect, collecting_rates, learning_folder, sample_tasks, take
+from metaimprove.histories import storage
+from metaimprove.histories.collect import (
+  collect, collecting_rates, learning_folder, sample_tasks, take, wait_for_learning
+)
 from metaimprove.histories.dataset import load_dataset, read_complete_header
 from metaimprove.improvers import independent_ppo, task_conditioned_ppo, tuned
-from metaimprove.improvers.source import Learning, Source, load_learning
+from metaimprove.improvers.noise_ladder import check_ladder, noise_ladder
+from metaimprove.improvers.source import Learning, Source, learn, load_learning
 from metaimprove.operators.operator import OperatorConfig, make_operator
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.registry import make_family
 from metaimprove.training import TrainingSettings, train
 
 NUM_STEPS = 4000
+LADDERS = {'action_noise_ladder': 'actions', 'parameter_noise_ladder': 'parameters'}
+LADDER_RUNGS = 24
+LADDER_CHECK_TASKS = 32
 LEARNING_RATE = 2e-3
 
 
@@ -35,7 +43,7 @@ def collect_histories(
   made_family = make_family(family, backend)
   sources = [
     (tuned.make_source(name, made_family, num_updates=num_updates, patience=patience), count)
-    for name, count in num_tasks.items() if count
+    for name, count in num_tasks.items() if count and name not in LADDERS
   ]
   progress = console.Progress()
   with console.Stopwatch(wall or folder, 'collect') as watch:
@@ -43,13 +51,39 @@ def collect_histories(
       watch.tick()
       progress(stage, done, total, figures)
 
-    collect(
-      folder, made_family, sources, seed=seed, num_checkpoints=num_checkpoints, num_episodes=num_episodes,
+    collect_some = functools.partial(
+      collect, folder, made_family, seed=seed, num_checkpoints=num_checkpoints, num_episodes=num_episodes,
       shard_size=shard_size, report=report, worker=worker, num_workers=num_workers,
       recipe={'num_updates': num_updates, 'patience': patience},
     )
+    collect_some(sources)
+    # Ladders lead up to the final policies of the task-conditioned source, which are known by now.
+    ladders = [(name, count) for name, count in num_tasks.items() if count and name in LADDERS]
+    if ladders:
+      base = _final_policies(folder, made_family, seed, num_updates)
+      sources = [
+        (noise_ladder(made_family, base, kind=LADDERS[name], num_rungs=LADDER_RUNGS, num_episodes=4), count)
+        for name, count in ladders
+      ]
+      for source, count in sources:
+        some = sample_tasks(made_family, seed, min(count, LADDER_CHECK_TASKS), 'train')
+        check_ladder(learn(source, some, jax.random.key(seed)))
+      collect_some(sources)
   progress.close()
   return collecting_rates(folder)
+
+
+def _final_policies(folder, family, seed, num_updates):
+  """(rng_key, task) -> θ: what the task-conditioned source of a folder has learned for a task, when it has."""
+  source = tuned.make_source(task_conditioned_ppo.NAME, family, num_updates=num_updates)
+  header = storage.read_header(folder)
+  if (source.name, seed) not in {(stored['name'], stored['seed']) for stored in header['sources']}:
+    raise IncompatibleError('Noise ladders need histories by task_conditioned_ppo to begin with; set --num_tasks.')
+  run = wait_for_learning(
+    source, sample_tasks(family, seed, 1, 'train'), learning_folder(folder, source.name, seed)
+  )
+  snapshot = take(run.snapshots, -1)
+  return lambda rng_key, task: source.params(snapshot, task)
 
 
 def load_conditioned(histories: pathlib.Path, family: TaskFamily) -> tuple[Source, Learning, int]:
@@ -92,6 +126,9 @@ def train_operator(
     round_tasks=int(min(512, num_tasks, 51_200 // made_family.episode_length)),
     num_validation=int(min(64, max(1, num_tasks // 4))),
   )
+  if jax.process_index() > 0:  # the first process reports and writes
+    train(operator, made_family, dataset, settings, seed=seed, folder=folder)
+    return operator_folder
   progress, board = console.Progress(), console.TensorBoard(folder / 'tensorboard')
   with console.Stopwatch(wall or folder, 'train') as watch:
     def report(done, figures):

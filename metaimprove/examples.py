@@ -147,6 +147,10 @@ class Examples:
     level = np.abs(self._dataset.returns[history] - returns[:, None]).argmin(axis=1)
     self._rounds.append(Iterates(params=params, trajectory=trajectory, history=history, level=level))
 
+  def history(self, index: int) -> int:
+    """The history at a place of the endless shuffled sequence of those to train on."""
+    return int(self._sequence[index])
+
   def of_histories(self, rng: np.random.Generator, ask: np.ndarray, history: np.ndarray, share=slice(None)) -> Drawn:
     """Examples of stored checkpoints of histories [B] for the asks [B]; the levels are random, so none dominates."""
     level = rng.integers(self._dataset.num_checkpoints, size=len(ask))
@@ -179,7 +183,7 @@ class Examples:
     """
     rng = np.random.default_rng([self._seed, 0, step])
     ask = rng.choice(asks.TRAINED, size=(2, size // 2), p=asks.TRAINED_SHARES)
-    history = np.array([self._sequence[step * size + i] for i in range(size)]).reshape(ask.shape)
+    history = np.array([self.history(step * size + index) for index in range(size)]).reshape(ask.shape)
     which, num = share
     part = slice(which * (size // 2) // num, (which + 1) * (size // 2) // num)
     halves = [self.of_histories(rng, ask[0], history[0], part)]

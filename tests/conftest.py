@@ -2,8 +2,11 @@
 
 import os
 
-# Two devices whatever the machine has, before JAX is imported: what is spread over devices is tested everywhere.
-os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count=2'.strip()
+# Before JAX is imported: two devices whatever the machine has, so that what is spread over devices is tested everywhere;
+# and code that is compiled sooner and runs slower, because compiling is most of what the tests do.
+os.environ['XLA_FLAGS'] = ' '.join([
+  os.environ.get('XLA_FLAGS', ''), '--xla_force_host_platform_device_count=2', '--xla_backend_optimization_level=0',
+]).strip()
 
 import experiments  # noqa: F401  (sets up JAX's compilation cache)
 
@@ -12,23 +15,13 @@ import jax
 import numpy as np
 import pytest
 
-from metaimprove.improvers.independent_ppo import independent_ppo
-from metaimprove.improvers.ppo import PPOSettings
-from metaimprove.improvers.task_conditioned_ppo import task_conditioned_ppo
-from metaimprove.histories.collect import collect
 from metaimprove.histories.dataset import load_dataset
 from metaimprove.operators.operator import OperatorConfig, experience_statistics, make_operator
 from tests.point_family import point_family
+from tests.point_histories import HIDDEN_SIZES, collect_point_histories
 
 hypothesis.settings.register_profile('tests', deadline=None, max_examples=25, derandomize=True)
 hypothesis.settings.load_profile('tests')
-
-HIDDEN_SIZES = (8,)
-PPO = PPOSettings(
-  num_envs=16, unroll_length=4, num_epochs=2, num_minibatches=4, learning_rate=1e-2, reward_scaling=1.0,
-  value_hidden_sizes=(16,),
-)
-
 
 class Killed(Exception):
   """Stands for the moment a process dies."""
@@ -46,19 +39,6 @@ def kill_at(when):
 @pytest.fixture(scope='session')
 def point():
   return point_family()
-
-
-def make_sources(family):
-  """Both PPO sources on the point family, with the number of tasks each serves."""
-  return [
-    (task_conditioned_ppo(family, PPO, 30, HIDDEN_SIZES), 6),
-    (independent_ppo(family, PPO, 20, HIDDEN_SIZES), 4),
-  ]
-
-
-def collect_point_histories(folder, family, source_list=None, **changes):
-  arguments = {'seed': 0, 'num_checkpoints': 4, 'num_episodes': 2, 'shard_size': 4, 'hidden_sizes': HIDDEN_SIZES}
-  return collect(folder, family, source_list or make_sources(family), **{**arguments, **changes})
 
 
 @pytest.fixture(scope='session')

@@ -16,8 +16,8 @@ from metaimprove.histories.collect import collecting_rates, sample_tasks
 from metaimprove.histories.dataset import load_dataset
 from metaimprove.tasks.family import TASK_SUITE_VERSION
 from metaimprove.types import episode_return
-from tests.conftest import collect_point_histories, make_sources
 from tests.point_family import point_family
+from tests.point_histories import collect_point_histories, make_sources
 
 SHARDS = [
   'independent_ppo-0-00000000.safetensors', 'task_conditioned_ppo-0-00000000.safetensors',

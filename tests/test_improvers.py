@@ -20,7 +20,8 @@ from metaimprove.improvers.ppo import PPOSettings, make_learner
 from metaimprove.policies import make_policy
 from metaimprove.rollouts import rollout
 from metaimprove.types import Task, episode_return
-from tests.conftest import HIDDEN_SIZES, PPO, Killed, kill_at, make_sources
+from tests.conftest import Killed, kill_at
+from tests.point_histories import HIDDEN_SIZES, PPO, make_sources
 
 
 @pytest.fixture(scope='module', params=[0, 1], ids=['task_conditioned', 'independent'])

@@ -64,4 +64,4 @@ def test_raw_stepping_rate_counts_all_tasks(point, monkeypatch):
   tasks = jax.vmap(point.sample)(jax.random.split(jax.random.key(0), 32))
   actions = jnp.zeros((2, point.episode_length, 32, 1))
   rate = rollouts.raw_stepping_rate(point, tasks, actions, jax.random.key(0))
-  assert rate == rollouts._RATE_REPEATS * 2 * point.episode_length * 32 / 2.0
+  assert rate == 2 * point.episode_length * 32 / 2.0

@@ -51,7 +51,7 @@ def test_examples_of_histories_are_views(examples, dataset, every):
 
 def test_every_history_once_an_epoch_and_sources_alike(examples, dataset):
   """Four histories of each of two sources are left: eight draws are all of them, in another order the next time."""
-  drawn = [examples._sequence[i] for i in range(800)]
+  drawn = [examples.history(index) for index in range(800)]
   epochs = [drawn[i:i + 8] for i in range(0, 800, 8)]
   assert all(sorted(epoch) == sorted(examples.training) for epoch in epochs)
   assert len({tuple(epoch) for epoch in epochs}) > 50

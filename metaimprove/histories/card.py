@@ -10,6 +10,7 @@ import safetensors
 from metaimprove import files
 from metaimprove.errors import DamagedDataError
 from metaimprove.histories import storage
+from metaimprove.improvers.source import rank_correlation
 
 _QUANTILES = (0.1, 0.5, 0.9)
 
@@ -26,7 +27,8 @@ def make_card(
   Returns:
     {'header': without the sources, 'bytes', 'missing': [file], 'damaged': [file], 'sources': [{'name', 'seed',
     'histories', 'planned', 'env_steps', 'non_finite_episodes', 'mean_return': [N + 1], 'quantiles': {'0.1': [N + 1],
-    ...}}]}; the returns of a source without histories are empty.
+    ...}, 'share_rising': of the steps from a checkpoint to the next, those on which the mean return rises,
+    'rank_correlation': see there}]}; the returns of a source without histories are empty.
 
   Raises:
     DamagedDataError: if the folder holds no dataset.
@@ -65,12 +67,14 @@ def _source_card(source: dict[str, Any], shards: list[tuple[dict[str, Any], np.n
     'histories': sum(entry['num_histories'] for entry in entries),
     'env_steps': sum(entry['env_steps'] for entry in entries),
     'non_finite_episodes': sum(entry['non_finite_episodes'] for entry in entries),
-    'mean_return': [], 'quantiles': {str(q): [] for q in _QUANTILES},
+    'mean_return': [], 'quantiles': {str(q): [] for q in _QUANTILES}, 'share_rising': None, 'rank_correlation': None,
   }
   if shards:
     returns = np.concatenate([returns for _, returns in shards])
     card['mean_return'] = returns.mean(axis=0).round(4).tolist()
     card['quantiles'] = {str(q): np.quantile(returns, q, axis=0).round(4).tolist() for q in _QUANTILES}
+    card['share_rising'] = float(np.mean(np.diff(returns.mean(axis=0)) > 0))
+    card['rank_correlation'] = rank_correlation(returns)
   return card
 
 

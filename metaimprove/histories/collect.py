@@ -115,6 +115,18 @@ def learning_folder(folder: files.Path, source_name: str, seed: int) -> pathlib.
   return pathlib.Path(folder) / 'learning' / f'{source_name}-{seed}'
 
 
+def wait_for_learning(
+  source: sources.Source, tasks: Task, folder: files.Path, waiting: Callable[[], None] = lambda: None
+) -> sources.Learning:
+  """The run of a source as soon as the worker that makes it has finished; calls `waiting` now and then until it has."""
+  while True:
+    try:
+      return sources.load_learning(source, tasks, folder)
+    except DamagedDataError:
+      waiting()
+      time.sleep(_POLL_SECONDS)
+
+
 class _WorkerLog:
   """Seconds and speeds of one worker, in a file of its own."""
 
@@ -178,13 +190,9 @@ class _Collector:
         tasks, self._key_learn, folder=folder, progress=self._progress(f'learn {self.source.name}')
       )
     else:
-      learning = None
-      while learning is None:
-        try:
-          learning = sources.load_learning(self.source, tasks, folder)
-        except DamagedDataError:
-          self._report(f'wait: worker {self.owner} learns', 0, 1, {})
-          time.sleep(_POLL_SECONDS)
+      learning = wait_for_learning(
+        self.source, tasks, folder, lambda: self._report(f'wait: worker {self.owner} learns', 0, 1, {})
+      )
     chosen = sources.choose_checkpoints(learning.returns, self._header['num_checkpoints'], self.source.patience)
     snapshots = take(learning.snapshots, chosen)
     return lambda entry, places: snapshots

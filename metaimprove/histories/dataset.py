@@ -5,6 +5,9 @@ Only what is looked at is read: a dataset in memory is its index, a few numbers 
 
 import collections
 import dataclasses
+import json
+import math
+import os
 import pathlib
 import threading
 from typing import Any
@@ -19,7 +22,8 @@ from metaimprove.histories import storage
 from metaimprove.tasks.family import TASK_SUITE_VERSION, TaskFamily
 from metaimprove.types import Params, Task, Trajectory
 
-_OPEN_SHARDS = 64
+_OPEN_SHARDS = 256
+_DTYPES = {'F32': '<f4', 'F64': '<f8', 'I32': '<i4', 'I64': '<i8', 'BOOL': '?', 'U8': 'u1', 'U32': '<u4'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,36 +81,59 @@ class Dataset:
 
 
 class _Shards:
-  """Reads rows of shards, of which few are open at a time; may be used by several threads."""
+  """Reads rows of shards, wherever they are; may be used by several threads.
+
+  It asks the file for just the bytes of a row instead of mapping it, so that memory does not grow with what is read.
+  """
 
   def __init__(self, paths: list[pathlib.Path], like: storage.History):
     self._paths, self._like = paths, like
-    self._open: collections.OrderedDict[int, dict[str, Any]] = collections.OrderedDict()
+    self._open: collections.OrderedDict[int, _OpenShard] = collections.OrderedDict()
     self._lock = threading.Lock()
 
-  def _slices(self, shard: int) -> dict[str, Any]:
+  def _shard(self, index: int) -> '_OpenShard':
     with self._lock:
-      if shard in self._open:
-        self._open.move_to_end(shard)
-        return self._open[shard]
-      handle = safetensors.safe_open(self._paths[shard], 'numpy')
-      slices = self._open[shard] = {name: handle.get_slice(name) for name in handle.keys()}
+      if index not in self._open:
+        self._open[index] = _OpenShard(self._paths[index])
+      self._open.move_to_end(index)
       if len(self._open) > _OPEN_SHARDS:
         self._open.popitem(last=False)
-      return slices
+      return self._open[index]
 
   def read(self, field: str, shard: np.ndarray, places: list[np.ndarray]) -> Any:
     """Leaves [B, ...] of a field of History: of example b, shard[b] at the leading indices places[0][b], ..."""
     like = {field: getattr(self._like, field)}
     names = files.leaf_names(jax.tree.map(lambda _: 0, like, is_leaf=lambda x: x is None))
-    rows = [tuple(int(i) for i in index) for index in zip(*places)]
+    rows = [tuple(int(place) for place in index) for index in zip(*places)]
     columns: list[list[np.ndarray]] = [[None] * len(rows) for _ in names]
     for example in np.argsort(shard, kind='stable'):
-      slices = self._slices(int(shard[example]))
+      opened = self._shard(int(shard[example]))
       for column, name in zip(columns, names):
-        column[example] = slices[name][rows[example]]
+        column[example] = opened.row(name, rows[example])
     structure = jax.tree.structure(like[field], is_leaf=lambda x: x is None)
     return jax.tree.unflatten(structure, [np.stack(column) for column in columns])
+
+
+class _OpenShard:
+  """A file in safetensors' format: the header's size in 8 bytes, the header as JSON, the arrays one after the other."""
+
+  def __init__(self, path: pathlib.Path):
+    self._file = open(path, 'rb', buffering=0)  # closed when nobody reads it any longer
+    size = int.from_bytes(self._file.read(8), 'little')
+    header = json.loads(self._file.read(size))
+    self._arrays = {
+      name: (np.dtype(_DTYPES[entry['dtype']]), tuple(entry['shape']), 8 + size + entry['data_offsets'][0])
+      for name, entry in header.items() if name != '__metadata__'
+    }
+
+  def row(self, name: str, place: tuple[int, ...]) -> np.ndarray:
+    """The part of an array at the leading indices `place`."""
+    dtype, shape, offset = self._arrays[name]
+    rest, index = shape[len(place):], 0
+    for step, length in zip(place, shape):
+      index = index * length + step
+    size = math.prod(rest) * dtype.itemsize
+    return np.frombuffer(os.pread(self._file.fileno(), size, offset + size * index), dtype).reshape(rest)
 
 
 def check_family(folder: files.Path, header: dict[str, Any], family: TaskFamily) -> None:

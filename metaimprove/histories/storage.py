@@ -155,10 +155,15 @@ def write_shard(folder: files.Path, entry: dict[str, Any], histories: History) -
 
   The checksum is of the whole file, with zeros in its own place.
   """
-  content = files.tree_to_bytes(histories, {'entry': json.dumps({**entry, 'sha256': _NO_CHECKSUM})})
+  content = files.tree_to_bytes(histories, {'entry': entry_text(entry)})
   digest = hashlib.sha256(content).hexdigest()
   files.write_bytes(shard_path(folder, entry), content.replace(_NO_CHECKSUM.encode(), digest.encode(), 1))
   return len(content)
+
+
+def entry_text(entry: dict[str, Any]) -> str:
+  """An entry as it stands in a shard's metadata, without a checksum yet."""
+  return json.dumps({**entry, 'sha256': _NO_CHECKSUM})
 
 
 def read_entry(path: files.Path) -> dict[str, Any]:

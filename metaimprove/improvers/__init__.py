@@ -1,1 +1,49 @@
-"""Where better policies come from: ordinary improvers whose checkpoints become improvement histories."""
+"""Where better policies come from: ordinary improvers whose checkpoints become improvement histories.
+
+| file | improves by | learners |
+|---|---|---|
+| `task_conditioned_ppo` | PPO that is told the task; checkpoints are folded for every task | one for all tasks |
+| `independent_ppo` | PPO from scratch | one a task |
+| `evolution` | evolution strategies | one a task |
+| `noise_ladder` | taking noise away from policies of any quality | one a task |
+| `demonstrations` | imitating what a user's policy does, or a log | one a task |
+
+To add a source
+---------------
+Write a file with a function that returns a `source.Source`, a bundle of pure functions of ONE task:
+
+    def hill_climbing(family, num_updates, *, std, num_episodes, hidden_sizes=policies.HIDDEN_SIZES) -> Source:
+      policy = policies.make_policy(family.observation_size, family.action_size, hidden_sizes)
+
+      def mean_return(params, task, rng_key):
+        return episode_return(rollout(family, policy, params, task, rng_key, num_episodes=num_episodes)).mean()
+
+      def update(params, task, rng_key):
+        key_step, key_play = jax.random.split(rng_key)
+        flat, unravel = jax.flatten_util.ravel_pytree(params)
+        candidate = unravel(flat + std * jax.random.normal(key_step, flat.shape))
+        now, then = mean_return(params, task, key_play), mean_return(candidate, task, key_play)
+        return jax.tree.map(lambda old, new: jnp.where(then > now, new, old), params, candidate), now
+
+      return Source(
+        name='hill_climbing', init=lambda rng_key, task: policy.init(rng_key), update=update,
+        snapshot=lambda state: state, params=lambda snapshot, task: snapshot, num_updates=num_updates,
+        env_steps_per_update=2 * num_episodes * family.episode_length, settings={'std': std, 'episodes': num_episodes},
+      )
+
+`source.make_learn` does the rest: all tasks at once over all devices, checkpoints, resuming, patience; and
+`histories.collect` takes it beside any others. What it relies on, and `tests/test_sources.py` checks for every source
+(add yours to `SOURCES` there):
+
+- The state is a tree of arrays, of the same shapes and types after an update as before: no Python numbers, whose weak
+  types compile again, and no typed keys, which a file can not hold. All randomness is from the key that is given.
+- `update` returns the return of the policy that it was given, not of the one it makes; U updates measure the first U of
+  U + 1 snapshots, and a history's checkpoints are chosen among those, evenly in return.
+- A learner sees its own task and `data` only; `shared=True` is for one learner that serves all tasks, whose `init` and
+  `update` are given None for the task.
+- `params` gives an ordinary θ over observations alone (`policies.fold` takes in a normaliser and what is known of the
+  task): a stored θ is all there is of a checkpoint.
+- `settings` is plain data that says how it improves; a folder that holds histories of the same name made with other
+  settings is refused. What it can not hold, such as a callable, wants a `name` of its own.
+- `tasks` and `data` are for sources that come with tasks of their own, such as logs.
+"""

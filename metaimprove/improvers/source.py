@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import chex
 import jax
 import numpy as np
+from scipy import stats
 
 from metaimprove import files, parallel
 from metaimprove.errors import DamagedDataError
@@ -241,3 +242,10 @@ def choose_checkpoints(returns: np.ndarray, num_checkpoints: int, patience: int 
   best_so_far = np.maximum.accumulate(smooth)
   levels = np.linspace(best_so_far[0], best_so_far[-1], num_checkpoints)
   return np.minimum(np.searchsorted(best_so_far, levels), len(returns) - 1)
+
+
+def rank_correlation(returns: np.ndarray) -> float:
+  """Spearman's correlation of order and return, the mean over curves [H, C]; 0 for a curve that is flat."""
+  return float(np.mean([
+    0.0 if np.ptp(curve) == 0 else stats.spearmanr(np.arange(len(curve)), curve).statistic for curve in returns
+  ]))

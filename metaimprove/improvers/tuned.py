@@ -4,12 +4,13 @@ import dataclasses
 
 from metaimprove import policies
 from metaimprove.errors import UnknownNameError
-from metaimprove.improvers import independent_ppo, task_conditioned_ppo
+from metaimprove.improvers import evolution, independent_ppo, task_conditioned_ppo
 from metaimprove.improvers.ppo import PPOSettings
 from metaimprove.improvers.source import Source
 from metaimprove.tasks.family import TaskFamily
 
-SOURCES = (task_conditioned_ppo.NAME, independent_ppo.NAME)
+SOURCES = (task_conditioned_ppo.NAME, independent_ppo.NAME, evolution.NAME)
+EVOLUTION_UPDATES = 150
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,4 +94,8 @@ def make_source(
   if name == independent_ppo.NAME:
     updates = num_updates or tuned.independent_updates
     return independent_ppo.independent_ppo(family, tuned.independent, updates, hidden_sizes, patience)
+  if name == evolution.NAME:
+    return evolution.evolution(
+      family, evolution.EvolutionSettings(), num_updates or EVOLUTION_UPDATES, hidden_sizes, patience
+    )
   raise UnknownNameError(f'Source of improvement {name!r} is unknown; choose among: {", ".join(SOURCES)}.')

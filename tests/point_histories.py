@@ -1,0 +1,25 @@
+"""Histories of the point family by both PPO sources, in a few seconds."""
+
+from metaimprove.histories.collect import collect
+from metaimprove.improvers.independent_ppo import independent_ppo
+from metaimprove.improvers.ppo import PPOSettings
+from metaimprove.improvers.task_conditioned_ppo import task_conditioned_ppo
+
+HIDDEN_SIZES = (8,)
+PPO = PPOSettings(
+  num_envs=16, unroll_length=4, num_epochs=2, num_minibatches=4, learning_rate=1e-2, reward_scaling=1.0,
+  value_hidden_sizes=(16,),
+)
+
+
+def make_sources(family):
+  """Both PPO sources on the point family, with the number of tasks each serves."""
+  return [
+    (task_conditioned_ppo(family, PPO, 30, HIDDEN_SIZES), 6),
+    (independent_ppo(family, PPO, 20, HIDDEN_SIZES), 4),
+  ]
+
+
+def collect_point_histories(folder, family, source_list=None, **changes):
+  arguments = {'seed': 0, 'num_checkpoints': 4, 'num_episodes': 2, 'shard_size': 4, 'hidden_sizes': HIDDEN_SIZES}
+  return collect(folder, family, source_list or make_sources(family), **{**arguments, **changes})

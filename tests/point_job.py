@@ -1,0 +1,57 @@
+"""A small job in a process of its own, to be killed: collects histories of the point family, or trains on them.
+
+  python -m tests.point_job collect FOLDER [WORKER NUM_WORKERS]
+  python -m tests.point_job train FOLDER [COORDINATOR PROCESS NUM_PROCESSES]
+
+Training writes the operator's parameters to FOLDER/operator.safetensors and the losses to FOLDER/losses.json.
+"""
+
+import os
+import pathlib
+import sys
+
+import experiments  # noqa: F401  (sets up JAX's compilation cache)
+
+import jax
+
+from metaimprove import files, training
+from metaimprove.histories.dataset import load_dataset
+from metaimprove.improvers import source
+from metaimprove.operators.operator import OperatorConfig, make_operator
+from tests.point_family import point_family
+from tests.point_histories import HIDDEN_SIZES, collect_point_histories
+
+SETTINGS = training.TrainingSettings(
+  num_steps=120, batch_size=16, num_states=8, rounds=(0.3, 0.6), round_applications=2, round_tasks=8, num_validation=2,
+  num_evaluations=2, learning_rate=1e-2,
+)
+
+
+def collect(folder, worker=0, num_workers=1):
+  source._SAVE_SECONDS = 0.3
+  collect_point_histories(folder / 'histories', point_family(), worker=int(worker), num_workers=int(num_workers))
+
+
+def train(folder, coordinator=None, process=0, num_processes=1):
+  if coordinator:
+    jax.distributed.initialize(coordinator, int(num_processes), int(process))
+  training._SAVE_SECONDS = 0.3
+  family = point_family()
+  operator = make_operator(OperatorConfig.of(
+    family, hidden_sizes=HIDDEN_SIZES, width=32, num_latents=2, num_blocks=1, code_size=8,
+  ))
+  losses = {}
+  params = training.train(
+    operator, family, load_dataset(folder / 'histories', family), SETTINGS, seed=0, folder=folder / 'training',
+    progress=lambda done, figures: losses.update({done: figures['loss']}),
+  )
+  if jax.process_index() == 0:
+    files.save_tree(folder / 'operator.safetensors', params)
+    files.write_json(folder / 'losses.json', losses)
+
+
+if __name__ == '__main__':
+  job, folder, *rest = sys.argv[1:]
+  {'collect': collect, 'train': train}[job](pathlib.Path(folder), *rest)
+  sys.stdout.flush()
+  os._exit(0)  # a process whose peer has died would wait for it

@@ -1,0 +1,89 @@
+"""What a folder of histories holds, repairing it, and joining folders."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from metaimprove.errors import DamagedDataError, IncompatibleError
+from metaimprove.histories import storage
+from metaimprove.histories.card import draw_card, make_card
+from metaimprove.histories.dataset import load_dataset
+from metaimprove.histories.merge import merge
+from metaimprove.improvers.source import rank_correlation
+from tests.point_histories import collect_point_histories, make_sources
+
+
+@pytest.fixture(scope='module')
+def seed_one(point, tmp_path_factory):
+  """Histories of other tasks by one of the sources."""
+  folder = tmp_path_factory.mktemp('seed_one')
+  collect_point_histories(folder, point, [(make_sources(point)[1][0], 3)], seed=1)
+  return folder
+
+
+def test_card_of_a_whole_dataset(histories, dataset, tmp_path):
+  card = make_card(histories)
+  assert card['missing'] == card['damaged'] == []
+  assert card['bytes'] == sum(path.stat().st_size for path in (histories / 'shards').iterdir())
+  assert [(s['name'], s['histories'], s['env_steps']) for s in card['sources']] == [
+    ('task_conditioned_ppo', 6, 6 * 4 * 2 * 8), ('independent_ppo', 4, 4 * 4 * 2 * 8),
+  ]
+  conditioned = card['sources'][0]
+  np.testing.assert_allclose(conditioned['mean_return'], dataset.returns[:6].mean(axis=0), atol=1e-3)
+  np.testing.assert_allclose(conditioned['quantiles']['0.5'], np.median(dataset.returns[:6], axis=0), atol=1e-3)
+  assert conditioned['share_rising'] == np.mean(np.diff(dataset.returns[:6].mean(axis=0)) > 0)
+  json.dumps(card)
+  draw_card(tmp_path / 'deep' / 'curves.png', card)
+  assert (tmp_path / 'deep' / 'curves.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_card_names_what_is_wrong(histories, tmp_path):
+  copy = shutil.copytree(histories, tmp_path / 'copy')
+  names = sorted(path.name for path in (copy / 'shards').iterdir())
+  (copy / 'shards' / names[0]).unlink()
+  content = bytearray((copy / 'shards' / names[1]).read_bytes())
+  content[-3] ^= 4
+  (copy / 'shards' / names[1]).write_bytes(content)
+  card = make_card(copy)
+  assert card['missing'] == [names[0]] and card['damaged'] == [names[1]]
+  assert [source['histories'] for source in card['sources']] == [2, 0] and card['sources'][1]['mean_return'] == []
+  draw_card(tmp_path / 'curves.png', card)
+
+
+def test_merged_datasets_are_one(histories, seed_one, point, dataset, tmp_path):
+  steps = []
+  merge(tmp_path, [histories, seed_one], progress=lambda done, total: steps.append((done, total)))
+  assert steps[-1] == (4, 4)
+  both, other = load_dataset(tmp_path, point), load_dataset(seed_one, point)
+  np.testing.assert_array_equal(both.returns, np.concatenate([dataset.returns, other.returns]))
+  assert both.source_names == ('task_conditioned_ppo', 'independent_ppo')
+  np.testing.assert_array_equal(both.source, [0] * 6 + [1] * 4 + [1] * 3)
+  tasks = both.read_tasks(np.arange(both.num_histories)).goal[:, 0]
+  same_task = tasks[:, None] == tasks
+  np.testing.assert_array_equal(both.task_index[:, None] == both.task_index, same_task)
+  before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'shards').iterdir()}
+  merge(tmp_path, [histories, seed_one])
+  assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / 'shards').iterdir()}
+
+
+def test_what_does_not_fit_is_not_merged(histories, seed_one, point, tmp_path):
+  with pytest.raises(IncompatibleError, match='both hold histories by task_conditioned_ppo with seed=0'):
+    merge(tmp_path / 'a', [histories, histories])
+  copy = shutil.copytree(seed_one, tmp_path / 'copy')
+  header = storage.read_header(copy)
+  (copy / 'header.json').write_text(json.dumps({**header, 'family': 'line'}))
+  with pytest.raises(IncompatibleError, match="family='point'.*family='line'"):
+    merge(tmp_path / 'a', [histories, copy])
+  (copy / 'header.json').write_text(json.dumps(header))
+  next((copy / 'shards').iterdir()).unlink()
+  with pytest.raises(DamagedDataError, match='missing'):
+    merge(tmp_path / 'a', [histories, copy])
+  with pytest.raises(DamagedDataError, match='holds no histories'):
+    load_dataset(tmp_path / 'a', point)
+
+
+def test_rank_correlation_by_hand():
+  """One curve that rises, one that falls, one flat, and one with two of three pairs in order: 1, -1, 0, 0.5."""
+  assert abs(rank_correlation(np.array([[1, 2, 9], [3, 2, 1], [4, 4, 4], [1, 3, 2]])) - 0.5 / 4) < 1e-9
