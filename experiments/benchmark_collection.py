@@ -39,7 +39,7 @@ from metaimprove.improvers import tuned
 from metaimprove.improvers.independent_ppo import independent_ppo
 from metaimprove.improvers.source import Source
 from metaimprove.operators.operator import OperatorConfig, make_operator
-from metaimprove.rollouts import rollout
+from metaimprove.rollouts import raw_stepping_rate, rollout
 from metaimprove.tasks.registry import family_names, make_family
 
 FLAGS = flags.FLAGS
@@ -72,32 +72,41 @@ def random_policies(family):
 
 
 def measure_collecting(family, num_tasks, shard_size, seed):
-  """A row of the first table; compiling is not counted."""
+  """A row of the first table; compiling is not counted.
+
+  Machines that are shared change their speed from minute to minute, so bare stepping and rollouts are measured before
+  and after collecting.
+  """
   shard_size = min(shard_size, num_tasks)
-  source, folder = random_policies(family), pathlib.Path(tempfile.mkdtemp(prefix='benchmark_collection_'))
+  policy = policies.make_policy(family.observation_size, family.action_size)
+  play = functools.partial(rollout, family, policy, num_episodes=NUM_EPISODES * NUM_CHECKPOINTS)
+  key_policy, key_play = jax.random.split(jax.random.key(seed))
+  tasks = sample_tasks(family, seed, shard_size, 'train')
+  arguments = policy.init(key_policy), tasks, jax.random.split(key_play, shard_size)
+  run = jax.jit(parallel.vmap(play, in_axes=(None, 0, 0)))
+  actions = np.moveaxis(np.asarray(run(*arguments).action), 0, 2)  # [H, E, T, A] -> [E, T, H, A]
+  num_steps, seconds = actions[..., 0].size, {'raw': 0.0, 'rollout': 0.0}
+
+  def measure():
+    began = time.perf_counter()
+    jax.block_until_ready(run(*arguments))
+    seconds['rollout'] += time.perf_counter() - began
+    seconds['raw'] += num_steps / raw_stepping_rate(family, tasks, actions, key_play)
+
+  measure()
+  folder = pathlib.Path(tempfile.mkdtemp(prefix='benchmark_collection_'))
   try:
     collect(
-      folder, family, [(source, num_tasks)], seed=seed, num_checkpoints=NUM_CHECKPOINTS, num_episodes=NUM_EPISODES,
-      shard_size=shard_size,
+      folder, family, [(random_policies(family), num_tasks)], seed=seed, num_checkpoints=NUM_CHECKPOINTS,
+      num_episodes=NUM_EPISODES, shard_size=shard_size,
     )
-    rates = collecting_rates(folder)
+    collected = collecting_rates(folder)['env_steps_per_second']
   finally:
     shutil.rmtree(folder)
-  policy = policies.make_policy(family.observation_size, family.action_size)
-  run = jax.jit(parallel.vmap(
-    functools.partial(rollout, family, policy, num_episodes=NUM_EPISODES * NUM_CHECKPOINTS), in_axes=(None, 0, 0)
-  ))
-  key_policy, key_play = jax.random.split(jax.random.key(seed))
-  arguments = (
-    policy.init(key_policy), sample_tasks(family, seed, shard_size, 'train'), jax.random.split(key_play, shard_size)
-  )
-  num_steps = jax.block_until_ready(run(*arguments)).reward.size
-  began = time.perf_counter()
-  jax.block_until_ready(run(*arguments))
+  measure()
   return {
-    'tasks': num_tasks, 'shard_size': shard_size, 'raw_steps_per_second': round(rates['raw_env_steps_per_second']),
-    'rollout_steps_per_second': round(num_steps / (time.perf_counter() - began)),
-    'collect_steps_per_second': round(rates['env_steps_per_second']),
+    'tasks': num_tasks, 'shard_size': shard_size, 'raw_steps_per_second': round(2 * num_steps / seconds['raw']),
+    'rollout_steps_per_second': round(2 * num_steps / seconds['rollout']), 'collect_steps_per_second': round(collected),
     'peak_rss_bytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
   }
 

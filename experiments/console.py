@@ -1,5 +1,6 @@
 """What the binaries share at the terminal: starting, progress bars, time spent, TensorBoard."""
 
+import os
 import pathlib
 import shlex
 import sys
@@ -13,6 +14,7 @@ from metaimprove import files
 from metaimprove.errors import MetaImproveError
 
 _SECONDS = 'wall_seconds.json'
+_joined: list[int] = []
 
 
 def launch(main) -> None:
@@ -30,6 +32,12 @@ def launch(main) -> None:
     except KeyboardInterrupt:
       print('stopped; run the same command again to go on from here', file=sys.stderr)
       sys.exit(130)
+    except RuntimeError as error:
+      if not _joined:
+        raise
+      print(f'error: {error}\nOne of the processes has died; run all of them again to go on.', file=sys.stderr)
+      sys.stderr.flush()
+      os._exit(1)  # an orderly end would wait for the one that has died
 
   app.run(run)
 
@@ -40,6 +48,7 @@ def join_processes(coordinator: str | None, num_processes: int, process: int) ->
     import jax
 
     jax.distributed.initialize(coordinator, num_processes, process)
+    _joined.append(process)
 
 
 def command_line() -> str:

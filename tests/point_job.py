@@ -9,6 +9,7 @@ Training writes the operator's parameters to FOLDER/operator.safetensors and the
 import os
 import pathlib
 import sys
+import traceback
 
 import experiments  # noqa: F401  (sets up JAX's compilation cache)
 
@@ -52,6 +53,8 @@ def train(folder, coordinator=None, process=0, num_processes=1):
 
 if __name__ == '__main__':
   job, folder, *rest = sys.argv[1:]
-  {'collect': collect, 'train': train}[job](pathlib.Path(folder), *rest)
-  sys.stdout.flush()
-  os._exit(0)  # a process whose peer has died would wait for it
+  try:
+    {'collect': collect, 'train': train}[job](pathlib.Path(folder), *rest)
+  except RuntimeError:  # a peer has died, for which an orderly end would wait
+    traceback.print_exc()
+    os._exit(1)

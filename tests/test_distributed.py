@@ -47,28 +47,30 @@ def alone(histories, tmp_path_factory):
   return folder
 
 
-def test_two_processes_have_the_loss_curve_of_one(alone, tmp_path):
-  (tmp_path / 'histories').symlink_to(alone / 'histories')
-  finish(start_both(tmp_path))
-  losses = [list(json.loads((folder / 'losses.json').read_text()).values()) for folder in (alone, tmp_path)]
+@pytest.fixture(scope='module')
+def together(alone, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('together')
+  (folder / 'histories').symlink_to(alone / 'histories')
+  finish(start_both(folder))
+  return folder
+
+
+def test_two_processes_have_the_loss_curve_of_one(alone, together):
+  losses = [list(json.loads((folder / 'losses.json').read_text()).values()) for folder in (alone, together)]
   assert len(losses[0]) == 120
   np.testing.assert_allclose(losses[0][:30], losses[1][:30], rtol=1e-3)  # before rounding has had time to grow
 
 
-def test_one_dies_and_both_run_again(alone, tmp_path):
-  whole, broken = tmp_path / 'whole', tmp_path / 'broken'
-  for folder in (whole, broken):
-    folder.mkdir()
-    (folder / 'histories').symlink_to(alone / 'histories')
-  finish(start_both(whole))
-  first, second = start_both(broken)
+def test_one_dies_and_both_run_again(together, tmp_path):
+  (tmp_path / 'histories').symlink_to(together / 'histories')
+  first, second = start_both(tmp_path)
   until = time.monotonic() + 120
-  while not list((broken / 'training').glob('training_state_*')) and time.monotonic() < until:
+  while not list((tmp_path / 'training').glob('training_state_*')) and time.monotonic() < until:
     time.sleep(0.05)
   second.kill()
   second.communicate()
   first.communicate(timeout=120)
-  assert first.returncode != 0 and not (broken / 'operator.safetensors').exists()
-  finish(start_both(broken))
-  trees = [files.load_arrays(folder / 'operator.safetensors') for folder in (whole, broken)]
+  assert first.returncode != 0 and not (tmp_path / 'operator.safetensors').exists()
+  finish(start_both(tmp_path))
+  trees = [files.load_arrays(folder / 'operator.safetensors') for folder in (together, tmp_path)]
   jax.tree.map(np.testing.assert_array_equal, *trees)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from metaimprove import parallel
 from metaimprove.errors import DamagedDataError, IncompatibleError, UnknownNameError
@@ -207,7 +208,7 @@ def test_evolution_measures_the_mean_alone_before_the_update(point):
   source = evolution(point, dataclasses.replace(EVOLUTION, std=2.0, learning_rate=1.0), 2, HIDDEN_SIZES)
   update = jax.jit(source.update)
   state = jax.jit(source.init)(jax.random.key(0), task)
-  state = state.replace(mean=jax.flatten_util.ravel_pytree(expert(None, task))[0])
+  state = state.replace(mean=ravel_pytree(expert(None, task))[0])
   key_first, key_second = jax.random.split(jax.random.key(1))
   state, value = update(state, task, key_first)
   # The start is within 0.1 of 0 and what is left of the way shrinks to about a third, 0.35, in the first step.

@@ -6,10 +6,10 @@ Only what is looked at is read: a dataset in memory is its index, a few numbers 
 import collections
 import dataclasses
 import json
-import math
 import os
 import pathlib
 import threading
+import weakref
 from typing import Any
 
 import jax
@@ -104,36 +104,41 @@ class _Shards:
     """Leaves [B, ...] of a field of History: of example b, shard[b] at the leading indices places[0][b], ..."""
     like = {field: getattr(self._like, field)}
     names = files.leaf_names(jax.tree.map(lambda _: 0, like, is_leaf=lambda x: x is None))
-    rows = [tuple(int(place) for place in index) for index in zip(*places)]
-    columns: list[list[np.ndarray]] = [[None] * len(rows) for _ in names]
-    for example in np.argsort(shard, kind='stable'):
-      opened = self._shard(int(shard[example]))
-      for column, name in zip(columns, names):
-        column[example] = opened.row(name, rows[example])
-    structure = jax.tree.structure(like[field], is_leaf=lambda x: x is None)
-    return jax.tree.unflatten(structure, [np.stack(column) for column in columns])
+    order = np.argsort(shard, kind='stable')
+    leaves, rows = self._shard(int(shard[order[0]])).empty(names, len(order), len(places))
+    places = np.stack(places, axis=1).tolist()
+    for example in order.tolist():
+      self._shard(int(shard[example])).read_into(rows, names, example, places[example])
+    return jax.tree.unflatten(jax.tree.structure(like[field], is_leaf=lambda x: x is None), leaves)
 
 
 class _OpenShard:
   """A file in safetensors' format: the header's size in 8 bytes, the header as JSON, the arrays one after the other."""
 
   def __init__(self, path: pathlib.Path):
-    self._file = open(path, 'rb', buffering=0)  # closed when nobody reads it any longer
-    size = int.from_bytes(self._file.read(8), 'little')
-    header = json.loads(self._file.read(size))
+    self._path, self._file = path, os.open(path, os.O_RDONLY)
+    weakref.finalize(self, os.close, self._file)  # when no thread reads it any longer
+    size = int.from_bytes(os.pread(self._file, 8, 0), 'little')
     self._arrays = {
-      name: (np.dtype(_DTYPES[entry['dtype']]), tuple(entry['shape']), 8 + size + entry['data_offsets'][0])
-      for name, entry in header.items() if name != '__metadata__'
+      name: (np.dtype(_DTYPES[entry['dtype']]), entry['shape'], 8 + size + entry['data_offsets'][0])
+      for name, entry in json.loads(os.pread(self._file, size, 8)).items() if name != '__metadata__'
     }
 
-  def row(self, name: str, place: tuple[int, ...]) -> np.ndarray:
-    """The part of an array at the leading indices `place`."""
-    dtype, shape, offset = self._arrays[name]
-    rest, index = shape[len(place):], 0
-    for step, length in zip(place, shape):
-      index = index * length + step
-    size = math.prod(rest) * dtype.itemsize
-    return np.frombuffer(os.pread(self._file.fileno(), size, offset + size * index), dtype).reshape(rest)
+  def empty(self, names: list[str], num: int, depth: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Room for `num` rows of arrays, which are what is left beyond `depth` indices; and the same room as bytes."""
+    leaves = [np.empty((num, *self._arrays[name][1][depth:]), self._arrays[name][0]) for name in names]
+    return leaves, [leaf.reshape(num, -1).view(np.uint8) for leaf in leaves]
+
+  def read_into(self, rows: list[np.ndarray], names: list[str], example: int, place: list[int]) -> None:
+    """Reads the rows at the leading indices `place` into place `example` of `rows`."""
+    for room, name in zip(rows, names):
+      _, shape, offset = self._arrays[name]
+      index = 0
+      for step, length in zip(place, shape):
+        index = index * length + step
+      target = room[example]
+      if os.preadv(self._file, [target], offset + target.size * index) != target.size:
+        raise DamagedDataError(f'{self._path} has become shorter; let inspect_histories --repair make it again.')
 
 
 def check_family(folder: files.Path, header: dict[str, Any], family: TaskFamily) -> None:

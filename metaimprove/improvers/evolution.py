@@ -10,6 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from metaimprove import policies
 from metaimprove.errors import IncompatibleError
@@ -57,7 +58,7 @@ def evolution(
     settings.population_size, example, optimizer=optax.adam(settings.learning_rate),
     std_schedule=optax.constant_schedule(settings.std),
   )
-  unravel = jax.flatten_util.ravel_pytree(example)[1]
+  unravel = ravel_pytree(example)[1]
 
   def init(rng_key, task):
     key_policy, key_strategy = jax.random.split(rng_key)
