@@ -19,7 +19,7 @@ setuptools.setup(
     'brax>=0.14.2,<0.15',
     'chex>=0.1.91',
     'dm-haiku>=0.0.16',
-    'evosax>=0.2',
+    'evosax>=0.3.2,<0.4',
     'grain>=0.2.12',
     'jax>=0.9',
     'jinja2>=3.1',

@@ -15,7 +15,7 @@ import scipy.stats
 
 from metaimprove import policies
 from metaimprove.errors import IncompatibleError, UnknownNameError
-from metaimprove.improvers.source import Learning, Source
+from metaimprove.improvers.source import Learning, Source, rank_correlation
 from metaimprove.rollouts import rollout
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.types import Params, Task, episode_return
@@ -124,12 +124,8 @@ def ladder_report(learning: Learning) -> dict[str, list[float] | float]:
   return {
     'mean_return': means.tolist(),
     'share_rising': float(np.mean(np.diff(means) > 0)),
-    'rank_correlation': float(np.mean([_rank_correlation(curve) for curve in learning.returns.T])),
+    'rank_correlation': rank_correlation(learning.returns.T),
   }
-
-
-def _rank_correlation(curve):
-  return 0.0 if np.ptp(curve) == 0 else scipy.stats.spearmanr(np.arange(len(curve)), curve).statistic
 
 
 def check_ladder(learning: Learning) -> None:

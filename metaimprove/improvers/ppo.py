@@ -144,7 +144,8 @@ def make_learner(
     params = losses.PPONetworkParams(policy=policy_params, value=value.init(key_value, jnp.zeros(inputs)))
     return LearnerState(
       params=params, optimizer_state=optimizer.init(params),
-      statistics=running_statistics.init_state(specs.Array((size,), jnp.float32)),
+      # A weakly typed number, as is the default, would not come back from a file as one, and compile `update` again.
+      statistics=running_statistics.init_state(specs.Array((size,), jnp.float32), std_eps=jnp.zeros(())),
     )
 
   def collect(state, task, rng_key):

@@ -185,8 +185,9 @@ def load_learning(source: Source, tasks: Task, folder: files.Path) -> Learning:
   """Reads a run that `learn` has finished; raises `DamagedDataError` if there is none or it is not complete."""
   run = _Run(folder)
   init = source.init if source.shared else jax.vmap(source.init)
-  keys = jax.random.split(jax.random.key(0), jax.tree.leaves(tasks)[0].shape[0])
-  data = () if source.data is None else (source.data,)
+  num_tasks = jax.tree.leaves(tasks)[0].shape[0]
+  keys = jax.random.split(jax.random.key(0), num_tasks)
+  data = () if source.data is None else (jax.tree.map(lambda x: x[:num_tasks], source.data),)
   run.load(jax.eval_shape(init, *((keys[0], None) if source.shared else (keys, tasks)), *data), source.snapshot)
   if not is_done(source, run.returns):
     raise DamagedDataError(
