@@ -2,11 +2,8 @@
 
 import os
 
-# Before JAX is imported: two devices whatever the machine has, for tests of what is spread over devices everywhere;
-# and code that is compiled sooner and runs slower, because compiling is most of what the tests do.
-os.environ['XLA_FLAGS'] = ' '.join([
-  os.environ.get('XLA_FLAGS', ''), '--xla_force_host_platform_device_count=2', '--xla_backend_optimization_level=0',
-]).strip()
+# Before JAX is imported: two devices whatever the machine has, for tests of what is spread over devices everywhere.
+os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count=2'.strip()
 
 import experiments  # noqa: F401  (sets up JAX's compilation cache)
 

@@ -88,12 +88,17 @@ def test_shapes_and_sizes(bench):
 
 
 def test_definitions_are_frozen(bench):
-  """Tasks, starts, observations, rewards and ends of fixed keys are those of this TASK_SUITE_VERSION."""
+  """Tasks, starts, observations, rewards and ends of fixed keys are those of this TASK_SUITE_VERSION.
+
+  Held in the median over tasks: rounding, which differs between processors, may flip a contact of one or two (a cheetah
+  without fused multiply-add: 2 of 8 in the third step), and another definition changes them all.
+  """
   golden = files.load_arrays(FOLDER / 'families.safetensors')
   for name, value in golden_of(bench).items():
     recorded = golden[f'{bench.name}-{bench.backend}-{name}']
-    scale = np.abs(recorded).max(axis=0, keepdims=True) + 1e-3
-    assert (np.abs(np.asarray(value, np.float32) - recorded) / scale).max() < 1e-2, name
+    scale = np.abs(recorded).max(axis=(0, 1), keepdims=True) + 1e-3
+    error = (np.abs(np.asarray(value, np.float32) - recorded) / scale).reshape(NUM_STEPS, NUM_TASKS, -1).max(axis=2)
+    assert np.median(error, axis=1).max() < 1e-3, name
 
 
 def test_other_tasks_and_true_resets_in_the_same_program(bench):
