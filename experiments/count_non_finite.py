@@ -1,18 +1,21 @@
-"""Counts episodes whose simulation blows up, per family and backend, under uniformly random actions.
+"""Counts episodes whose simulation blows up, per family and backend, under random actions or under learned policies.
 
   python -m experiments.count_non_finite --families=half_cheetah_vel --episodes=10000
+  python -m experiments.count_non_finite --families=hopper_rand_params --learned=runs/learn
 
-Those under trained policies are counted while histories are collected: `non_finite_episodes` in their manifest.
+Random actions are uniform; learned policies are the last of `experiments.learn_families`, which are told the task.
 """
 
+import functools
 import pathlib
 
 import jax
 import numpy as np
 from absl import flags
 
-from experiments import console
-from metaimprove import files, parallel
+from experiments import console, learn_families
+from metaimprove import files, parallel, policies
+from metaimprove.errors import IncompatibleError
 from metaimprove.rollouts import unroll
 from metaimprove.tasks.registry import backends_of, family_names, make_family
 
@@ -22,20 +25,35 @@ if __name__ == '__main__':
   flags.DEFINE_list('families', list(family_names()), 'Which families.')
   flags.DEFINE_list('backends', None, "Which backends; each family's first by default.")
   flags.DEFINE_list('dynamics', ['default', 'far'], "Presets: 'none', 'default', 'far'.")
+  flags.DEFINE_string('learned', None, 'Folder of learn_families, whose last policies act instead of random actions.')
   flags.DEFINE_integer('episodes', 10000, 'Episodes of each, every one on a task of its own.', 1)
   flags.DEFINE_integer('batch', 256, 'Episodes at once.', 1)
   flags.DEFINE_integer('seed', 0, 'Of tasks, starts and actions.')
   flags.DEFINE_string('json', None, 'Where the counts go as a list.')
 
 
-def count(family, num_episodes, batch, seed, progress):
-  """How many of `num_episodes` (rounded up to whole batches) were not finite, and how many there were."""
+def random_actions(family):
+  """task -> a policy of uniformly random actions."""
   def act(observation, rng_key):
     return jax.random.uniform(rng_key, (family.action_size,), minval=-1.0, maxval=1.0), None
 
+  return lambda task: act
+
+
+def learned_policies(name, backend):
+  """task -> the last policy that learn_families found for it; it is told the task's default dynamics and no others."""
+  family = make_family(name, backend)
+  policy = policies.make_policy(family.observation_size, family.action_size)
+  params_of = learn_families.final_policies(family, pathlib.Path(FLAGS.learned) / name)
+  return lambda task: functools.partial(policy.sample, params_of(task))
+
+
+def count(family, policy_of, num_episodes, batch, seed, progress):
+  """How many of `num_episodes` (rounded up to whole batches) were not finite, and how many there were."""
   def play(rng_key):
     key_task, key_episode = jax.random.split(rng_key)
-    return unroll(family, act, family.sample(key_task), key_episode, num_episodes=1)[0].finite[0]
+    task = family.sample(key_task)
+    return unroll(family, policy_of(task), task, key_episode, num_episodes=1)[0].finite[0]
 
   run = jax.jit(parallel.vmap(play))
   num_batches = -(-num_episodes // batch)
@@ -48,12 +66,20 @@ def count(family, num_episodes, batch, seed, progress):
 
 def main():
   rows, progress = [], console.Progress()
+  if FLAGS.learned and 'none' in FLAGS.dynamics:
+    raise IncompatibleError(
+      "Learned policies are told the dynamics: with --learned, choose --dynamics among 'default', 'far'."
+    )
   for name in FLAGS.families:
     for backend in FLAGS.backends or list(backends_of(name))[:1]:
       for preset in FLAGS.dynamics:
-        bad, total = count(make_family(name, backend, preset), FLAGS.episodes, FLAGS.batch, FLAGS.seed, progress)
-        rows.append({'family': name, 'backend': backend, 'dynamics': preset, 'non_finite': bad, 'episodes': total})
-        print(f'{name} on {backend}, {preset}: {bad} of {total} episodes blew up', flush=True)
+        family = make_family(name, backend, preset)
+        policy_of = learned_policies(name, backend) if FLAGS.learned else random_actions(family)
+        bad, total = count(family, policy_of, FLAGS.episodes, FLAGS.batch, FLAGS.seed, progress)
+        policy = 'learned' if FLAGS.learned else 'random'
+        rows.append({'family': name, 'backend': backend, 'dynamics': preset, 'policy': policy, 'non_finite': bad,
+                     'episodes': total})
+        print(f'{name} on {backend}, {preset}, {policy} policy: {bad} of {total} episodes blew up', flush=True)
         if FLAGS.json:
           files.write_json(pathlib.Path(FLAGS.json), rows)
 

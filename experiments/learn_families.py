@@ -15,6 +15,7 @@ from absl import flags
 
 from experiments import console
 from metaimprove import files, parallel, policies
+from metaimprove.errors import IncompatibleError
 from metaimprove.histories.collect import sample_tasks, take
 from metaimprove.histories.storage import claim
 from metaimprove.improvers import source as sources
@@ -32,6 +33,20 @@ if __name__ == '__main__':
   flags.DEFINE_integer('num_updates', None, "PPO updates, instead of each family's tuned number.", 1)
   flags.DEFINE_integer('seed', 0, 'Of tasks, learning and episodes.')
   flags.DEFINE_string('folder', 'runs/learn', 'Where everything goes.')
+
+
+def final_policies(family, folder):
+  """task -> θ of the last policy, folded for the task, of a family learned in `folder`.
+
+  Raises:
+    MetaImproveError: where the family was not learned there, on another backend, or not to the end.
+  """
+  settings = files.read_json(folder / 'settings.json')
+  if settings['backend'] != family.backend:
+    raise IncompatibleError(f'{folder} was learned on {settings["backend"]}, not on {family.backend}; use that backend.')
+  source = tuned.make_source(task_conditioned_ppo.NAME, family, num_updates=settings['updates'])
+  run = sources.load_learning(source, sample_tasks(family, settings['seed'], 1, 'train'), folder / 'learning')
+  return functools.partial(source.params, take(run.snapshots, -1))
 
 
 def learn(name, folder, progress):
