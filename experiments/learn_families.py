@@ -43,7 +43,7 @@ def final_policies(family, folder):
   """
   settings = files.read_json(folder / 'settings.json')
   if settings['backend'] != family.backend:
-    raise IncompatibleError(f'{folder} was learned on {settings["backend"]}, not on {family.backend}; use that backend.')
+    raise IncompatibleError(f'{folder} was learned on {settings["backend"]}, not on {family.backend}; use that.')
   source = tuned.make_source(task_conditioned_ppo.NAME, family, num_updates=settings['updates'])
   run = sources.load_learning(source, sample_tasks(family, settings['seed'], 1, 'train'), folder / 'learning')
   return functools.partial(source.params, take(run.snapshots, -1))
