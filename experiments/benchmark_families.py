@@ -18,6 +18,7 @@ from absl import flags
 
 from experiments import console
 from metaimprove import files, quiet_brax
+from metaimprove.tasks import physics
 from metaimprove.tasks.registry import backends_of, family_names, make_family
 
 FLAGS = flags.FLAGS
@@ -45,7 +46,7 @@ def stock_stepper(robot, backend):
   from brax import envs
 
   with quiet_brax.known_warnings_ignored():
-    env = envs.get_environment(robot, backend=backend)
+    env = envs.get_environment(robot, backend=physics.simulator_of(backend))
 
   def step(state, action):
     return jax.vmap(env.step)(state, action), None

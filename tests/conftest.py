@@ -2,8 +2,11 @@
 
 import os
 
-# Before JAX is imported: two devices whatever the machine has, for tests of what is spread over devices everywhere.
-os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count=2'.strip()
+# Before JAX is imported: two devices whatever the machine has, for tests of what is spread over devices everywhere;
+# and compiling, which is most of what the tests do, without optimisation.
+os.environ['XLA_FLAGS'] = ' '.join([
+  os.environ.get('XLA_FLAGS', ''), '--xla_force_host_platform_device_count=2', '--xla_backend_optimization_level=0',
+]).strip()
 
 import experiments  # noqa: F401  (sets up JAX's compilation cache)
 
@@ -14,6 +17,7 @@ import pytest
 
 from metaimprove.histories.dataset import load_dataset
 from metaimprove.operators.operator import OperatorConfig, experience_statistics, make_operator
+from tests import point_job
 from tests.point_family import point_family
 from tests.point_histories import HIDDEN_SIZES, collect_point_histories
 
@@ -43,6 +47,15 @@ def histories(point, tmp_path_factory):
   """A folder of histories of the point family."""
   folder = tmp_path_factory.mktemp('histories')
   collect_point_histories(folder, point)
+  return folder
+
+
+@pytest.fixture(scope='session')
+def whole(tmp_path_factory):
+  """Histories and an operator of the point family, made by processes that nobody disturbs."""
+  folder = tmp_path_factory.mktemp('whole')
+  for job in ('collect', 'train'):
+    point_job.finish(point_job.start(job, folder))
   return folder
 
 

@@ -8,6 +8,7 @@ Training writes the operator's parameters to FOLDER/operator.safetensors and the
 
 import os
 import pathlib
+import subprocess
 import sys
 import traceback
 
@@ -26,6 +27,21 @@ SETTINGS = training.TrainingSettings(
   num_steps=120, batch_size=16, num_states=8, rounds=(0.3, 0.6), round_applications=2, round_tasks=8, num_validation=2,
   num_evaluations=2, learning_rate=1e-2,
 )
+
+
+def start(job, folder, *arguments, num_devices=2):
+  """The job in a process of its own."""
+  return subprocess.Popen(
+    [sys.executable, '-m', 'tests.point_job', job, str(folder), *map(str, arguments)],
+    cwd=pathlib.Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    env={**os.environ, 'XLA_FLAGS': f'--xla_force_host_platform_device_count={num_devices}'},
+  )
+
+
+def finish(process):
+  """Waits for a job, which must succeed."""
+  _, err = process.communicate(timeout=300)
+  assert process.returncode == 0, err
 
 
 def collect(folder, worker=0, num_workers=1):

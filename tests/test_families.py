@@ -95,7 +95,7 @@ def test_definitions_are_frozen(bench):
   """
   golden = files.load_arrays(FOLDER / 'families.safetensors')
   for name, value in golden_of(bench).items():
-    recorded = golden[f'{bench.name}-{bench.backend}-{name}']
+    recorded = golden[f'{bench.name}-{physics.simulator_of(bench.backend)}-{name}']
     scale = np.abs(recorded).max(axis=(0, 1), keepdims=True) + 1e-3
     error = (np.abs(np.asarray(value, np.float32) - recorded) / scale).reshape(NUM_STEPS, NUM_TASKS, -1).max(axis=2)
     assert np.median(error, axis=1).max() < 1e-3, name
@@ -327,5 +327,5 @@ def test_unknown_names():
     make_family('reacher')
   with pytest.raises(UnknownNameError, match='does not support.*mjx'):
     make_family('reacher_goal', backend='positional')
-  with pytest.raises(UnknownNameError, match='is unknown.*mjx, spring, generalized, positional'):
+  with pytest.raises(UnknownNameError, match='is unknown.*mjx, mjx_fast, spring, generalized, positional'):
     make_family('reacher_goal', backend='bullet')

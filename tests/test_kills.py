@@ -6,12 +6,11 @@ METAIMPROVE_KILLS and METAIMPROVE_KILL_SEED set how often and when; 100 kills ta
 import os
 import signal
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-from tests.test_experiments import ROOT
+from tests.point_job import finish, start
 
 pytestmark = pytest.mark.xdist_group('kills')
 
@@ -21,27 +20,8 @@ NUM_WORKERS = 3
 SECONDS = 12.0  # a job is over in about as many
 
 
-def start(job, folder, *arguments):
-  command = [sys.executable, '-m', 'tests.point_job', job, str(folder), *map(str, arguments)]
-  return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(process):
-  _, err = process.communicate(timeout=300)
-  assert process.returncode == 0, err
-
-
 def contents(folder):
   return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith('.')}
-
-
-@pytest.fixture(scope='module')
-def whole(tmp_path_factory):
-  """What one worker makes that nobody disturbs."""
-  folder = tmp_path_factory.mktemp('whole')
-  finish(start('collect', folder))
-  finish(start('train', folder))
-  return folder
 
 
 def kill_sometimes(begin, rng, num_kills):

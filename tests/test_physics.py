@@ -21,7 +21,7 @@ def test_stock_and_real(robot, backend):
   q, qd = robots.run_variants(robot, backend)
   # Rounding grows where contacts or solvers switch: the first step is held to the last digits, the last to the third.
   for mine, name in ((q, 'q'), (qd, 'qd')):
-    stock = golden[f'{robot}-{backend}-{name}']
+    stock = golden[f'{robot}-{physics.simulator_of(backend)}-{name}']
     scale = np.abs(stock).max(axis=1, keepdims=True) + 1e-3
     error = (np.abs(mine[:, 0] - stock) / scale).max(axis=1)
     assert error[0] < 1e-4 and error[-1] < 1e-2, (name, error)

@@ -17,7 +17,7 @@ CONTROL_WEIGHT = 0.05
 MAX_SPEED = 3.0
 """m/s: goal velocities are U(0, 3)."""
 _ALL = ('gear', 'damping', 'mass', 'inertia', 'friction', 'gravity')
-BACKENDS = {'spring': _ALL, 'mjx': _ALL, 'generalized': _ALL}
+BACKENDS = {'spring': _ALL, 'mjx': _ALL, 'mjx_fast': _ALL, 'generalized': _ALL}
 _DEFAULT = ('gear', 'friction', 'gravity')
 
 _SHARED = """

@@ -16,7 +16,7 @@ EPISODE_LENGTH = 200
 HOPPER_MIN_Z, HOPPER_MAX_ANGLE = 0.7, 0.2
 WALKER_Z, WALKER_MAX_ANGLE = (0.8, 2.0), 1.0
 _ALL = ('mass', 'inertia', 'friction', 'damping', 'gear', 'gravity')
-BACKENDS = {'spring': _ALL, 'mjx': _ALL}
+BACKENDS = {'spring': _ALL, 'mjx': _ALL, 'mjx_fast': _ALL}
 _DEFAULT = {'mass': 1.5, 'inertia': 1.5, 'friction': 1.5, 'damping': 1.3}
 
 _SHARED = """
@@ -32,7 +32,7 @@ def _elements(robot, name):
   system = robot.system
   if name == 'friction':
     return len(system.geom_bodyid)
-  if name == 'damping' and robot.backend in ('mjx', 'generalized'):
+  if name == 'damping' and robot.backend != 'spring':
     return system.qd_size()
   return system.num_links()
 
