@@ -186,6 +186,19 @@ def test_show_family_writes_page_and_contact_sheet(tmp_path):
   assert (tmp_path / 'inverted_pendulum_balance-mjx.png').read_bytes().startswith(b'\x89PNG')
 
 
+def test_blow_ups_are_counted_under_learned_policies(tmp_path):
+  name = 'inverted_pendulum_balance'
+  learned = f'{tmp_path}/learn'
+  code, out, err = run('learn_families', f'--families={name}', '--num_updates=2', f'--folder={learned}')
+  assert code == 0 and err == '', err
+  assert (tmp_path / 'learn' / 'curves.png').exists() and name in out
+  arguments = (f'--families={name}', '--episodes=4', '--batch=4', f'--learned={learned}')
+  code, out, err = run('count_non_finite', *arguments, '--dynamics=default')
+  assert code == 0 and err == '' and f'{name} on mjx, default, learned policy: 0 of 4 episodes blew up' in out, err
+  code, _, err = run('count_non_finite', *arguments, '--backends=generalized')
+  assert code == 1 and 'was learned on mjx' in err and len(err.splitlines()) == 1
+
+
 def test_benchmark_writes_json(tmp_path):
   code, _, err = run(
     'benchmark_families', '--families=inverted_pendulum_balance', '--backends=mjx', '--batches=4',
