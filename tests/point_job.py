@@ -34,7 +34,8 @@ def start(job, folder, *arguments, num_devices=2):
   return subprocess.Popen(
     [sys.executable, '-m', 'tests.point_job', job, str(folder), *map(str, arguments)],
     cwd=pathlib.Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    env={**os.environ, 'XLA_FLAGS': f'--xla_force_host_platform_device_count={num_devices}'},
+    # XLA takes the last of two values of a flag.
+    env={**os.environ, 'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count={num_devices}'},
   )
 
 
