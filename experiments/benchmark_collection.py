@@ -2,10 +2,11 @@
 
 1. For each number of tasks, in a process of its own: bare stepping, rollouts with policies, and full collection with
    writing, in environment steps a second over all devices, side by side; and the process's peak memory. Policies are
-   random ones; bare stepping takes the very actions of the rollouts. The shards have the best of --shard_sizes, found
-   with --sweep_tasks tasks first.
+   random ones; bare stepping takes the very actions of the rollouts, and both run on the tasks of one shard. The shards
+   have the best of --shard_sizes, found with --sweep_tasks tasks first: the smallest that is within 5% of the fastest.
 2. Independent PPO: one program of --ppo_tasks learners, against Brax's own PPO with the same settings and steps, run
-   once for each of --brax_runs tasks and multiplied up to --ppo_tasks. All in: compiling too.
+   for the first of --brax_runs tasks, on one device and on all. The faster counts: its first run, and the mean of the
+   others for each of the rest of --ppo_tasks. All in: compiling too, without the compilation cache.
 3. Examples a second that the reader gives, with and without reading ahead, and that training takes.
 
   python -m experiments.benchmark_collection --json=runs/benchmark_collection.json
@@ -51,7 +52,7 @@ if __name__ == '__main__':
   flags.DEFINE_list('shard_sizes', ['64', '128', '256'], 'Histories in a shard to try.')
   flags.DEFINE_integer('sweep_tasks', 512, 'Tasks to find the best shard size with.', 1)
   flags.DEFINE_integer('ppo_tasks', 64, 'Learners of independent PPO; 0 leaves this part out.', 0)
-  flags.DEFINE_integer('brax_runs', 2, "Runs of Brax's PPO that are measured.", 1)
+  flags.DEFINE_integer('brax_runs', 2, "Tasks on which Brax's PPO is measured, the first of them apart.", 2)
   flags.DEFINE_integer('num_updates', None, "PPO updates, instead of the family's tuned number.", 1)
   flags.DEFINE_integer('train_steps', 150, 'Gradient steps to measure training with; 0 leaves this part out.', 0)
   flags.DEFINE_integer('seed', 0, 'Of tasks, policies and episodes.')
@@ -133,7 +134,8 @@ def benchmark_collecting():
   columns = ('tasks', 'shard', 'bare/s', 'rollouts/s', 'collect/s', 'share', 'peak MB')
   print(' '.join(f'{name:>{width}s}' for name, width in zip(columns, (8, 6, 12, 12, 12, 8, 12))))
   swept = [measure_apart(FLAGS.sweep_tasks, int(size)) for size in FLAGS.shard_sizes]
-  best = max(swept, key=lambda row: row['collect_steps_per_second'])['shard_size']
+  fastest = max(row['collect_steps_per_second'] for row in swept)
+  best = min(row['shard_size'] for row in swept if row['collect_steps_per_second'] > 0.95 * fastest)
   print(f'Best shard size: {best}')
   return [measure_apart(int(num_tasks), best) for num_tasks in FLAGS.tasks]
 
@@ -161,7 +163,7 @@ class FamilyEnv(envs.Env):
     return before.replace(pipeline_state=inner, obs=inner.observation, reward=inner.reward, done=done)
 
 
-def seconds_of_brax(family, settings, num_updates, task, seed):
+def seconds_of_brax(family, settings, num_updates, task, seed, num_devices):
   """Brax's own PPO on one task, all in."""
   began = time.perf_counter()
   pieces = settings.num_envs * family.episode_length // settings.unroll_length
@@ -173,7 +175,7 @@ def seconds_of_brax(family, settings, num_updates, task, seed):
     entropy_cost=settings.entropy_cost, discounting=settings.discounting, gae_lambda=settings.gae_lambda,
     clipping_epsilon=settings.clipping_epsilon, reward_scaling=settings.reward_scaling,
     max_grad_norm=settings.max_gradient_norm, normalize_observations=True, num_evals=1, run_evals=False, seed=seed,
-    max_devices_per_host=1,
+    max_devices_per_host=num_devices,
     network_factory=functools.partial(
       ppo_networks.make_ppo_networks, policy_hidden_layer_sizes=policies.HIDDEN_SIZES,
       value_hidden_layer_sizes=settings.value_hidden_sizes,
@@ -189,23 +191,29 @@ def benchmark_many_ppo(family):
   source = independent_ppo(family, settings.independent, num_updates)
   tasks, progress = sample_tasks(family, FLAGS.seed, FLAGS.ppo_tasks, 'train'), console.Progress()
   jax.clear_caches()
+  jax.config.update('jax_enable_compilation_cache', False)
   began = time.perf_counter()
   sources.learn(
     source, tasks, jax.random.key(FLAGS.seed),
     progress=lambda done, figures: progress('independent PPO', done, num_updates, figures),
   )
   ours = time.perf_counter() - began
-  theirs = [
-    seconds_of_brax(family, settings.independent, num_updates, take(tasks, index), FLAGS.seed)
-    for index in range(FLAGS.brax_runs)
-  ]
-  extrapolated = np.mean(theirs) * FLAGS.ppo_tasks
   print(
-    f'{FLAGS.ppo_tasks} tasks, {num_updates * source.env_steps_per_update:,d} steps each: {ours:.1f} s in one program; '
-    f"Brax's PPO {', '.join(f'{seconds:.1f}' for seconds in theirs)} s a task, which makes {extrapolated:,.0f} s: "
-    f'{extrapolated / ours:.1f} times as long'
+    f'{FLAGS.ppo_tasks} tasks, {num_updates * source.env_steps_per_update:,d} steps each: {ours:.1f} s in one program'
   )
-  return extrapolated / ours
+  extrapolated = []
+  for num_devices in sorted({1, jax.local_device_count()}):
+    first, *others = [
+      seconds_of_brax(family, settings.independent, num_updates, take(tasks, index), FLAGS.seed, num_devices)
+      for index in range(FLAGS.brax_runs)
+    ]
+    extrapolated.append(first + (FLAGS.ppo_tasks - 1) * np.mean(others))
+    print(
+      f"Brax's PPO, devices: {num_devices}; {', '.join(f'{seconds:.1f}' for seconds in (first, *others))} s a task, "
+      f'which makes {extrapolated[-1]:,.0f} s: {extrapolated[-1] / ours:.1f} times as long'
+    )
+  jax.config.update('jax_enable_compilation_cache', True)
+  return min(extrapolated) / ours
 
 
 def benchmark_reading(family):

@@ -9,6 +9,11 @@ tasks or another source, it adds them.
 Several machines fill one shared folder, each with its own --worker; any of them may die and be run again:
 
   python -m experiments.collect_histories --folder=/shared/histories --num_workers=3 --worker=0
+
+Processes of JAX that already work together share the work in the same way, by their index; when one of these dies, all
+end and are run again:
+
+  python -m experiments.collect_histories --coordinator=first.host:1234 --num_processes=3 --process=0
 """
 
 import pathlib
@@ -41,9 +46,12 @@ if __name__ == '__main__':
   )
   flags.DEFINE_integer('worker', None, "Which of several workers this is, from 0; JAX's process index by default.", 0)
   flags.DEFINE_integer('num_workers', None, "How many there are; JAX's process count by default.", 1)
+  console.define_process_flags()
+  flags.adopt_module_key_flags(console)
 
 
 def main():
+  console.join_processes()
   figures = stages.collect_histories(
     pathlib.Path(FLAGS.folder), family=FLAGS.family, backend=FLAGS.backend, seed=FLAGS.seed,
     num_tasks={
@@ -53,10 +61,12 @@ def main():
     num_checkpoints=FLAGS.num_checkpoints, num_episodes=FLAGS.num_episodes, shard_size=FLAGS.shard_size,
     num_updates=FLAGS.num_updates, patience=FLAGS.patience, worker=FLAGS.worker, num_workers=FLAGS.num_workers,
   )
-  print(
-    f'Histories are in {FLAGS.folder}. Recording ran at {figures["env_steps_per_second"]:,.0f} environment steps/s, '
-    f'bare stepping at {figures["raw_env_steps_per_second"]:,.0f}.'
-  )
+  print(f'Histories are in {FLAGS.folder}.')
+  if figures['env_steps_per_second']:  # not of a worker that had none to make
+    print(
+      f'Recording ran at {figures["env_steps_per_second"]:,.0f} environment steps/s, bare stepping at '
+      f'{figures["raw_env_steps_per_second"]:,.0f}.'
+    )
 
 
 if __name__ == '__main__':

@@ -42,13 +42,20 @@ def launch(main) -> None:
   app.run(run)
 
 
-def join_processes(coordinator: str | None, num_processes: int, process: int) -> None:
-  """Makes this one of several processes that compute together; must come before anything else of JAX."""
-  if num_processes > 1:
+def define_process_flags() -> None:
+  """The flags that `join_processes` reads."""
+  flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first of several processes; on clusters JAX knows it.')
+  flags.DEFINE_integer('num_processes', 1, 'How many processes of JAX work together.', 1)
+  flags.DEFINE_integer('process', 0, 'Which of them this is.', 0)
+
+
+def join_processes() -> None:
+  """Makes this one of several processes that work together; must come before anything else of JAX."""
+  if flags.FLAGS.num_processes > 1:
     import jax
 
-    jax.distributed.initialize(coordinator, num_processes, process)
-    _joined.append(process)
+    jax.distributed.initialize(flags.FLAGS.coordinator, flags.FLAGS.num_processes, flags.FLAGS.process)
+    _joined.append(flags.FLAGS.process)
 
 
 def command_line() -> str:

@@ -27,6 +27,7 @@ if __name__ == '__main__':
   flags.DEFINE_integer('num_episodes', 2, 'Episodes of experience before each application.', 1)
   flags.DEFINE_string('ask', 'best', "What is asked for: 'best' or a number of checkpoints.")
   flags.DEFINE_integer('ppo_tasks', 16, 'Held-out tasks that PPO learns from scratch.', 1)
+  flags.DEFINE_integer('ppo_updates', None, "Its updates, instead of the family's tuned number.", 1)
   flags.DEFINE_bool('thorough', False, 'PPO from scratch on every held-out and far task; takes long.')
 
 
@@ -38,7 +39,7 @@ def main():
   )
   results = stages.evaluate_operator(
     folder, pathlib.Path(FLAGS.operator), pathlib.Path(FLAGS.histories), family=FLAGS.family, backend=FLAGS.backend,
-    settings=settings, commands=[console.command_line()],
+    settings=settings, commands=[console.command_line()], ppo_updates=FLAGS.ppo_updates,
   )
   console.print_results(results)
   print(f'The report is {folder}/report.html, the figures are in {folder}/results.json.')

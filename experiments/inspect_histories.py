@@ -15,6 +15,7 @@ from metaimprove import files
 from metaimprove.errors import IncompatibleError
 from metaimprove.histories import card as cards
 from metaimprove.histories import storage
+from metaimprove.tasks.registry import make_family
 
 FLAGS = flags.FLAGS
 
@@ -39,6 +40,8 @@ def print_card(card):
       f'\n{source["name"]}, seed {source["seed"]}: {source["histories"]:,d} of {source["planned"]:,d} histories, '
       f'{source["env_steps"]:,d} environment steps, {source["non_finite_episodes"]} episodes blew up'
     )
+    for name, value in source['figures'].items():
+      print(f'  mean {name.replace("_", " ")} {value:.3g}')
     if source['mean_return']:
       print(
         f'  the mean return rises in {source["share_rising"]:.0%} of the steps; rank correlation with checkpoints '
@@ -67,20 +70,26 @@ def write_card(output, card):
 
 
 def repair(folder, card):
-  """Deletes what is damaged and collects what is missing."""
+  """Deletes what is damaged and collects what is missing, source by source, each with its own settings."""
   header = storage.read_header(folder)
-  if header.get('recipe') is None or len({source['seed'] for source in header['sources']}) > 1:
-    raise IncompatibleError(
-      f'{folder} was not made by collect_histories alone. Delete the shards named above and run again what made it; it '
-      'makes just those.'
-    )
+  family, wanting = make_family(header['family'], header['backend']), {*card['missing'], *card['damaged']}
+  broken = {(e['source'], e['seed']) for e in storage.planned_shards(header) if e['file'] in wanting}
+  broken = [source for source in header['sources'] if (source['name'], source['seed']) in broken]
+  for source in broken:
+    if source['settings'] != stages.settings_of(family, source):
+      raise IncompatibleError(
+        f'{source["name"]} with seed={source["seed"]} was not made by collect_histories. Delete the shards named above '
+        'and run again what made it; it makes just those.'
+      )
   for name in card['damaged']:
     (folder / storage.SHARDS / name).unlink()
-  stages.collect_histories(
-    folder, family=header['family'], backend=header['backend'], seed=header['sources'][0]['seed'],
-    num_tasks={source['name']: source['num_tasks'] for source in header['sources']}, shard_size=header['shard_size'],
-    num_checkpoints=header['num_checkpoints'], num_episodes=header['num_episodes'], **header['recipe'],
-  )
+  for source in broken:
+    stages.collect_histories(
+      folder, family=header['family'], backend=header['backend'], seed=source['seed'],
+      num_tasks={source['name']: source['num_tasks']}, shard_size=header['shard_size'],
+      num_checkpoints=header['num_checkpoints'], num_episodes=header['num_episodes'],
+      num_updates=source['settings'].get('num_updates'), patience=source['settings'].get('patience'),
+    )
 
 
 def main():

@@ -54,7 +54,7 @@ def main():
     stages.evaluate_operator(
       folder / 'evaluation', operator, folder / 'histories', **shared, commands=[console.command_line()], wall=folder,
       settings=EvaluationSettings(num_tasks=FLAGS.heldout_tasks, ppo_tasks=min(FLAGS.ppo_tasks, FLAGS.heldout_tasks)),
-      output=folder,
+      ppo_updates=FLAGS.num_updates, output=folder,
     )
   console.print_results(files.read_json(folder / 'results.json'))
   print(f'Report:       {folder}/report.html')

@@ -111,8 +111,8 @@ def main():
     'task_suite_version': TASK_SUITE_VERSION, 'dynamics': list(family.ranges), 'family': family.name,
     'backend': family.backend, 'observation_size': family.observation_size, 'action_size': family.action_size,
     'hidden_sizes': [64, 64], 'num_checkpoints': FLAGS.num_checkpoints, 'num_episodes': 2,
-    'shard_size': FLAGS.shard_size, 'recipe': None,
-    'sources': [{'name': 'hollow', 'seed': 0, 'num_tasks': FLAGS.histories, 'settings': {}}],
+    'shard_size': FLAGS.shard_size,
+    'sources': [{'name': 'hollow', 'seed': 0, 'num_tasks': FLAGS.histories, 'settings': {}, 'own_tasks': False}],
   })
   try:
     size = write_shards(folder, header, history_shapes(family, header), console.Progress())

@@ -2,9 +2,11 @@
 
 import functools
 import importlib.metadata
+import json
 import pathlib
 import platform
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,6 +32,7 @@ from metaimprove.training import TrainingSettings, train
 NUM_STEPS = 4000
 LADDERS = {'action_noise_ladder': 'actions', 'parameter_noise_ladder': 'parameters'}
 LADDER_RUNGS = 24
+LADDER_EPISODES = 4
 LADDER_CHECK_TASKS = 32
 LEARNING_RATE = 2e-3
 
@@ -54,31 +57,49 @@ def collect_histories(
     collect_some = functools.partial(
       collect, folder, made_family, seed=seed, num_checkpoints=num_checkpoints, num_episodes=num_episodes,
       shard_size=shard_size, report=report, worker=worker, num_workers=num_workers,
-      recipe={'num_updates': num_updates, 'patience': patience},
     )
-    collect_some(sources)
-    # Ladders lead up to the final policies of the task-conditioned source, which are known by now.
+    # Ladders lead up to the final policies of the task-conditioned source, which are known by then.
     ladders = [(name, count) for name, count in num_tasks.items() if count and name in LADDERS]
+    if sources or not ladders:
+      collect_some(sources)
     if ladders:
-      base = _final_policies(folder, made_family, seed, num_updates)
-      sources = [
-        (noise_ladder(made_family, base, kind=LADDERS[name], num_rungs=LADDER_RUNGS, num_episodes=4), count)
-        for name, count in ladders
-      ]
+      base = _final_policies(folder, made_family, seed)
+      sources = [(_ladder(made_family, base, name), count) for name, count in ladders]
       for source, count in sources:
-        some = sample_tasks(made_family, seed, min(count, LADDER_CHECK_TASKS), 'train')
-        check_ladder(learn(source, some, jax.random.key(seed)))
+        some = sample_tasks(made_family, seed, min(max(2, count), LADDER_CHECK_TASKS), 'train')
+        check_ladder(learn(source, some, jax.random.fold_in(jax.random.key(seed), 2000)))
       collect_some(sources)
   progress.close()
   return collecting_rates(folder)
 
 
-def _final_policies(folder, family, seed, num_updates):
+def settings_of(family: TaskFamily, stored: Mapping[str, Any]) -> dict[str, Any] | None:
+  """The settings with which `collect_histories` would make a source that a header names; None for an unknown one."""
+  name, settings = stored['name'], stored['settings']
+  if name in LADDERS:
+    source = _ladder(family, None, name)
+  elif name in tuned.SOURCES:
+    source = tuned.make_source(
+      name, family, num_updates=settings.get('num_updates'), patience=settings.get('patience')
+    )
+  else:
+    return None
+  return json.loads(json.dumps(dict(source.settings)))
+
+
+def _ladder(family, base, name):
+  return noise_ladder(family, base, kind=LADDERS[name], num_rungs=LADDER_RUNGS, num_episodes=LADDER_EPISODES)
+
+
+def _final_policies(folder, family, seed):
   """(rng_key, task) -> θ: what the task-conditioned source of a folder has learned for a task, when it has."""
-  source = tuned.make_source(task_conditioned_ppo.NAME, family, num_updates=num_updates)
-  header = storage.read_header(folder)
-  if (source.name, seed) not in {(stored['name'], stored['seed']) for stored in header['sources']}:
+  stored = storage.read_header(folder)['sources'] if (folder / storage.HEADER).exists() else []
+  stored = [entry for entry in stored if (entry['name'], entry['seed']) == (task_conditioned_ppo.NAME, seed)]
+  if not stored:
     raise IncompatibleError('Noise ladders need histories by task_conditioned_ppo to begin with; set --num_tasks.')
+  source = tuned.make_source(
+    task_conditioned_ppo.NAME, family, num_updates=stored[0]['settings']['num_updates']
+  )
   run = wait_for_learning(
     source, sample_tasks(family, seed, 1, 'train'), learning_folder(folder, source.name, seed)
   )
@@ -147,8 +168,8 @@ def train_operator(
 
 def evaluate_operator(
   folder: pathlib.Path, operator_folder: pathlib.Path, histories: pathlib.Path, *, family: str, backend: str | None,
-  settings: EvaluationSettings, commands: list[str], output: pathlib.Path | None = None,
-  wall: pathlib.Path | None = None,
+  settings: EvaluationSettings, commands: list[str], ppo_updates: int | None = None,
+  output: pathlib.Path | None = None, wall: pathlib.Path | None = None,
 ) -> dict:
   """Judges an operator on tasks its histories do not hold; writes results.json and report.html to `output`."""
   made_family = make_family(family, backend)
@@ -165,9 +186,7 @@ def evaluate_operator(
     figures = evaluate(
       operator, operator_params, made_family, seed=seed, folder=folder, settings=settings,
       conditioned=conditioned, conditioned_learning=learning, report=report,
-      ppo=tuned.make_source(
-        independent_ppo.NAME, made_family, hidden_sizes, num_updates=(header.get('recipe') or {}).get('num_updates')
-      ),
+      ppo=tuned.make_source(independent_ppo.NAME, made_family, hidden_sizes, num_updates=ppo_updates),
     )
     task = take(sample_tasks(made_family, seed, 1, 'heldout'), 0)
     key_policy, key_films = jax.random.split(jax.random.fold_in(jax.random.key(seed), 3000))

@@ -30,13 +30,12 @@ if __name__ == '__main__':
   flags.DEFINE_integer('batch_size', 64, 'Examples a step.', 2)
   flags.DEFINE_float('learning_rate', stages.LEARNING_RATE, 'Peak of the cosine schedule.', 0.0)
   flags.DEFINE_integer('width', 64, 'Of the operator; a multiple of 32.', 32)
-  flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first of several processes; on clusters JAX knows it.')
-  flags.DEFINE_integer('num_processes', 1, 'How many processes train together.', 1)
-  flags.DEFINE_integer('process', 0, 'Which of them this is.', 0)
+  console.define_process_flags()
+  flags.adopt_module_key_flags(console)
 
 
 def main():
-  console.join_processes(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process)
+  console.join_processes()
   operator = stages.train_operator(
     pathlib.Path(FLAGS.folder), pathlib.Path(FLAGS.histories), family=FLAGS.family, backend=FLAGS.backend,
     seed=FLAGS.seed, num_steps=FLAGS.num_steps, batch_size=FLAGS.batch_size, learning_rate=FLAGS.learning_rate,

@@ -4,11 +4,13 @@ A file is written as bytes to a temporary file of its own, flushed to disk, and 
 safetensors: reading one runs no code of its author's.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
 import platform
+import time
 from typing import Any
 
 import jax
@@ -19,6 +21,7 @@ import safetensors.numpy
 from metaimprove.errors import DamagedDataError, IncompatibleError
 
 Path = str | os.PathLike
+_LEFTOVER_SECONDS = 3600.0
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -31,6 +34,14 @@ def write_bytes(path: Path, content: bytes) -> None:
     file.flush()
     os.fsync(file.fileno())
   os.replace(temporary, path)
+
+
+def remove_leftovers(folder: Path) -> None:
+  """Deletes temporary files that a kill left in a folder or below it more than an hour ago."""
+  for path in pathlib.Path(folder).rglob('.*.tmp'):
+    with contextlib.suppress(FileNotFoundError):  # somebody else has finished it, or deleted it
+      if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+        path.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -14,8 +14,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 def vmap(function, in_axes=0):
   """`jax.vmap` over leading axes whose batch is split over the local devices, each running its part by itself.
 
-  A batch that the devices do not divide is left to one. The result does not depend on the number of devices, but for
-  rounding. Not to be nested in itself.
+  A batch that the devices do not divide is filled up with copies, which are cut off again. The result does not depend
+  on the number of devices, but for rounding. Not to be nested in itself.
 
   Args:
     function: as for `jax.vmap`; its results are batched along the leading axis.
@@ -27,13 +27,17 @@ def vmap(function, in_axes=0):
     axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(arguments)
     mapped = jax.vmap(function, in_axes=axes)
     size = next(jax.tree.leaves(x)[0].shape[0] for x, axis in zip(arguments, axes) if axis == 0)
-    if len(devices) == 1 or size % len(devices):
+    if len(devices) == 1 or size == 1:
       return mapped(*arguments)
     specs = tuple(PartitionSpec() if axis is None else PartitionSpec('devices') for axis in axes)
     split = jax.shard_map(
       mapped, mesh=_mesh(devices), in_specs=specs, out_specs=PartitionSpec('devices'), check_vma=False
     )
-    return split(*arguments)
+    rows = np.arange(-(-size // len(devices)) * len(devices)) % size
+    if len(rows) == size:
+      return split(*arguments)
+    filled = [x if axis is None else jax.tree.map(lambda leaf: leaf[rows], x) for x, axis in zip(arguments, axes)]
+    return jax.tree.map(lambda leaf: leaf[:size], split(*filled))
 
   return batched
 

@@ -8,10 +8,11 @@ al., arXiv:1011.0686).
 
 import dataclasses
 import functools
+import json
 import pathlib
 import time
 from typing import Any
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import chex
 import jax
@@ -156,7 +157,12 @@ def _play_round(trainer: _Trainer, network, rng: np.random.Generator) -> dict[st
   """Applies the operator to training tasks, from stored checkpoints and from fresh random policies."""
   settings, dataset = trainer.settings, trainer.dataset
   num, training = settings.round_tasks, trainer.examples.training
-  history = rng.choice(training, size=num, replace=num > len(training))
+  several = len(np.unique(dataset.source[training])) > 1
+  # Each source as often as any other, however many histories it has.
+  chance = 1.0 / np.bincount(dataset.source[training])[dataset.source[training]] if several else None
+  history = rng.choice(
+    training, size=num, replace=several or num > len(training), p=None if chance is None else chance / chance.sum()
+  )
   level = rng.integers(dataset.num_checkpoints, size=num)
   stored = dataset.read_params(history, level)
   fresh = _fresh_policies(trainer, rng, num)
@@ -248,8 +254,10 @@ def train(
       f'batch_size={settings.batch_size} must be a multiple of {2 * jax.process_count()}, twice the number of '
       'processes.'
     )
+  files.remove_leftovers(folder)
   storage.claim(folder, {
-    'seed': seed, 'histories': dataset.header, 'operator': dataclasses.asdict(operator.config),
+    'seed': seed, 'histories': files.checksum(json.dumps(dataset.header, sort_keys=True).encode()),
+    'operator': dataclasses.asdict(operator.config),
     'training': dataclasses.asdict(settings),
   })
   trainer = _make_trainer(operator, family, dataset, settings, seed)
@@ -279,8 +287,8 @@ def train(
       break
     if stream is None:  # until the next round, whose iterates are examples too
       stop = min((at for at in round_steps if at > step), default=settings.num_steps)
-      stream = trainer.examples.stream(step, stop, settings.batch_size, share)
-    state, value, gradient_norm = trainer.update(state, parallel.spread_batch(next(stream), trainer.devices))
+      stream = _on_devices(trainer.examples.stream(step, stop, settings.batch_size, share), trainer.devices)
+    state, value, gradient_norm = trainer.update(state, next(stream))
     if (step + 1) % _LOG_STEPS == 0:
       now = time.perf_counter()
       log(step + 1, {
@@ -291,6 +299,18 @@ def train(
       last_log = now
     progress(step + 1, {'loss': float(value), 'held-out return': held_out})
   return trainer.operator_params(jax.device_get(state['network']))
+
+
+def _on_devices(batches: Iterator[Drawn], devices: list[Any]) -> Iterator[Drawn]:
+  """Batches on the devices, the next one on its way while one is learned from."""
+  ahead = None
+  for batch in batches:
+    batch = parallel.spread_batch(batch, devices)
+    if ahead is not None:
+      yield ahead
+    ahead = batch
+  if ahead is not None:
+    yield ahead
 
 
 def _state_paths(folder: pathlib.Path) -> list[pathlib.Path]:

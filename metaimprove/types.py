@@ -7,6 +7,7 @@ from typing import Any
 from collections.abc import Mapping
 
 import chex
+import jax.numpy as jnp
 
 Params = Any
 """A Haiku parameter tree."""
@@ -51,3 +52,11 @@ class Trajectory:
 def episode_return(trajectory: Trajectory) -> chex.Array:
   """Undiscounted return of each episode, [..., E]."""
   return trajectory.reward.sum(axis=-1)
+
+
+def mean_return(trajectory: Trajectory) -> chex.Array:
+  """Mean return of the episodes that did not blow up, [...]; NaN where all did.
+
+  One that did lacks the rewards of its remaining steps, which would look good where rewards are negative.
+  """
+  return jnp.mean(episode_return(trajectory), axis=-1, where=trajectory.finite)

@@ -3,7 +3,8 @@
   python -m tests.point_job collect FOLDER [WORKER NUM_WORKERS]
   python -m tests.point_job train FOLDER [COORDINATOR PROCESS NUM_PROCESSES]
 
-Training writes the operator's parameters to FOLDER/operator.safetensors and the losses to FOLDER/losses.json.
+Training writes the operator's parameters to FOLDER/operator.safetensors, the losses to FOLDER/losses.json, and the
+first step that it made to FOLDER/first_step.txt.
 """
 
 import os
@@ -24,7 +25,7 @@ from tests.point_family import point_family
 from tests.point_histories import HIDDEN_SIZES, collect_point_histories
 
 SETTINGS = training.TrainingSettings(
-  num_steps=120, batch_size=16, num_states=8, rounds=(0.3, 0.6), round_applications=2, round_tasks=8, num_validation=2,
+  num_steps=120, batch_size=16, num_states=8, rounds=(0.1, 0.6), round_applications=2, round_tasks=8, num_validation=2,
   num_evaluations=2, learning_rate=1e-2,
 )
 
@@ -59,9 +60,15 @@ def train(folder, coordinator=None, process=0, num_processes=1):
     family, hidden_sizes=HIDDEN_SIZES, width=32, num_latents=2, num_blocks=1, code_size=8,
   ))
   losses = {}
+
+  def progress(done, figures):
+    if not losses and jax.process_index() == 0:
+      (folder / 'first_step.txt').write_text(str(done))
+    losses[done] = figures['loss']
+
   params = training.train(
     operator, family, load_dataset(folder / 'histories', family), SETTINGS, seed=0, folder=folder / 'training',
-    progress=lambda done, figures: losses.update({done: figures['loss']}),
+    progress=progress,
   )
   if jax.process_index() == 0:
     files.save_tree(folder / 'operator.safetensors', params)

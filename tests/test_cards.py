@@ -1,5 +1,6 @@
 """What a folder of histories holds, repairing it, and joining folders."""
 
+import dataclasses
 import json
 import shutil
 
@@ -52,6 +53,28 @@ def test_card_names_what_is_wrong(histories, tmp_path):
   draw_card(tmp_path / 'curves.png', card)
 
 
+def test_a_shard_of_fewer_tasks_is_missing_once_more_are_asked_for(histories, tmp_path):
+  copy = shutil.copytree(histories, tmp_path / 'copy')
+  header = json.loads((copy / 'header.json').read_text())
+  header['sources'][0]['num_tasks'] = 7
+  (copy / 'header.json').write_text(json.dumps(header))
+  card = make_card(copy)
+  assert card['missing'] == ['task_conditioned_ppo-0-00000004.safetensors']
+  with pytest.raises(DamagedDataError, match='missing'):
+    merge(tmp_path / 'into', [copy])
+
+
+def test_what_a_source_measures_besides_is_on_the_card(point, tmp_path):
+  source = make_sources(point)[1][0]
+  source = dataclasses.replace(source, figures=lambda learning: {'last_return': learning.returns[-1]})
+  collect_point_histories(tmp_path, point, [(source, 3)])
+  entry = storage.read_entry(next((tmp_path / 'shards').iterdir()))
+  assert len(entry['last_return']) == 3
+  assert make_card(tmp_path)['sources'][0]['figures'] == {
+    'last_return': pytest.approx(np.mean(entry['last_return']), abs=1e-4)
+  }
+
+
 def test_merged_datasets_are_one(histories, seed_one, point, dataset, tmp_path):
   steps = []
   merge(tmp_path, [histories, seed_one], progress=lambda done, total: steps.append((done, total)))
@@ -66,6 +89,18 @@ def test_merged_datasets_are_one(histories, seed_one, point, dataset, tmp_path):
   before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'shards').iterdir()}
   merge(tmp_path, [histories, seed_one])
   assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / 'shards').iterdir()}
+
+
+def test_what_was_merged_before_and_made_anew_since_is_merged_again(histories, seed_one, tmp_path):
+  """A call that was stopped before the header has copied a shard that is not what it was."""
+  copy = shutil.copytree(seed_one, tmp_path / 'copy')
+  merge(tmp_path / 'into', [histories, copy])
+  (tmp_path / 'into' / 'header.json').unlink()
+  path = next((copy / 'shards').iterdir())
+  shard = storage.read_shard(path, storage.history_structure(storage.read_header(copy)))
+  storage.write_shard(copy, storage.read_entry(path), shard.replace(returns=shard.returns + 1))
+  merge(tmp_path / 'into', [histories, copy])
+  assert (tmp_path / 'into' / 'shards' / path.name).read_bytes() == path.read_bytes()
 
 
 def test_what_does_not_fit_is_not_merged(histories, seed_one, point, tmp_path):

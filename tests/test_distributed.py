@@ -37,7 +37,8 @@ def together(whole, tmp_path_factory):
 def test_two_processes_have_the_loss_curve_of_one(whole, together):
   losses = [list(json.loads((folder / 'losses.json').read_text()).values()) for folder in (whole, together)]
   assert len(losses[0]) == 120
-  np.testing.assert_allclose(losses[0][:30], losses[1][:30], rtol=1e-3)  # before rounding has had time to grow
+  # Before rounding has had time to grow, and beyond the first round of own iterates, at step 12.
+  np.testing.assert_allclose(losses[0][:30], losses[1][:30], rtol=1e-3)
 
 
 def test_one_dies_and_both_run_again(together, tmp_path):
@@ -46,10 +47,12 @@ def test_one_dies_and_both_run_again(together, tmp_path):
   until = time.monotonic() + 120
   while not list((tmp_path / 'training').glob('training_state_*')) and time.monotonic() < until:
     time.sleep(0.05)
+  assert list((tmp_path / 'training').glob('training_state_*')), 'it is killed when there is something to go on from'
   second.kill()
   second.communicate()
   first.communicate(timeout=120)
   assert first.returncode != 0 and not (tmp_path / 'operator.safetensors').exists()
   finish_both(start_both(tmp_path))
+  assert int((tmp_path / 'first_step.txt').read_text()) > 1
   trees = [files.load_arrays(folder / 'operator.safetensors') for folder in (together, tmp_path)]
   jax.tree.map(np.testing.assert_array_equal, *trees)

@@ -62,7 +62,7 @@ def test_help():
   pages = json.loads(done.stdout)
   for binary in BINARIES:
     flags = [line for line in pages[binary].splitlines() if line.startswith('  --')]
-    assert 2 <= len(flags) <= 16 and '(default:' in pages[binary], pages[binary]
+    assert 2 <= len(flags) <= 18 and '(default:' in pages[binary], pages[binary]
 
 
 @pytest.mark.parametrize(('binary', 'arguments', 'message'), [

@@ -1,5 +1,7 @@
 """Files are whole or not there, and what does not fit is refused."""
 
+import os
+
 import hypothesis
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
@@ -52,6 +54,16 @@ def test_writing_replaces_and_leaves_nothing_behind(tmp_path):
   files.write_bytes(path, b'two')
   assert path.read_bytes() == b'two'
   assert [p.name for p in path.parent.iterdir()] == ['file']
+
+
+def test_only_what_was_left_long_ago_is_removed(tmp_path):
+  old, new, other = (tmp_path / 'deep' / name for name in ('.a.host.1.tmp', '.b.host.2.tmp', 'c'))
+  for path in (old, new, other):
+    files.write_bytes(path, b'x')
+  for path in (old, other):
+    os.utime(path, (1, 1))
+  files.remove_leftovers(tmp_path)
+  assert {path.name for path in (tmp_path / 'deep').iterdir()} == {'.b.host.2.tmp', 'c'}
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

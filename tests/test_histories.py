@@ -14,8 +14,10 @@ from metaimprove.histories import collect as collecting
 from metaimprove.histories import storage
 from metaimprove.histories.collect import collecting_rates, sample_tasks
 from metaimprove.histories.dataset import load_dataset
+from metaimprove.improvers import source as sources
 from metaimprove.tasks.family import TASK_SUITE_VERSION
 from metaimprove.types import episode_return
+from tests.conftest import Killed
 from tests.point_family import point_family
 from tests.point_histories import collect_point_histories, make_sources
 
@@ -142,6 +144,44 @@ def test_tasks_and_sources_are_added(histories, point, tmp_path):
   assert load_dataset(tmp_path, point).num_histories == 10
 
 
+def test_learners_of_a_last_shard_are_not_taken_for_those_of_a_fuller_one(point, tmp_path, monkeypatch):
+  """Stopped while its spare rows are the learners of the first tasks, it goes on with more tasks."""
+  monkeypatch.setattr(sources, '_SAVE_SECONDS', 0.0)
+  independent = make_sources(point)[1][0]
+
+  def stop_in_the_second_shard(stage, done, total, figures):
+    if stage.startswith('learn') and done == 25:
+      raise Killed
+
+  with pytest.raises(Killed):
+    collect_point_histories(
+      tmp_path / 'grown', point, source_list=[(independent, 6)], report=stop_in_the_second_shard
+    )
+  for folder in ('grown', 'fresh'):
+    collect_point_histories(tmp_path / folder, point, source_list=[(independent, 8)])
+  assert contents(tmp_path / 'grown') == contents(tmp_path / 'fresh')
+  assert not list((tmp_path / 'grown' / 'learning').rglob('*.safetensors'))
+
+
+def test_sources_need_names_of_their_own(point, tmp_path):
+  independent = make_sources(point)[1]
+  with pytest.raises(IncompatibleError, match="named 'independent_ppo'.*its own name"):
+    collect_point_histories(tmp_path, point, source_list=[independent, independent])
+  with pytest.raises(IncompatibleError, match='nothing to collect'):
+    storage.open_header(tmp_path, {'sources': []})
+  assert not list(tmp_path.iterdir())
+
+
+def test_tasks_of_a_sources_own_are_other_tasks(histories, point, tmp_path):
+  """Their places say nothing about those of the family's."""
+  conditioned = make_sources(point)[0][0]
+  own = dataclasses.replace(conditioned, name='own', tasks=sample_tasks(point, 7, 3, 'train'))
+  collect_point_histories(tmp_path, point, source_list=[(conditioned, 4), (own, 3)])
+  mixed = load_dataset(tmp_path, point)
+  assert len(set(mixed.task_index)) == 7
+  assert len(np.unique(mixed.read_tasks(np.arange(7)).goal)) == 7
+
+
 def test_other_settings_are_refused(copy, point):
   with pytest.raises(IncompatibleError, match='seed=0.*seed=1.*merge_histories'):
     collect_point_histories(copy, point, seed=1)
@@ -163,7 +203,7 @@ def test_damage_is_refused_with_what_to_do(copy, point, place):
   with pytest.raises(DamagedDataError, match='damaged'):
     load_dataset(copy, point, verify=False)
   path.unlink()
-  with pytest.raises(DamagedDataError, match=f'incomplete: 6 of 10.*{SHARDS[1]} is missing; run the collection again'):
+  with pytest.raises(DamagedDataError, match=f'incomplete: 6 of 10.*{SHARDS[1]} is missing or.*run the collection'):
     load_dataset(copy, point)
 
 

@@ -18,6 +18,7 @@ from metaimprove.improvers.independent_ppo import independent_ppo
 from metaimprove.improvers.ppo import PPOSettings, make_learner
 from metaimprove.types import Task
 from tests.conftest import Killed, kill_at
+from tests.point_family import point_family
 from tests.point_histories import HIDDEN_SIZES, PPO, make_sources
 
 
@@ -71,6 +72,26 @@ def test_checkpoints_rise_from_first_to_best(returns, num):
 def test_checkpoints_by_hand():
   """Levels 0, 4, 8 are first reached at 0, 2 and 4."""
   np.testing.assert_array_equal(sources.choose_checkpoints(np.array([0.0, 1, 5, 3, 8, 8]), 3), [0, 2, 4])
+
+
+def test_updates_in_which_every_episode_blew_up_are_never_the_best():
+  """NaN stands for the worst of the others, 1: the last level, 4, is first reached at 3."""
+  returns = np.array([2.0, np.nan, 1.0, 4.0, np.nan])
+  np.testing.assert_array_equal(sources.without_gaps(returns), [2, 1, 1, 4, 1])
+  np.testing.assert_array_equal(sources.choose_checkpoints(returns, 2), [0, 3])
+  assert sources.num_updates_counted(returns, 2) == sources.num_updates_counted(np.array([2.0, 1, 1, 4, 1]), 2)
+  np.testing.assert_array_equal(sources.without_gaps(np.full((2, 3), np.nan)), np.zeros((2, 3)))
+
+
+def test_episodes_that_blew_up_do_not_count():
+  """Rewards are negative, and those after a blow-up are missing: counted, they would look good."""
+  learner = make_learner(point_family(blow_up_beyond=1.5), PPO, task_conditioned=False, hidden_sizes=(1,))
+  state = learner.init(jax.random.key(0))
+  far = jax.tree.map(np.zeros_like, state.params.policy)
+  far['mlp/~/linear_1']['b'] = np.array([1.0986, -20.0], np.float32)
+  state = state.replace(params=state.params.replace(policy=far))
+  tasks = Task(goal=np.zeros((16, 1), np.float32), dynamics={'gear': np.ones(16, np.float32)})
+  assert np.isnan(learner.update(state, tasks, jax.random.key(1))[1])
 
 
 def test_saved_state_of_another_network_is_refused(run, point, tmp_path):

@@ -295,6 +295,8 @@ def test_ladders_that_are_refused():
     check_ladder(fake_ladder(np.array([[0.0], [2.0], [1.0], [2.0]]) + noise))
   with pytest.raises(IncompatibleError, match='may be chance'):
     check_ladder(fake_ladder(noise))
+  with pytest.raises(IncompatibleError, match='at least two'):
+    check_ladder(fake_ladder([[0.0], [2.0], [1.0], [2.0]]))
 
 
 def test_one_of_takes_whole_policies():

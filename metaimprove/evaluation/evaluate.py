@@ -112,7 +112,7 @@ def evaluate(
     final_return, finite = measure(ppo.params_of(take(learning.snapshots, -1), some), some, keys['measure'])
     _check_finite(family, split, finite)
     return {
-      'returns': learning.returns, 'final': np.where(finite, final_return, -np.inf),
+      'returns': sources.without_gaps(learning.returns), 'final': np.where(finite, final_return, -np.inf),
       'env_steps_per_update': np.asarray(ppo.env_steps_per_update),
     }
 

@@ -28,7 +28,8 @@ def make_card(
     {'header': without the sources, 'bytes', 'missing': [file], 'damaged': [file], 'sources': [{'name', 'seed',
     'histories', 'planned', 'env_steps', 'non_finite_episodes', 'mean_return': [N + 1], 'quantiles': {'0.1': [N + 1],
     ...}, 'share_rising': of the steps from a checkpoint to the next, those on which the mean return rises,
-    'rank_correlation': see there}]}; the returns of a source without histories are empty.
+    'rank_correlation': see there, 'figures': {name: mean}, of what a source has stored besides}]}; the returns of a
+    source without histories are empty.
 
   Raises:
     DamagedDataError: if the folder holds no dataset.
@@ -40,14 +41,14 @@ def make_card(
   kept = {(source['name'], source['seed']): [] for source in header['sources']}
   for index, plan in enumerate(planned):
     path = storage.shard_path(folder, plan)
-    if not path.exists():
-      missing.append(plan['file'])
-    else:
-      num_bytes += path.stat().st_size
-      try:
+    try:
+      if storage.is_there(folder, plan):
         kept[plan['source'], plan['seed']].append((storage.verify_shard(path), _returns(path)))
-      except DamagedDataError:
-        damaged.append(plan['file'])
+      else:  # not there, or of a time when fewer tasks were asked for
+        missing.append(plan['file'])
+    except DamagedDataError:
+      damaged.append(plan['file'])
+    num_bytes += path.stat().st_size if path.exists() else 0
     progress(index + 1, len(planned))
   return {
     'header': storage.without_sources(header), 'bytes': num_bytes, 'missing': missing, 'damaged': damaged,
@@ -68,6 +69,7 @@ def _source_card(source: dict[str, Any], shards: list[tuple[dict[str, Any], np.n
     'env_steps': sum(entry['env_steps'] for entry in entries),
     'non_finite_episodes': sum(entry['non_finite_episodes'] for entry in entries),
     'mean_return': [], 'quantiles': {str(q): [] for q in _QUANTILES}, 'share_rising': None, 'rank_correlation': None,
+    'figures': {},
   }
   if shards:
     returns = np.concatenate([returns for _, returns in shards])
@@ -75,6 +77,10 @@ def _source_card(source: dict[str, Any], shards: list[tuple[dict[str, Any], np.n
     card['quantiles'] = {str(q): np.quantile(returns, q, axis=0).round(4).tolist() for q in _QUANTILES}
     card['share_rising'] = float(np.mean(np.diff(returns.mean(axis=0)) > 0))
     card['rank_correlation'] = rank_correlation(returns)
+    card['figures'] = {
+      name: float(np.nanmean(np.concatenate([entry[name] for entry in entries])).round(4))
+      for name, value in entries[0].items() if isinstance(value, list)
+    }
   return card
 
 

@@ -6,13 +6,12 @@ import pathlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
 from metaimprove import files, parallel, policies
-from metaimprove.errors import DamagedDataError, IncompatibleError, NonFiniteSimulationError, UnknownNameError
+from metaimprove.errors import IncompatibleError, NonFiniteSimulationError, UnknownNameError
 from metaimprove.histories import storage
 from metaimprove.improvers import source as sources
 from metaimprove.rollouts import raw_stepping_rate, rollout
@@ -52,8 +51,7 @@ def take(tree, index):
 def collect(
   folder: files.Path, family: TaskFamily, source_list: Sequence[tuple[sources.Source, int]], *, seed: int,
   num_checkpoints: int, num_episodes: int = 2, shard_size: int = 128,
-  hidden_sizes: tuple[int, ...] = policies.HIDDEN_SIZES, recipe: dict[str, Any] | None = None,
-  worker: int | None = None, num_workers: int | None = None,
+  hidden_sizes: tuple[int, ...] = policies.HIDDEN_SIZES, worker: int | None = None, num_workers: int | None = None,
   report: Report = lambda stage, done, total, figures: None,
 ) -> None:
   """Fills a folder with histories, going on where an earlier call was stopped.
@@ -70,7 +68,6 @@ def collect(
     num_episodes: E, episodes of experience of each policy.
     shard_size: histories in a shard, which are also simulated at once.
     hidden_sizes: of the policies.
-    recipe: kept in the header: how to make the sources again.
     worker: which worker this is, from 0; JAX's process index unless given.
     num_workers: how many there are; JAX's process count unless given.
     report: called as the work goes on.
@@ -90,17 +87,20 @@ def collect(
     'action_size': family.action_size, 'hidden_sizes': list(hidden_sizes), 'num_checkpoints': num_checkpoints,
     'num_episodes': num_episodes, 'shard_size': shard_size,
     'sources': [
-      {'name': source.name, 'seed': seed, 'num_tasks': num_tasks, 'settings': dict(source.settings)}
+      {
+        'name': source.name, 'seed': seed, 'num_tasks': num_tasks, 'settings': dict(source.settings),
+        'own_tasks': source.tasks is not None,
+      }
       for source, num_tasks in source_list
     ],
-    'recipe': recipe,
   })
+  files.remove_leftovers(folder)
   log = _WorkerLog(folder, worker, num_workers)
-  places = [(s['name'], s['seed']) for s in header['sources'] if s['seed'] == seed]
+  places = {s['name']: s['place'] for s in header['sources'] if s['seed'] == seed}
   base_key = jax.random.fold_in(jax.random.key(seed), 1000)
   collectors = []
   for source, _ in source_list:
-    place = places.index((source.name, seed))
+    place = places[source.name]
     collectors.append(_Collector(
       folder=folder, header=header, family=family, source=source, seed=seed, worker=worker, num_workers=num_workers,
       owner=place % num_workers, rng_key=jax.random.fold_in(base_key, place), log=log, report=report,
@@ -119,12 +119,10 @@ def wait_for_learning(
   source: sources.Source, tasks: Task, folder: files.Path, waiting: Callable[[], None] = lambda: None
 ) -> sources.Learning:
   """The run of a source as soon as the worker that makes it has finished; calls `waiting` now and then until it has."""
-  while True:
-    try:
-      return sources.load_learning(source, tasks, folder)
-    except DamagedDataError:
-      waiting()
-      time.sleep(_POLL_SECONDS)
+  while not sources.is_learned(source, folder):
+    waiting()
+    time.sleep(_POLL_SECONDS)
+  return sources.load_learning(source, tasks, folder)
 
 
 class _WorkerLog:
@@ -159,7 +157,8 @@ class _Collector:
     self._num_tasks = sum(entry['num_histories'] for _, entry in planned)
     self._mine = [entry for whose, entry in planned if whose == worker]
     self._learn = sources.make_learn(source)
-    self._clock = 0.0
+    self._num_recorded, self._clock = 0, 0.0
+    self._figures: dict[str, dict[str, list[float]]] = {}
     if source.tasks is not None and jax.tree.leaves(source.tasks)[0].shape[0] < self._num_tasks:
       raise IncompatibleError(f'{source.name} has fewer tasks of its own than the {self._num_tasks} asked for.')
 
@@ -168,26 +167,40 @@ class _Collector:
     tasks = self.source.tasks
     if tasks is None:
       tasks = sample_tasks(self._family, self._seed, self._num_tasks, 'train')
-    missing = [entry for entry in self._mine if not storage.is_there(self._folder, entry)]
+    missing = []
+    for entry in self._mine:
+      if storage.is_there(self._folder, entry):
+        self._num_recorded += entry['num_histories']
+        self._forget_learning(entry)
+      else:
+        missing.append(entry)
     if missing or (self.source.shared and self.owner == self._worker):
-      policies_of = self._shared_policies(tasks) if self.source.shared else self._own_policies(tasks)
+      policies_of = self._shared_policies(tasks) if self.source.shared else self._own_policies(tasks, missing)
     if missing:
       self._record(tasks, missing, policies_of)
     if self._mine and self.source.name not in self._log.entries['raw_env_steps_per_second']:
       self._measure_raw_rate(self._mine[0])
 
   def _shard_learning(self, entry) -> pathlib.Path:
-    return learning_folder(self._folder, self.source.name, self._seed) / f'{entry["first_task"]:08d}'
+    """Where a shard's learners are kept. A last shard that was not full has others than one that is."""
+    name = f'{entry["first_task"]:08d}-{entry["num_histories"]}'
+    return learning_folder(self._folder, self.source.name, self._seed) / name
 
-  def _progress(self, stage: str):
-    return lambda done, figures: self._report(stage, done, self.source.num_updates, figures)
+  def _forget_learning(self, entry) -> None:
+    """Deletes the learners of a shard that stands."""
+    if not self.source.shared:
+      for folder in self._shard_learning(entry).parent.glob(f'{entry["first_task"]:08d}-*'):
+        shutil.rmtree(folder, ignore_errors=True)
 
   def _shared_policies(self, tasks):
     """Learns with one learner for all tasks, or waits for the worker that does; (places) -> snapshots [C, ...]."""
     folder = learning_folder(self._folder, self.source.name, self._seed)
     if self.owner == self._worker:
       learning = self._learn(
-        tasks, self._key_learn, folder=folder, progress=self._progress(f'learn {self.source.name}')
+        tasks, self._key_learn, folder=folder,
+        progress=lambda done, figures: self._report(
+          f'learn {self.source.name}', done, self.source.num_updates, figures
+        ),
       )
     else:
       learning = wait_for_learning(
@@ -197,18 +210,33 @@ class _Collector:
     snapshots = take(learning.snapshots, chosen)
     return lambda entry, places: snapshots
 
-  def _own_policies(self, tasks):
+  def _own_policies(self, tasks, missing):
     """(entry, places [H]) -> snapshots [C, H, ...] by learners of their own, which run when they are needed."""
     size = min(self._header['shard_size'], self._num_tasks)  # no learners beside those that are wanted
+    updates = self.source.num_updates
 
     def learn(entry, places):
-      first, stop = entry['first_task'], entry['first_task'] + entry['num_histories']
+      before, last = updates * missing.index(entry), [0, time.perf_counter()]
+
+      def progress(done, figures):
+        """One bar for all shards; recording one is short and goes on beside the learning of the next."""
+        now = time.perf_counter()
+        rate = (done - last[0]) * size * self.source.env_steps_per_update / (now - last[1])
+        last[:] = done, now
+        self._report(
+          f'learn {self.source.name}', before + done, updates * len(missing),
+          {**figures, 'tasks done': self._num_recorded, 'env_steps/s': rate},
+        )
+
       learners = places[:size]
       learning = self._learn(
-        take(tasks, learners), self._key_learn, places=learners,
-        folder=self._shard_learning(entry),
-        progress=self._progress(f'learn {self.source.name} {first}-{stop - 1}'),
+        take(tasks, learners), self._key_learn, places=learners, folder=self._shard_learning(entry), progress=progress,
       )
+      if self.source.figures is not None:
+        self._figures[entry['file']] = {
+          name: np.asarray(values)[:entry['num_histories']].astype(float).round(6).tolist()
+          for name, values in self.source.figures(learning).items()
+        }
       chosen = np.stack([
         sources.choose_checkpoints(curve, self._header['num_checkpoints'], self.source.patience)
         for curve in learning.returns.T
@@ -266,22 +294,20 @@ class _Collector:
         f'backend. The shards collected before are kept in {self._folder}.'
       )
     entry = {
-      **entry, 'env_steps': int(finite.size) * self._family.episode_length, 'non_finite_episodes': int((~finite).sum())
+      **entry, **self._figures.pop(entry['file'], {}), 'env_steps': int(finite.size) * self._family.episode_length,
+      'non_finite_episodes': int((~finite).sum()),
     }
     storage.write_shard(self._folder, entry, histories)
-    if not self.source.shared:
-      shutil.rmtree(self._shard_learning(entry), ignore_errors=True)
+    self._forget_learning(entry)
     now = time.perf_counter()
     seconds, self._clock = now - max(began, self._clock), now
     self._log.note('shard_seconds', entry['file'], seconds)
-    self._report(
-      f'record {self.source.name}', self._num_recorded(), sum(e['num_histories'] for e in self._mine),
-      {'env_steps/s': entry['env_steps'] / seconds},
-    )
-
-  def _num_recorded(self) -> int:
-    """Histories of this worker's shards that stand."""
-    return sum(e['num_histories'] for e in self._mine if storage.shard_path(self._folder, e).exists())
+    self._num_recorded += entry['num_histories']
+    if self.source.shared:
+      self._report(
+        f'record {self.source.name}', self._num_recorded, sum(e['num_histories'] for e in self._mine),
+        {'env_steps/s': entry['env_steps'] / seconds},
+      )
 
   def _measure_raw_rate(self, entry) -> None:
     """Notes how fast bare stepping is with the tasks and actions of a shard."""

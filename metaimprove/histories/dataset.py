@@ -171,15 +171,12 @@ def read_complete_header(folder: files.Path, family: TaskFamily) -> dict[str, An
   header = storage.read_header(folder)
   check_family(folder, header, family)
   planned = storage.planned_shards(header)
-  missing = [entry for entry in planned if not storage.shard_path(folder, entry).exists()]
+  missing = [entry for entry in planned if not storage.is_there(folder, entry)]
   if missing:
-    have, wanted = (
-      sum(entry['num_histories'] for entry in entries)
-      for entries in ([e for e in planned if e not in missing], planned)
-    )
+    wanted, lacking = (sum(entry['num_histories'] for entry in entries) for entries in (planned, missing))
     raise DamagedDataError(
-      f'{folder} is incomplete: {have} of {wanted} histories are there, {missing[0]["file"]} is missing; run the '
-      'collection again on this folder.'
+      f'{folder} is incomplete: {wanted - lacking} of {wanted} histories are there, {missing[0]["file"]} is missing or '
+      'does not hold all of its; run the collection again on this folder.'
     )
   return header
 
@@ -200,20 +197,23 @@ def load_dataset(folder: files.Path, family: TaskFamily, *, verify: bool = True)
   header = read_complete_header(folder, family)
   planned = storage.planned_shards(header)
   paths = [storage.shard_path(folder, entry) for entry in planned]
-  check = storage.verify_shard if verify else storage.read_entry
-  for path, entry in zip(paths, planned):
-    if check(path)['num_histories'] != entry['num_histories']:
-      raise DamagedDataError(f'{path} does not hold all its histories; run the collection again on this folder.')
+  if verify:
+    for path in paths:
+      storage.verify_shard(path)
   names = tuple(dict.fromkeys(source['name'] for source in header['sources']))
-  seeds = tuple(dict.fromkeys(source['seed'] for source in header['sources']))
+  # Sources of one seed share its tasks, but for those that came with their own.
+  task_sets = {
+    (source['name'], source['seed']): (source['seed'], source['name'] if source['own_tasks'] else None)
+    for source in header['sources']
+  }
+  blocks = tuple(dict.fromkeys(task_sets.values()))
   sizes = [entry['num_histories'] for entry in planned]
   returns, finite = _index_arrays(paths)
   row = np.concatenate([np.arange(size) for size in sizes])
   shard = np.repeat(np.arange(len(planned)), sizes)
   first = np.array([entry['first_task'] for entry in planned])
-  seed = np.array([seeds.index(entry['seed']) for entry in planned])
-  # Tasks of one seed stand together, those of another seed after them.
-  task_index = seed[shard] * (first + sizes).max() + first[shard] + row
+  block = np.array([blocks.index(task_sets[entry['source'], entry['seed']]) for entry in planned])
+  task_index = block[shard] * (first + sizes).max() + first[shard] + row
   source = np.array([names.index(entry['source']) for entry in planned])[shard]
   keep = finite.all(axis=1)
   return Dataset(

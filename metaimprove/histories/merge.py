@@ -25,7 +25,7 @@ def merge(
   headers = [storage.read_header(folder) for folder in folders]
   first, owners = headers[0], {}
   for folder, header in zip(folders, headers):
-    storage.check_same(storage.without_sources(first), storage.without_sources(header), f'{folders[0]} or {folder}')
+    _check_fit(folders[0], storage.without_sources(first), folder, storage.without_sources(header))
     for source in header['sources']:
       place = source['name'], source['seed']
       if place in owners:
@@ -38,12 +38,13 @@ def merge(
   into = pathlib.Path(into)
   if (into / storage.HEADER).exists():
     storage.check_same(storage.read_header(into), merged, into)
-  jobs = [
-    (storage.shard_path(folder, entry), storage.shard_path(into, entry))
-    for folder, header in zip(folders, headers) for entry in storage.planned_shards(header)
-  ]
-  for index, (origin, goal) in enumerate(jobs):
-    if not goal.exists():
+  jobs = [(folder, entry) for folder, header in zip(folders, headers) for entry in storage.planned_shards(header)]
+  for index, (folder, entry) in enumerate(jobs):
+    origin, goal = storage.shard_path(folder, entry), storage.shard_path(into, entry)
+    if not storage.is_there(folder, entry):
+      raise storage.missing_shard(origin)
+    # The entries hold the checksums: what an earlier call has copied may have been made anew since.
+    if not goal.exists() or storage.read_entry(goal) != storage.read_entry(origin):
       storage.verify_shard(origin)
       files.write_bytes(goal, origin.read_bytes())
     progress(index + 1, len(jobs))
@@ -51,3 +52,12 @@ def merge(
     for origin in sorted((pathlib.Path(folder) / 'learning').rglob('*.safetensors')):
       files.write_bytes(into / origin.relative_to(folder), origin.read_bytes())
   files.write_json(into / storage.HEADER, merged)  # last: until then there is no dataset
+
+
+def _check_fit(first_folder, first, folder, header) -> None:
+  for name in sorted({*first, *header}):
+    if first.get(name) != header.get(name):
+      raise IncompatibleError(
+        f'{first_folder} and {folder} do not fit together: one has {name}={first.get(name)!r}, the other '
+        f'{name}={header.get(name)!r}.'
+      )

@@ -24,7 +24,7 @@ from metaimprove import files
 from metaimprove.errors import DamagedDataError, IncompatibleError
 from metaimprove.types import Params, Task, Trajectory
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 HEADER = 'header.json'
 SHARDS = 'shards'
 _NO_CHECKSUM = '0' * 64
@@ -79,7 +79,7 @@ def check_same(existing: dict[str, Any], wanted: dict[str, Any], folder: files.P
 
 
 def without_sources(header: dict[str, Any]) -> dict[str, Any]:
-  return {name: value for name, value in header.items() if name not in ('sources', 'recipe')}
+  return {name: value for name, value in header.items() if name != 'sources'}
 
 
 def read_header(folder: files.Path) -> dict[str, Any]:
@@ -101,34 +101,46 @@ def open_header(folder: files.Path, header: dict[str, Any]) -> dict[str, Any]:
 
   Args:
     folder: of the dataset.
-    header: everything that determines its contents; `sources` is a list of {'name', 'seed', 'num_tasks', 'settings'}.
+    header: everything that determines its contents; `sources` is a list of {'name', 'seed', 'num_tasks', 'settings',
+      'own_tasks'}.
 
   Returns:
-    The header as it now stands.
+    The header as it now stands. Its sources also have a 'place' among those of their seed, from which their random
+    numbers follow, whatever is added or merged later.
 
   Raises:
-    IncompatibleError: if the folder holds a dataset with another header, or a source with other settings.
+    IncompatibleError: if the folder holds a dataset with another header, or a source with other settings; if there are
+      no sources, or two of one name.
   """
   header = json.loads(json.dumps({'format_version': FORMAT_VERSION, **header}))  # as it will be read back
-  if not any((pathlib.Path(folder) / name).exists() for name in (HEADER, 'manifest.json')):
-    files.write_json(pathlib.Path(folder) / HEADER, header)
-    return header
-  existing = read_header(folder)
-  check_same(without_sources(existing), without_sources(header), folder)
+  names = [source['name'] for source in header['sources']]
+  if not names:
+    raise IncompatibleError(f'No source is asked for, so there is nothing to collect in {folder}.')
+  if len(set(names)) < len(names):
+    raise IncompatibleError(
+      f'Several sources are named {max(names, key=names.count)!r}; give each its own name, as with '
+      "dataclasses.replace(source, name='...')."
+    )
+  existing = {**header, 'sources': []}
+  if any((pathlib.Path(folder) / name).exists() for name in (HEADER, 'manifest.json')):
+    existing = read_header(folder)
+    check_same(without_sources(existing), without_sources(header), folder)
   sources = {(source['name'], source['seed']): source for source in existing['sources']}
   seeds = {seed for _, seed in sources}
   for wanted in header['sources']:
     place = wanted['name'], wanted['seed']
-    if wanted['seed'] not in seeds:
+    if seeds and wanted['seed'] not in seeds:
       raise IncompatibleError(
         f'{folder} was made with seed={", ".join(map(str, sorted(seeds)))}, and now seed={wanted["seed"]} is asked '
         'for; choose another folder, and join the two with merge_histories if you want both.'
       )
     if place in sources:
       check_same(sources[place]['settings'], wanted['settings'], f'{folder} ({wanted["name"]})')
-      wanted = {**wanted, 'num_tasks': max(sources[place]['num_tasks'], wanted['num_tasks'])}
-    sources[place] = wanted
-  merged = {**existing, 'sources': list(sources.values()), 'recipe': header.get('recipe', existing.get('recipe'))}
+      sources[place] = {**sources[place], 'num_tasks': max(sources[place]['num_tasks'], wanted['num_tasks'])}
+    else:
+      taken = [source['place'] for source in sources.values() if source['seed'] == wanted['seed']]
+      sources[place] = {**wanted, 'place': max(taken, default=-1) + 1}
+  merged = {**existing, 'sources': list(sources.values())}
   if merged != existing:
     files.write_json(pathlib.Path(folder) / HEADER, merged)
   return merged
@@ -172,17 +184,19 @@ def read_entry(path: files.Path) -> dict[str, Any]:
     with safetensors.safe_open(path, 'numpy') as shard:
       return json.loads((shard.metadata() or {})['entry'])
   except FileNotFoundError:
-    raise _missing(path) from None
+    raise missing_shard(path) from None
   except (safetensors.SafetensorError, KeyError, ValueError):
     raise _damaged(path) from None
 
 
 def is_there(folder: files.Path, planned: dict[str, Any]) -> bool:
-  """Whether a planned shard stands, with all its histories; a last one that was not full is made again when it is."""
+  """Whether a planned shard stands, with all its histories; a last one that was not full is made again when it is.
+
+  Raises:
+    DamagedDataError: if what stands there is no shard.
+  """
   path = shard_path(folder, planned)
-  if not path.exists():
-    return False
-  return read_entry(path)['num_histories'] == planned['num_histories']
+  return path.exists() and planned.items() <= read_entry(path).items()
 
 
 def verify_shard(path: files.Path) -> dict[str, Any]:
@@ -199,7 +213,7 @@ def read_shard(path: files.Path, like: History) -> History:
   return files.load_tree(path, like)
 
 
-def _missing(path):
+def missing_shard(path: files.Path) -> DamagedDataError:
   return DamagedDataError(f'Shard {path} is missing; run the collection again on this folder to make it anew.')
 
 

@@ -16,7 +16,7 @@ Write a file with a function that returns a `source.Source`, a bundle of pure fu
       policy = policies.make_policy(family.observation_size, family.action_size, hidden_sizes)
 
       def mean_return(params, task, rng_key):
-        return episode_return(rollout(family, policy, params, task, rng_key, num_episodes=num_episodes)).mean()
+        return mean_return(rollout(family, policy, params, task, rng_key, num_episodes=num_episodes))
 
       def update(params, task, rng_key):
         key_step, key_play = jax.random.split(rng_key)

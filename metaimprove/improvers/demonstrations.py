@@ -19,7 +19,7 @@ from metaimprove.errors import IncompatibleError
 from metaimprove.improvers.source import Learning, Source
 from metaimprove.rollouts import Act, rollout, unroll
 from metaimprove.tasks.family import TaskFamily
-from metaimprove.types import Task, episode_return
+from metaimprove.types import Task, mean_return
 
 NAME = 'demonstrations'
 
@@ -78,7 +78,7 @@ def demonstrations(
     return Demonstrations(
       observation=trajectory.observation.reshape(-1, family.observation_size),
       action=trajectory.action.reshape(-1, family.action_size), weight=weight.ravel(),
-      mean_return=jnp.mean(episode_return(trajectory), where=trajectory.finite),
+      mean_return=mean_return(trajectory),
     )
 
   return _imitation(family, play, settings, num_updates, hidden_sizes, name, {'num_episodes': num_episodes})
@@ -221,7 +221,7 @@ def _imitation(family, gather, settings, num_updates, hidden_sizes, name, origin
     (params, optimizer_state), _ = jax.lax.scan(
       one_step, (state['params'], state['optimizer']), jax.random.split(key_steps, settings.steps_per_update)
     )
-    return {**state, 'params': params, 'optimizer': optimizer_state}, episode_return(trajectory).mean()
+    return {**state, 'params': params, 'optimizer': optimizer_state}, mean_return(trajectory)
 
   return Source(
     name=name, init=init, update=update,
@@ -229,6 +229,7 @@ def _imitation(family, gather, settings, num_updates, hidden_sizes, name, origin
     params=lambda snapshot, task: snapshot['params'], num_updates=num_updates,
     env_steps_per_update=settings.num_episodes * family.episode_length,
     settings={'imitation': dataclasses.asdict(settings), 'num_updates': num_updates, **origin},
+    figures=lambda learning: {'imitation_gap': imitation_gap(learning)},
   )
 
 

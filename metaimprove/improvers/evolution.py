@@ -17,7 +17,7 @@ from metaimprove.errors import IncompatibleError
 from metaimprove.improvers.source import Source
 from metaimprove.rollouts import rollout
 from metaimprove.tasks.family import TaskFamily
-from metaimprove.types import Trajectory, episode_return
+from metaimprove.types import Trajectory, episode_return, mean_return
 
 NAME = 'evolution'
 
@@ -73,7 +73,7 @@ def evolution(
       lambda params: rollout(family, policy, params, task, key_play, num_episodes=settings.num_episodes)
     )(everyone)
     state, _ = strategy.tell(key_tell, population, costs(trajectories)[1:], state, strategy.default_params)
-    return _strong(state), episode_return(trajectories)[0].mean()
+    return _strong(state), mean_return(jax.tree.map(lambda x: x[0], trajectories))
 
   return Source(
     name=NAME, init=init, update=update, snapshot=lambda state: state.mean,

@@ -15,10 +15,10 @@ import scipy.stats
 
 from metaimprove import policies
 from metaimprove.errors import IncompatibleError, UnknownNameError
-from metaimprove.improvers.source import Learning, Source, rank_correlation
+from metaimprove.improvers.source import Learning, Source, rank_correlation, without_gaps
 from metaimprove.rollouts import rollout
 from metaimprove.tasks.family import TaskFamily
-from metaimprove.types import Params, Task, episode_return
+from metaimprove.types import Params, Task, mean_return
 
 NAME = 'noise_ladder'
 
@@ -91,7 +91,7 @@ def noise_ladder(
 
   def update(state, task, rng_key):
     trajectory = rollout(family, policy, state['params'], task, rng_key, num_episodes=num_episodes)
-    return at(state, state['rung'] + 1), episode_return(trajectory).mean()
+    return at(state, state['rung'] + 1), mean_return(trajectory)
 
   return Source(
     name=name or f'{kind.removesuffix("s")}_{NAME}', init=init, update=update,
@@ -120,11 +120,12 @@ def ladder_report(learning: Learning) -> dict[str, list[float] | float]:
     mean return rises; `rank_correlation`: Spearman's of rung and return, the mean over tasks, 0 for a task on which all
     rungs have the same return.
   """
-  means = learning.returns.mean(axis=1)
+  returns = without_gaps(learning.returns)
+  means = returns.mean(axis=1)
   return {
     'mean_return': means.tolist(),
     'share_rising': float(np.mean(np.diff(means) > 0)),
-    'rank_correlation': rank_correlation(learning.returns.T),
+    'rank_correlation': rank_correlation(returns.T),
   }
 
 
@@ -135,7 +136,9 @@ def check_ladder(learning: Learning) -> None:
     IncompatibleError: if the mean return falls from a rung to the next, or does not rise from the first to the last, by
       three standard errors over tasks.
   """
-  steps = np.diff(learning.returns, axis=0)
+  steps = np.diff(without_gaps(learning.returns), axis=0)
+  if steps.shape[1] < 2:
+    raise IncompatibleError('One task does not tell whether a ladder rises on average; take at least two.')
   falls = np.flatnonzero(steps.mean(axis=1) < -_STANDARD_ERRORS * scipy.stats.sem(steps, axis=1))
   if falls.size:
     raise IncompatibleError(

@@ -75,7 +75,8 @@ class Learner:
   Attributes:
     init: (rng_key) -> LearnerState.
     update: (state, tasks with a leading axis [num_envs], rng_key) -> (state, return): an episode in every environment,
-      then the epochs. The return is the mean over environments of the first episode, by the policy before the update.
+      then the epochs. The return is the mean of the environments' first episodes, by the policy before the update; of
+      those that did not blow up, NaN if all did.
     snapshot: (state) -> the policy network's parameters and the observation statistics.
     params: (snapshot, task) -> policy parameters θ over observations alone, normaliser and task folded in.
     env_steps_per_update: num_envs * episode length.
@@ -172,7 +173,7 @@ def make_learner(
     )
     ended_before = jnp.cumsum(trajectory.terminated) - trajectory.terminated > 0
     first_episode_return = jnp.sum(trajectory.reward * ~ended_before)
-    return transition, first_episode_return
+    return transition, first_episode_return, trajectory.finite
 
   def sgd_step(statistics, carry, minibatch):
     params, optimizer_state = carry
@@ -189,7 +190,7 @@ def make_learner(
     key_collect, key_sgd = jax.random.split(rng_key)
     keys = jax.random.split(key_collect, settings.num_envs)
     batch = parallel.vmap if task_conditioned else jax.vmap  # independent learners are spread as a whole
-    data, returns = batch(collect, in_axes=(None, 0, 0))(state, tasks, keys)
+    data, returns, finite = batch(collect, in_axes=(None, 0, 0))(state, tasks, keys)
     statistics = running_statistics.update(state.statistics, data.observation[..., :size])
     # [envs, T, ...] -> [pieces, unroll_length, ...]
     data = jax.tree.map(lambda x: x.reshape(-1, settings.unroll_length, *x.shape[2:]), data)
@@ -205,7 +206,7 @@ def make_learner(
       epoch, (state.params, state.optimizer_state), jax.random.split(key_sgd, settings.num_epochs)
     )
     state = LearnerState(params=params, optimizer_state=optimizer_state, statistics=statistics)
-    return state, returns.mean()
+    return state, jnp.mean(returns, where=finite)
 
   def snapshot(state):
     return {'policy': state.params.policy, 'mean': state.statistics.mean, 'std': state.statistics.std}

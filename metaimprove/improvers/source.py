@@ -30,7 +30,8 @@ class Source:
   Attributes:
     name: stored with every history it makes.
     init: (rng_key, task) -> state; (rng_key, task, data of the task) where there is `data`.
-    update: (state, task, rng_key) -> (state, [] mean return an episode of the policies before the update).
+    update: (state, task, rng_key) -> (state, [] mean return an episode of the policies before the update, of the
+      episodes that did not blow up; NaN where all did).
     snapshot: (state) -> the part of it that `params` needs.
     params: (snapshot, task) -> θ.
     num_updates: how many updates it takes to learn.
@@ -40,6 +41,8 @@ class Source:
     settings: plain data that says how it improves; histories made with other settings are another source's.
     tasks: [N] tasks of its own, where they are not to be drawn from the family.
     data: [N, ...] what each task's learner starts from.
+    figures: (learning) -> name -> [N] numbers that are stored with the histories and shown on their card; not for a
+      shared learner.
   """
 
   name: str
@@ -54,6 +57,7 @@ class Source:
   settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   tasks: Task | None = None
   data: Any = None
+  figures: Callable[['Learning'], dict[str, np.ndarray]] | None = None
 
   def params_of(self, snapshot: Any, tasks: Task) -> Params:
     """θ [N, ...] for [N] tasks, from the one snapshot of a shared learner or from [N] snapshots."""
@@ -66,7 +70,7 @@ class Learning:
 
   Attributes:
     snapshots: tree with leading axes [U + 1, N], or [U + 1] where one learner serves all tasks.
-    returns: [U, N] or [U], the mean return of the policies of the first U snapshots.
+    returns: [U, N] or [U], the mean return of the policies of the first U snapshots; NaN where all episodes blew up.
   """
 
   snapshots: Any
@@ -124,7 +128,9 @@ def make_learn(source: Source) -> Callable[..., Learning]:
       run.returns.append(np.asarray(value))
       run.snapshots.append(jax.device_get(snapshot(state)))
       done = is_done(source, run.returns)
-      progress(source.num_updates if done else len(run.returns), {'return': float(run.returns[-1].mean())})
+      progress(
+        source.num_updates if done else len(run.returns), {'return': float(without_gaps(run.returns)[-1].mean())}
+      )
       if done or time.perf_counter() - last_save > _SAVE_SECONDS:
         run.save(state)
         last_save = time.perf_counter()
@@ -196,6 +202,19 @@ def load_learning(source: Source, tasks: Task, folder: files.Path) -> Learning:
   return run.learning()
 
 
+def is_learned(source: Source, folder: files.Path) -> bool:
+  """Whether `learn` has finished a run of the source in a folder; raises `DamagedDataError` for a damaged one."""
+  path = pathlib.Path(folder) / _STATE
+  return path.exists() and is_done(source, list(files.load_arrays(path)['returns']))
+
+
+def without_gaps(returns: np.ndarray) -> np.ndarray:
+  """Learning curves [U, ...] in which NaN, where every episode blew up, is the worst known return of its curve."""
+  returns = np.asarray(returns)
+  worst = np.nan_to_num(np.fmin.reduce(returns, axis=0))
+  return np.where(np.isnan(returns), worst, returns)
+
+
 def is_done(source: Source, returns: list[np.ndarray]) -> bool:
   """Whether a run with these returns is complete: all its updates are done, or all its learners have stopped rising."""
   if len(returns) >= source.num_updates:
@@ -218,6 +237,7 @@ def num_updates_counted(returns: np.ndarray, patience: int | None) -> int:
   """
   if patience is None:
     return len(returns)
+  returns = without_gaps(returns)
   width = max(1, patience // 4)
   padded = np.pad(returns, (width - 1, 0), mode='edge')
   best = np.maximum.accumulate(np.convolve(padded, np.ones(width) / width, 'valid'))  # of what is known by then
@@ -236,7 +256,7 @@ def choose_checkpoints(returns: np.ndarray, num_checkpoints: int, patience: int 
   Returns:
     [num_checkpoints] indices in rising order. Where the curve jumps over a level, an index stands more than once.
   """
-  returns = returns[:num_updates_counted(returns, patience)]
+  returns = without_gaps(returns)[:num_updates_counted(returns, patience)]
   width = max(1, len(returns) // 40)
   padded = np.pad(returns, (width // 2, width - 1 - width // 2), mode='edge')
   smooth = np.convolve(padded, np.ones(width) / width, 'valid')
