@@ -58,8 +58,9 @@ def our_stepper(family):
   tasks_of = jax.vmap(family.sample)
 
   def reset(keys):
-    tasks = tasks_of(keys)
-    return tasks, jax.vmap(family.reset)(tasks, keys)
+    key_task, key_start = jax.vmap(jax.random.split, out_axes=1)(keys)
+    tasks = tasks_of(key_task)
+    return tasks, jax.vmap(family.reset)(tasks, key_start)
 
   def run(start, actions):
     tasks, states = start

@@ -4,6 +4,7 @@
   python -m experiments.count_non_finite --families=hopper_rand_params --learned=runs/learn
 
 Random actions are uniform; learned policies are the last of `experiments.learn_families`, which are told the task.
+The bound is that of Clopper and Pearson: the true share is below it with 95% confidence.
 """
 
 import functools
@@ -12,17 +13,19 @@ import pathlib
 import jax
 import numpy as np
 from absl import flags
+from scipy import stats
 
 from experiments import console, learn_families
 from metaimprove import files, parallel, policies
 from metaimprove.errors import IncompatibleError
+from metaimprove.improvers import tuned
 from metaimprove.rollouts import unroll
 from metaimprove.tasks.registry import backends_of, family_names, make_family
 
 FLAGS = flags.FLAGS
 
 if __name__ == '__main__':
-  flags.DEFINE_list('families', list(family_names()), 'Which families.')
+  flags.DEFINE_list('families', None, 'Which families; by default all, or with --learned those with PPO settings.')
   flags.DEFINE_list('backends', None, "Which backends; each family's first by default.")
   flags.DEFINE_list('dynamics', ['default', 'far'], "Presets: 'none', 'default', 'far'.")
   flags.DEFINE_string('learned', None, 'Folder of learn_families, whose last policies act instead of random actions.')
@@ -64,13 +67,18 @@ def count(family, policy_of, num_episodes, batch, seed, progress):
   return bad, num_batches * batch
 
 
+def upper_bound(bad, total):
+  """The share of episodes that blow up is below it with 95% confidence."""
+  return float(stats.beta.ppf(0.95, bad + 1, total - bad)) if bad < total else 1.0
+
+
 def main():
   rows, progress = [], console.Progress()
   if FLAGS.learned and 'none' in FLAGS.dynamics:
     raise IncompatibleError(
       "Learned policies are told the dynamics: with --learned, choose --dynamics among 'default', 'far'."
     )
-  for name in FLAGS.families:
+  for name in FLAGS.families or (tuned.tuned_families() if FLAGS.learned else family_names()):
     for backend in FLAGS.backends or list(backends_of(name))[:1]:
       for preset in FLAGS.dynamics:
         family = make_family(name, backend, preset)
@@ -78,8 +86,11 @@ def main():
         bad, total = count(family, policy_of, FLAGS.episodes, FLAGS.batch, FLAGS.seed, progress)
         policy = 'learned' if FLAGS.learned else 'random'
         rows.append({'family': name, 'backend': backend, 'dynamics': preset, 'policy': policy, 'non_finite': bad,
-                     'episodes': total})
-        print(f'{name} on {backend}, {preset}, {policy} policy: {bad} of {total} episodes blew up', flush=True)
+                     'episodes': total, 'bound': upper_bound(bad, total)})
+        print(
+          f'{name} on {backend}, {preset}, {policy} policy: {bad} of {total} episodes blew up; '
+          f'less than 1 in {1 / rows[-1]["bound"]:,.0f}', flush=True,
+        )
         if FLAGS.json:
           files.write_json(pathlib.Path(FLAGS.json), rows)
 

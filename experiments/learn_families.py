@@ -7,6 +7,7 @@ Writes curves.png and results.json. Can be stopped at any moment; run again, it 
 """
 
 import functools
+import json
 import pathlib
 
 import jax
@@ -17,10 +18,11 @@ from experiments import console
 from metaimprove import files, parallel, policies
 from metaimprove.errors import IncompatibleError
 from metaimprove.histories.collect import sample_tasks, take
-from metaimprove.histories.storage import claim
+from metaimprove.histories.storage import check_same, claim
 from metaimprove.improvers import source as sources
 from metaimprove.improvers import task_conditioned_ppo, tuned
 from metaimprove.rollouts import rollout
+from metaimprove.tasks.family import distribution_of
 from metaimprove.tasks.registry import make_family
 from metaimprove.types import episode_return
 
@@ -44,6 +46,7 @@ def final_policies(family, folder):
   settings = files.read_json(folder / 'settings.json')
   if settings['backend'] != family.backend:
     raise IncompatibleError(f'{folder} was learned on {settings["backend"]}, not on {family.backend}; use that.')
+  check_same(settings, {**settings, **json.loads(json.dumps(distribution_of(family)))}, folder)
   source = tuned.make_source(task_conditioned_ppo.NAME, family, num_updates=settings['updates'])
   run = sources.load_learning(source, sample_tasks(family, settings['seed'], 1, 'train'), folder / 'learning')
   return functools.partial(source.params, take(run.snapshots, -1))
@@ -53,7 +56,7 @@ def learn(name, folder, progress):
   """Learns one family; a row of the table."""
   family = make_family(name, FLAGS.backend)
   source = tuned.make_source(task_conditioned_ppo.NAME, family, num_updates=FLAGS.num_updates)
-  claim(folder, {'family': name, 'backend': family.backend, 'seed': FLAGS.seed, 'updates': source.num_updates,
+  claim(folder, {**distribution_of(family), 'seed': FLAGS.seed, 'updates': source.num_updates,
                  'settings': repr(tuned.settings_for(family).conditioned)})
   key_learn, key_play = jax.random.split(jax.random.key(FLAGS.seed))
   with console.Stopwatch(folder, 'learn') as watch:

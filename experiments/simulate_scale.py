@@ -29,7 +29,7 @@ from metaimprove.examples import Examples
 from metaimprove.histories import storage
 from metaimprove.histories.dataset import load_dataset
 from metaimprove.rollouts import rollout
-from metaimprove.tasks.family import TASK_SUITE_VERSION
+from metaimprove.tasks.family import distribution_of
 from metaimprove.tasks.registry import family_names, make_family
 
 FLAGS = flags.FLAGS
@@ -108,8 +108,7 @@ def main():
     return result
 
   header = storage.open_header(folder, {
-    'task_suite_version': TASK_SUITE_VERSION, 'dynamics': list(family.ranges), 'family': family.name,
-    'backend': family.backend, 'observation_size': family.observation_size, 'action_size': family.action_size,
+    **distribution_of(family), 'observation_size': family.observation_size, 'action_size': family.action_size,
     'hidden_sizes': [64, 64], 'num_checkpoints': FLAGS.num_checkpoints, 'num_episodes': 2,
     'shard_size': FLAGS.shard_size,
     'sources': [{'name': 'hollow', 'seed': 0, 'num_tasks': FLAGS.histories, 'settings': {}, 'own_tasks': False}],

@@ -49,13 +49,14 @@ def start_and_actions(system, robot):
 
 
 def scaled_variants(robot, backend):
-  """{name: [BATCH] or [BATCH, elements]}: the first variant is stock, each other one has one parameter at 0.6; the rest
-  are stock again. Shapes are those of the robot's family, so that its programs are shared."""
+  """{name: [BATCH] or [BATCH, elements]}: the first variant is stock, each other one has one parameter at 0.6; in the
+  last one all are off by rounding. Shapes are those of the robot's family, so that its programs are shared."""
   name = ROBOTS[robot][1][0]
   ranges = make_family(name, backend, backends_of(name)[backend]).ranges
   variants = {}
   for index, (parameter, r) in enumerate(ranges.items(), start=1):
     values = np.where(np.arange(BATCH) == index, 0.6, 1.0).astype(np.float32)
+    values[-1] = 1 + np.finfo(np.float32).eps
     variants[parameter] = np.repeat(values[:, None], r.elements, axis=1) if r.elements else values
   return variants
 

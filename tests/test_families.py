@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 
 from metaimprove import files
-from metaimprove.errors import UnknownNameError
+from metaimprove.errors import IncompatibleError, UnknownNameError
 from metaimprove.rollouts import unroll
 from metaimprove.tasks import dynamics, physics, reacher
+from metaimprove.tasks.dynamics import IMPERFECTIONS
+from metaimprove.tasks.family import TASK_SUITE_VERSION, distribution_of
+from metaimprove.tasks.from_brax import from_brax_env
 from metaimprove.tasks.physics import PhysicsState
 from metaimprove.tasks.registry import backends_of, family_names, make_family
 from metaimprove.types import Task
@@ -85,6 +89,26 @@ def test_shapes_and_sizes(bench):
   privileged = family.privileged(task)
   assert privileged.shape == (family.privileged_size,) and np.abs(privileged).max() <= 2.01
   assert family.definition.strip() and 'Reward per step' in family.definition
+  words = family.describe(task)
+  assert len(words) > 20 and 'nan' not in words and words != family.describe(jax.tree.map(lambda x: x[1], bench.tasks))
+  picture = family.picture(task, after.physics.q[0, 0])
+  assert picture['lines'].shape[1:] == (2, 2) and np.isfinite(picture['lines']).all() and picture['goal'].shape == (2,)
+
+
+def test_ranges_are_frozen():
+  """Of all presets and parameters; a change of any raises TASK_SUITE_VERSION, and then belongs here."""
+  def drawn(name, chosen):
+    tasks = distribution_of(make_family(name, dynamics=chosen))
+    return tasks['far_only'], jax.tree.map(lambda x: round(x, 6), tasks['dynamics'])
+
+  definitions = {
+    name: [backends_of(name), *(
+      drawn(name, chosen) for chosen in ('default', 'far', (*next(iter(backends_of(name).values())), *IMPERFECTIONS))
+    )]
+    for name in family_names()
+  }
+  digest = files.checksum(json.dumps(definitions, sort_keys=True).encode())
+  assert (TASK_SUITE_VERSION, digest[:16]) == (1, '53dddaf0c6fe0e54')
 
 
 def test_definitions_are_frozen(bench):
@@ -329,3 +353,31 @@ def test_unknown_names():
     make_family('reacher_goal', backend='positional')
   with pytest.raises(UnknownNameError, match='is unknown.*mjx, mjx_fast, spring, generalized, positional'):
     make_family('reacher_goal', backend='bullet')
+
+
+@pytest.mark.xdist_group('inverted_pendulum-generalized')
+def test_a_brax_environment_as_a_family():
+  """Its robot with a multiplier of 1 does what the environment does, and something else with another."""
+  from brax.envs.wrappers.training import EpisodeWrapper
+
+  env = robots.stock_env('inverted_pendulum', 'generalized')
+  family = from_brax_env(env, name='stock_balance', dynamics=('gear', 'mass'), episode_length=5)
+  stock, weak = (
+    Task(goal=jnp.zeros(0), dynamics={'gear': jnp.float32(gear), 'mass': jnp.float32(1)}) for gear in (1, 0.6)
+  )
+  assert family.sample(jax.random.key(0)).dynamics.keys() == stock.dynamics.keys()
+  step, reset, env_step = jax.jit(family.step), jax.jit(family.reset), jax.jit(env.step)
+  states = [reset(task, jax.random.key(3)) for task in (stock, weak)]
+  theirs = states[0].physics.env
+  for action in (0.5, -1.0, 1.0):
+    action = jnp.array([action])
+    states = [step(task, state, action) for task, state in zip((stock, weak), states)]
+    theirs = env_step(theirs, action)
+    np.testing.assert_allclose(states[0].observation, theirs.obs, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(states[0].reward, theirs.reward)
+  assert np.abs(states[1].observation - theirs.obs).max() > 1e-2
+  assert family.picture(stock, states[0].physics.q)['lines'].shape[1:] == (2, 2)
+  with pytest.raises(IncompatibleError, match='EpisodeWrapper wraps InvertedPendulum'):
+    from_brax_env(EpisodeWrapper(env, 10, 1), name='wrapped')
+  with pytest.raises(UnknownNameError, match='colour'):
+    from_brax_env(env, name='x', dynamics=('colour',))

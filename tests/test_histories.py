@@ -215,7 +215,9 @@ def test_other_family_other_version_and_nothing(copy, point, tmp_path):
   header = json.loads((copy / 'header.json').read_text())
   for change, message in (
     ({'task_suite_version': TASK_SUITE_VERSION - 1}, 'task suite version'),
-    ({'dynamics': ['gear', 'mass']}, 'randomised gear, mass, and this family randomises gear'),
+    ({'dynamics': {'gear': {}, 'mass': {}}}, 'randomised gear, mass, and this family randomises gear'),
+    ({'dynamics': {'gear': {**header['dynamics']['gear'], 'high': 4.0}}}, 'other ranges'),
+    ({'far_only': True}, 'other ranges'),
     ({'format_version': 99}, 'format version 99'),
   ):
     (copy / 'header.json').write_text(json.dumps({**header, **change}))

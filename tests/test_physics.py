@@ -16,26 +16,25 @@ from tests.record_golden import FOLDER
   pytest.param(*pair, id='-'.join(pair), marks=pytest.mark.xdist_group('-'.join(pair))) for pair in robots.COMBINATIONS
 ])
 def test_stock_and_real(robot, backend):
-  """A multiplier of 1 is stock Brax step for step, and 0.6 moves the robot beyond rounding, for each parameter."""
+  """A multiplier of 1 is stock Brax step for step, and 0.6 of each parameter moves the robot a hundred times as much as
+  rounding does."""
   golden = files.load_arrays(FOLDER / 'stock.safetensors')
   q, qd = robots.run_variants(robot, backend)
-  # Rounding grows where contacts or solvers switch: the first step is held to the last digits, the last to the third.
+  # Rounding grows where contacts or solvers switch: the first step is held to the last digits, the others to the third.
   for mine, name in ((q, 'q'), (qd, 'qd')):
     stock = golden[f'{robot}-{physics.simulator_of(backend)}-{name}']
     scale = np.abs(stock).max(axis=1, keepdims=True) + 1e-3
     error = (np.abs(mine[:, 0] - stock) / scale).max(axis=1)
-    assert error[0] < 1e-4 and error[-1] < 1e-2, (name, error)
-    np.testing.assert_array_equal(mine[:, 0], mine[:, -1], err_msg='variants of a batch must not touch each other')
+    assert error[0] < 1e-4 and error.max() < 1e-2, (name, error)
   assert np.isfinite(qd).all()
   names = list(robots.scaled_variants(robot, backend))
   moved = np.abs(qd - qd[:, :1]).max(axis=(0, 2)) / np.abs(qd[:, 0]).max()
-  real = dict(zip(names, moved[1:]))
-  # Rounding alone: what the same robot does when a multiplier is off by the last digit of a float.
-  assert min(real.values()) > 1e-4, real
+  real, rounding = dict(zip(names, moved[1:])), moved[-1]
+  assert min(real.values()) > 1e-4 and min(real.values()) > 100 * rounding, (real, rounding)
 
 
 def test_a_parameter_that_does_nothing_is_refused():
-  with pytest.raises(UnknownNameError, match="'friction' does nothing on reacher_goal.*choose among: gear, damping"):
+  with pytest.raises(UnknownNameError, match="'friction' does nothing.* on reacher_goal.*choose among: gear, damping"):
     make_family('reacher_goal', 'mjx', ('gear', 'friction'))
   with pytest.raises(UnknownNameError, match="'colour' is unknown"):
     make_family('reacher_goal', 'mjx', ('colour',))

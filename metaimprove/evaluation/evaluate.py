@@ -131,9 +131,8 @@ def evaluate(
       operator_params, tasks[split], initial, keys['curve'], settings.ask, shuffle_experience=shuffle,
       progress=lambda done: report(name, done, settings.num_tasks, {}),
     )
-    finite = result.finite.all(axis=0)
-    _check_finite(family, split, finite)
-    return {'returns': result.returns, 'finite': finite}
+    _check_finite(family, split, result.finite)
+    return {'returns': result.returns, 'finite': result.finite.all(axis=0)}
 
   run = make_iterate(
     operator, family, num_applications=settings.num_applications, num_episodes=settings.num_episodes,
@@ -165,12 +164,14 @@ def _make_measure(family, policy, num_episodes):
 
 
 def _check_finite(family, split, finite):
-  """Raises `NonFiniteSimulationError` if more than 1% of the tasks blew up; single ones are left out and counted."""
-  num_blown_up = int(np.sum(~np.asarray(finite)))
-  if num_blown_up > 0.01 * len(finite):
+  """Raises `NonFiniteSimulationError` if more than one and more than 1% of the tasks, or of the tasks after each
+  application, blew up; single ones are left out and counted."""
+  finite = np.asarray(finite)
+  num_blown_up = int(np.sum(~finite))
+  if num_blown_up > max(1, 0.01 * finite.size):
     raise NonFiniteSimulationError(
-      f'{num_blown_up} of {len(finite)} {split} tasks of {family.name} ({family.backend}) blew up; narrow the ranges '
-      'of its dynamics or take another backend.'
+      f'{num_blown_up} of {finite.size} simulations of {split} tasks of {family.name} ({family.backend}) blew up; '
+      'narrow the ranges of its dynamics or take another backend.'
     )
 
 

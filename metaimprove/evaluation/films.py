@@ -20,7 +20,7 @@ def make_film(family: TaskFamily, act: Callable) -> Callable[..., dict[str, Any]
 
   Returns:
     (params, task, rng_key) -> {'lines': [T][L][2][2] and 'goals': [T] of [2] or None, both in metres, 'return': float},
-    T the steps until the episode's end.
+    T the steps until the episode's end, at least 1.
   """
   @jax.jit
   def record(params, task, rng_key):
@@ -31,7 +31,7 @@ def make_film(family: TaskFamily, act: Callable) -> Callable[..., dict[str, Any]
 
   def film(params, task, rng_key):
     pictures, trajectory = jax.device_get(record(params, task, rng_key))
-    length = int(trajectory.valid.sum())
+    length = max(1, int(trajectory.valid.sum()))  # the start, if it blows up at once
     goals = [goal.round(4).tolist() if np.isfinite(goal).all() else None for goal in pictures['goal'][:length]]
     return {
       'lines': pictures['lines'][:length].round(4).tolist(), 'goals': goals,

@@ -15,7 +15,7 @@ from metaimprove.errors import IncompatibleError, NonFiniteSimulationError, Unkn
 from metaimprove.histories import storage
 from metaimprove.improvers import source as sources
 from metaimprove.rollouts import raw_stepping_rate, rollout
-from metaimprove.tasks.family import TASK_SUITE_VERSION, TaskFamily
+from metaimprove.tasks.family import TaskFamily, distribution_of
 from metaimprove.types import Task, episode_return
 
 SPLITS = ('train', 'heldout', 'far')
@@ -82,10 +82,9 @@ def collect(
   if not 0 <= worker < num_workers:
     raise IncompatibleError(f'worker={worker} must be at least 0 and less than num_workers={num_workers}.')
   header = storage.open_header(folder, {
-    'task_suite_version': TASK_SUITE_VERSION, 'dynamics': list(family.ranges),
-    'family': family.name, 'backend': family.backend, 'observation_size': family.observation_size,
-    'action_size': family.action_size, 'hidden_sizes': list(hidden_sizes), 'num_checkpoints': num_checkpoints,
-    'num_episodes': num_episodes, 'shard_size': shard_size,
+    **distribution_of(family), 'observation_size': family.observation_size, 'action_size': family.action_size,
+    'hidden_sizes': list(hidden_sizes), 'num_checkpoints': num_checkpoints, 'num_episodes': num_episodes,
+    'shard_size': shard_size,
     'sources': [
       {
         'name': source.name, 'seed': seed, 'num_tasks': num_tasks, 'settings': dict(source.settings),

@@ -19,7 +19,7 @@ import safetensors
 from metaimprove import files, policies
 from metaimprove.errors import DamagedDataError, IncompatibleError
 from metaimprove.histories import storage
-from metaimprove.tasks.family import TASK_SUITE_VERSION, TaskFamily
+from metaimprove.tasks.family import TASK_SUITE_VERSION, TaskFamily, distribution_of
 from metaimprove.types import Params, Task, Trajectory
 
 _OPEN_SHARDS = 256
@@ -154,10 +154,15 @@ def check_family(folder: files.Path, header: dict[str, Any], family: TaskFamily)
         f'{folder} holds histories of {name} {header[name]!r}, not {wanted!r}; pass --{name}={header[name]} or another '
         'folder.'
       )
-  if header['dynamics'] != list(family.ranges):
+  if list(header['dynamics']) != list(family.ranges):
     raise IncompatibleError(
       f'{folder} holds histories with randomised {", ".join(header["dynamics"]) or "nothing"}, and this family '
       f'randomises {", ".join(family.ranges) or "nothing"}; make the family with the same dynamics.'
+    )
+  if any(header[name] != distribution_of(family)[name] for name in ('dynamics', 'far_only')):
+    raise IncompatibleError(
+      f'{folder} holds histories of dynamics drawn from other ranges than those of this family; make the family with '
+      'the same ranges.'
     )
 
 

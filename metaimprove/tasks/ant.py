@@ -76,7 +76,10 @@ def ant_goal(backend: str = 'spring', preset='default') -> TaskFamily:
 
   goal = Goal(
     sample=sample, scale=GOAL_RADIUS, place=lambda goal, q: goal,
-    describe=lambda goal: f'go to the place {float(goal[0]):.1f} m ahead and {float(goal[1]):.1f} m to the left',
+    describe=lambda goal: (
+      f'go to the place {abs(float(goal[0])):.1f} m {"ahead" if goal[0] > 0 else "behind"} and '
+      f'{abs(float(goal[1])):.1f} m to the {"left" if goal[1] > 0 else "right"}'
+    ),
   )
   return _family(
     'ant_goal', backend, preset, definition=ant_goal.__doc__ + _SHARED, goal=goal, reward=reward,

@@ -29,7 +29,7 @@ class Range:
 
   Attributes:
     low, high: of training and held-out tasks.
-    far_low, far_high: a far draw lies in [far_low, low] or [high, far_high]; equal ends leave that side out.
+    far_low, far_high: a far draw lies in [far_low, low] or [high, far_high]; equal ends leave that side out, not both.
     elements: 0 for one number for the whole robot, else how many, drawn each for itself.
     logarithmic: whether it is log-uniform, as a multiplier is.
   """
@@ -107,7 +107,7 @@ def sample(rng_key: chex.PRNGKey, ranges: Mapping[str, Range], far: bool = False
   if far:
     share = jax.random.uniform(key_outside, low.shape)
     above, below = high + share * (far_high - high), low - share * (low - far_low)
-    goes_up = (jax.random.rademacher(key_sign, low.shape) > 0) | (far_low == low)
+    goes_up = ((jax.random.rademacher(key_sign, low.shape) > 0) & (far_high > high)) | (far_low == low)
     which = jnp.repeat(jnp.arange(len(sizes)), np.asarray(sizes)) == jax.random.randint(key_which, (), 0, len(sizes))
     drawn = jnp.where(which, jnp.where(goes_up, above, below), drawn)
   parts = jnp.split(drawn, np.cumsum(sizes)[:-1])
@@ -193,8 +193,8 @@ def check_known(names: Sequence[str], real: Sequence[str], what: str) -> None:
   if wrong:
     known = wrong[0] in MULTIPLIERS
     raise UnknownNameError(
-      f'Dynamics parameter {wrong[0]!r} {"does nothing on" if known else "is unknown to"} {what}; choose among: '
-      f'{", ".join(possible)}.'
+      f'Dynamics parameter {wrong[0]!r} {"does nothing, or is not offered, on" if known else "is unknown to"} {what}; '
+      f'choose among: {", ".join(possible)}.'
     )
 
 

@@ -18,7 +18,8 @@ from metaimprove.tasks.physics import Physics
 from metaimprove.types import Task
 
 TASK_SUITE_VERSION = 1
-"""Of all definitions here; it goes up when one changes, and histories of another version are refused."""
+"""Of all definitions here; it goes up when one changes, and histories of another version are refused. `tests` hold the
+definitions to it."""
 
 PRESETS = ('none', 'default', 'far')
 
@@ -53,7 +54,7 @@ class TaskFamily:
     name: the name it is registered under.
     backend: the physics backend of the simulation.
     sample: (rng_key) -> Task from the training ranges.
-    sample_far: (rng_key) -> Task outside the training range of at least one dynamics parameter.
+    sample_far: (rng_key) -> Task outside the training range of one dynamics parameter, where any are randomised.
     reset: (task, rng_key) -> State, a true reset: every call draws a new start.
     step: (task, state, action [A]) -> State.
     privileged: (task) -> [D] float32 of order 1, all there is to know of a task. For task-conditioned sources only.
@@ -66,6 +67,7 @@ class TaskFamily:
     episode_length: T, steps until the time limit.
     can_terminate: False if only the time limit ends an episode.
     ranges: of the dynamics that `sample` draws.
+    far_only: whether `sample` too draws far tasks.
     definition: the family in words.
     time_step: seconds of a step.
   """
@@ -86,8 +88,17 @@ class TaskFamily:
   episode_length: int
   can_terminate: bool = True
   ranges: Mapping[str, Range] = dataclasses.field(default_factory=dict)
+  far_only: bool = False
   definition: str = ''
   time_step: float = 1.0
+
+
+def distribution_of(family: TaskFamily) -> dict[str, Any]:
+  """Plain data that says which tasks a family draws, to be stored with what was made on them."""
+  return {
+    'task_suite_version': TASK_SUITE_VERSION, 'family': family.name, 'backend': family.backend,
+    'dynamics': {name: dataclasses.asdict(r) for name, r in family.ranges.items()}, 'far_only': family.far_only,
+  }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,5 +235,6 @@ def make_family(
     describe=lambda task: f'{goal.describe(task.goal)}, {dynamics.describe(task.dynamics)}', picture=picture, view=view,
     observation_size=jax.eval_shape(reset, shapes, jax.random.key(0)).observation.shape[0], action_size=action_size,
     privileged_size=jax.eval_shape(privileged, shapes).shape[0], episode_length=episode_length,
-    can_terminate=terminated is not None, ranges=dict(ranges), definition=definition, time_step=robot.time_step,
+    can_terminate=terminated is not None, ranges=dict(ranges), far_only=far_only, definition=definition,
+    time_step=robot.time_step,
   )

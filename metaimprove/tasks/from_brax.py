@@ -54,6 +54,11 @@ def from_brax_env(
   base = env.unwrapped
   has_system = hasattr(base, 'sys')
   real = dynamics_.multipliers_of(env.backend) if has_system else ()
+  if has_system and env is not base:
+    raise IncompatibleError(
+      f'{type(env).__name__} wraps {type(base).__name__}, which would be stepped without it; pass the environment '
+      'itself, and say what the wrapper does with `reward` or in a class of your own.'
+    )
   names = tuple(dynamics)
   if not has_system and set(names) & set(dynamics_.MULTIPLIERS):
     raise IncompatibleError(f'{type(env).__name__} has no Brax system whose constants could be multiplied: {names}.')

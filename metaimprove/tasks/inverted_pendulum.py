@@ -16,7 +16,7 @@ GOAL_LIMIT = 0.5
 """Metres: goals are uniform in [-0.5, 0.5]; the rail ends at 1."""
 FALL_ANGLE = 0.2
 """Radians from upright at which balancing ends, as stock."""
-_ALL = ('gear', 'damping', 'mass', 'inertia', 'length')
+_ALL = ('gear', 'damping', 'mass', 'inertia', 'length', 'gravity')
 BACKENDS = {'mjx': _ALL, 'generalized': _ALL}
 _BALANCE = ('gear', 'damping', 'mass', 'inertia')
 _SWINGUP = ('gear', 'mass', 'length')
