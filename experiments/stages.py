@@ -127,13 +127,14 @@ def load_conditioned(histories: pathlib.Path, family: TaskFamily) -> tuple[Sourc
 
 def train_operator(
   folder: pathlib.Path, histories: pathlib.Path, *, family: str, backend: str | None, seed: int, num_steps: int,
-  batch_size: int, learning_rate: float, width: int, operator_folder: pathlib.Path | None = None,
-  wall: pathlib.Path | None = None,
+  batch_size: int, learning_rate: float, width: int, verify: bool = True,
+  operator_folder: pathlib.Path | None = None, wall: pathlib.Path | None = None,
 ) -> pathlib.Path:
-  """Trains an operator on a folder of histories; returns the operator's folder, `folder`/operator unless given."""
+  """Trains an operator on a folder of histories, compared with their checksums first if `verify`; returns the
+  operator's folder, `folder`/operator unless given."""
   operator_folder = operator_folder or folder / 'operator'
   made_family = make_family(family, backend)
-  dataset = load_dataset(histories, made_family)
+  dataset = load_dataset(histories, made_family, verify=verify)
   if dataset.num_left_out:
     print(f'{dataset.num_left_out} histories are left out: simulations in them were not finite.')
   operator = make_operator(OperatorConfig.of(

@@ -30,6 +30,7 @@ if __name__ == '__main__':
   flags.DEFINE_integer('batch_size', 64, 'Examples a step.', 2)
   flags.DEFINE_float('learning_rate', stages.LEARNING_RATE, 'Peak of the cosine schedule.', 0.0)
   flags.DEFINE_integer('width', 64, 'Of the operator; a multiple of 32.', 32)
+  flags.DEFINE_bool('verify', True, 'Compare all histories with their checksums first, about a second a gigabyte.')
   console.define_process_flags()
   flags.adopt_module_key_flags(console)
 
@@ -39,7 +40,7 @@ def main():
   operator = stages.train_operator(
     pathlib.Path(FLAGS.folder), pathlib.Path(FLAGS.histories), family=FLAGS.family, backend=FLAGS.backend,
     seed=FLAGS.seed, num_steps=FLAGS.num_steps, batch_size=FLAGS.batch_size, learning_rate=FLAGS.learning_rate,
-    width=FLAGS.width,
+    width=FLAGS.width, verify=FLAGS.verify,
   )
   print(f'The operator is in {operator}, the logs for TensorBoard in {FLAGS.folder}/tensorboard.')
 
