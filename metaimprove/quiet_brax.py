@@ -1,4 +1,4 @@
-"""Imports Brax without its known chatter: import this module before anything of `brax`.
+"""Brax as it should be: import this module before anything of `brax`, and make its environments in `making`.
 
 MuJoCo MJX, which Brax imports, prints two lines to standard output when the optional package `warp` is missing. They
 are dropped here by their text; whatever else an import prints is passed on, and errors are untouched.
@@ -8,6 +8,8 @@ import contextlib
 import io
 import sys
 import warnings
+
+import jax
 
 _KNOWN_LINES = ('Failed to import warp', 'Failed to import mujoco_warp')
 
@@ -25,6 +27,20 @@ _KNOWN_MUJOCO_WARNING = "compiler attribute 'settotalmass' is deprecated"
 def _warn(message: str) -> None:
   if _KNOWN_MUJOCO_WARNING not in message:
     warnings.warn(f'MuJoCo: {message}', stacklevel=2)
+
+
+@contextlib.contextmanager
+def making():
+  """Within the block environments and MJX's data are made without warnings, and where this process can reach them: MJX
+  takes the first of all processes' devices, which may be another's."""
+  everywhere = jax.devices
+  if jax.process_count() > 1:
+    jax.devices = lambda backend=None: jax.local_devices(backend=backend)
+  try:
+    with known_warnings_ignored():
+      yield
+  finally:
+    jax.devices = everywhere
 
 
 @contextlib.contextmanager

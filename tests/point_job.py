@@ -16,11 +16,13 @@ import traceback
 import experiments  # noqa: F401  (sets up JAX's compilation cache)
 
 import jax
+import numpy as np
 
 from metaimprove import files, training
 from metaimprove.histories.dataset import load_dataset
 from metaimprove.improvers import source
 from metaimprove.operators.operator import OperatorConfig, make_operator
+from metaimprove.tasks import physics
 from tests.point_family import point_family
 from tests.point_histories import HIDDEN_SIZES, collect_point_histories
 
@@ -54,6 +56,8 @@ def collect(folder, worker=0, num_workers=1):
 def train(folder, coordinator=None, process=0, num_processes=1):
   if coordinator:
     jax.distributed.initialize(coordinator, int(num_processes), int(process))
+    robot = physics.load('inverted_pendulum', 'mjx')  # MJX would put it where the other processes can not reach it
+    jax.block_until_ready(robot.step({}, robot.init({}, np.zeros(2), np.zeros(2)), np.zeros(1)))
   training._SAVE_SECONDS = 0.3
   family = point_family()
   operator = make_operator(OperatorConfig.of(

@@ -63,7 +63,7 @@ def _free_pendulum(backend: str) -> physics.Physics:
   xml = (importlib.resources.files('brax') / 'envs/assets/inverted_pendulum.xml').read_text()
   limited = 'name="hinge" pos="0 0 0" range="-90 90"'
   assert limited in xml, 'brax changed its inverted_pendulum.xml'
-  with quiet_brax.known_warnings_ignored():
+  with quiet_brax.making():
     env = envs.get_environment('inverted_pendulum', backend=backend)
     env.sys = mjcf.loads(xml.replace(limited, 'name="hinge" pos="0 0 0" limited="false"'))
     return physics.of_env(env)

@@ -76,7 +76,7 @@ def load(robot: str, backend: str) -> Physics:
   check_backend(backend)
   from brax import envs  # slow to import, so only where a robot is needed
 
-  with quiet_brax.known_warnings_ignored():
+  with quiet_brax.making():
     env = envs.get_environment(robot, backend=simulator_of(backend))
   if backend == 'mjx_fast':
     env.sys = env.sys.tree_replace(MJX_FAST)
@@ -112,7 +112,8 @@ def of_env(env) -> Physics:
 def _mjx(env):
   from mujoco import mjx
 
-  blank = mjx.make_data(env.sys)
+  with quiet_brax.making():
+    blank = mjx.make_data(env.sys)
 
   def init(system, q, qd):
     del system
