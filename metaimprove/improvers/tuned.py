@@ -58,7 +58,7 @@ _TUNED = {
   'ant_dir': _SHORT_RUN,
   'hopper_rand_params': _HOPPING,
   'inverted_pendulum_balance': _PENDULUM,
-  # Taken over from the family above that is most like it; what comes of it is in docs/task_suite.md.
+  # Taken over from the family above that is most like it, not tuned.
   'reacher_goal_sparse': _REACHER,
   'ant_goal': _SHORT_RUN,
   'humanoid_dir': _SHORT_RUN,
