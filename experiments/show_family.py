@@ -1,8 +1,10 @@
 """Shows a family: its definition, ranges, sampled tasks in words, and an animated rollout of each.
 
-Writes a self-contained page and a contact sheet. Policies are random, or those of a source that has learned the family.
+Writes a self-contained page and a contact sheet. Policies are random, or the last ones of a source that has learned the
+family, for collect_histories or in learn_families; they are told the task.
 
   python -m experiments.show_family --family=half_cheetah_vel --histories=runs/half_cheetah_vel/histories
+  python -m experiments.show_family --family=hopper_rand_params --learned=runs/learn
 """
 
 import pathlib
@@ -11,6 +13,7 @@ import jax
 from absl import flags
 
 from experiments import console, stages
+from experiments.learn_families import final_policies
 from metaimprove import policies
 from metaimprove.evaluation.films import draw_contact_sheet, make_film
 from metaimprove.evaluation.report import write_family_page
@@ -26,11 +29,14 @@ if __name__ == '__main__':
   flags.DEFINE_integer('num_tasks', 4, 'Tasks to show.', 1)
   flags.DEFINE_integer('seed', 0, 'Of tasks, starts and actions.')
   flags.DEFINE_string('histories', None, 'Show final policies of the source that made these; by default random ones.')
+  flags.DEFINE_string('learned', None, 'Or those that learn_families has left in this folder.')
   flags.DEFINE_string('folder', 'runs/families', 'Where NAME-BACKEND.html and .png go.')
 
 
 def learned_policies(family, tasks):
-  """The final policies of the task-conditioned source of a folder of histories, one for each task."""
+  """The final policies of the task-conditioned source of a folder, one for each task."""
+  if FLAGS.learned:
+    return jax.vmap(final_policies(family, pathlib.Path(FLAGS.learned) / family.name))(tasks)
   source, learning, _ = stages.load_conditioned(pathlib.Path(FLAGS.histories), family)
   return source.params_of(take(learning.snapshots, -1), tasks)
 
@@ -41,7 +47,7 @@ def main():
   tasks = sample_tasks(family, FLAGS.seed, FLAGS.num_tasks, 'heldout')
   key_policy, key_film = jax.random.split(jax.random.key(FLAGS.seed))
   policy = policies.make_policy(family.observation_size, family.action_size)
-  if FLAGS.histories:
+  if FLAGS.histories or FLAGS.learned:
     params = learned_policies(family, tasks)
   else:
     params = jax.vmap(policy.init)(jax.random.split(key_policy, FLAGS.num_tasks))

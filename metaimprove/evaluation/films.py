@@ -60,5 +60,7 @@ def draw_contact_sheet(path, family: TaskFamily, films: list[dict[str, Any]], ca
         ax.plot(*film['goals'][moment], 'o', color='#d33', markersize=4)
       ax.set(xlim=(left, right), ylim=(bottom, top), aspect='equal', xticks=[], yticks=[])
       ax.set_xlabel(f'{moment * family.time_step:.1f} s', fontsize=6)
-    row[0].set_title(caption, fontsize=7, loc='left').set_in_layout(False)  # it reaches over the next columns
+    # The caption reaches over the next columns, which a title would push aside; an empty one keeps the room for it.
+    row[0].set_title(' ', fontsize=7)
+    row[0].text(0, 1.08, caption, fontsize=7, transform=row[0].transAxes).set_in_layout(False)
   figure.savefig(path, dpi=110)
