@@ -2,8 +2,9 @@
 
 1. For each number of tasks, in a process of its own: bare stepping, rollouts with policies, and full collection with
    writing, in environment steps a second over all devices, side by side; and the process's peak memory. Policies are
-   random ones; bare stepping takes the very actions of the rollouts, and both run on the tasks of one shard. The shards
-   have the best of --shard_sizes, found with --sweep_tasks tasks first: the smallest that is within 5% of the fastest.
+   random ones; bare stepping takes the very actions of the rollouts, and both run on the tasks of one shard, before and
+   after collecting, which is repeated where tasks are few. The shards have the best of --shard_sizes, found with
+   --sweep_tasks tasks first: the smallest that is within 5% of the fastest.
 2. Independent PPO: one program of --ppo_tasks learners, against Brax's own PPO with the same settings and steps, run
    for the first of --brax_runs tasks, on one device and on all. The faster counts: its first run, and the mean of the
    others for each of the rest of --ppo_tasks. All in: compiling too, without the compilation cache.
@@ -17,6 +18,7 @@ import json
 import pathlib
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -60,6 +62,7 @@ if __name__ == '__main__':
   flags.DEFINE_string('only', None, 'TASKS:SHARD_SIZE, measured in this process; what the other processes are given.')
 
 NUM_CHECKPOINTS, NUM_EPISODES = 11, 2
+ENOUGH_TASKS, MAX_REPEATS = 2048, 6
 
 
 def random_policies(family):
@@ -76,7 +79,7 @@ def measure_collecting(family, num_tasks, shard_size, seed):
   """A row of the first table; compiling is not counted.
 
   Machines that are shared change their speed from minute to minute, so bare stepping and rollouts are measured before
-  and after collecting.
+  and after collecting, and few tasks are collected several times over.
   """
   shard_size = min(shard_size, num_tasks)
   policy = policies.make_policy(family.observation_size, family.action_size)
@@ -86,28 +89,30 @@ def measure_collecting(family, num_tasks, shard_size, seed):
   arguments = policy.init(key_policy), tasks, jax.random.split(key_play, shard_size)
   run = jax.jit(parallel.vmap(play, in_axes=(None, 0, 0)))
   actions = np.moveaxis(np.asarray(run(*arguments).action), 0, 2)  # [H, E, T, A] -> [E, T, H, A]
-  num_steps, seconds = actions[..., 0].size, {'raw': 0.0, 'rollout': 0.0}
+  raw, rollouts, collected = [], [], []  # each in environment steps a second
 
   def measure():
     began = time.perf_counter()
     jax.block_until_ready(run(*arguments))
-    seconds['rollout'] += time.perf_counter() - began
-    seconds['raw'] += num_steps / raw_stepping_rate(family, tasks, actions, key_play)
+    rollouts.append(actions[..., 0].size / (time.perf_counter() - began))
+    raw.append(raw_stepping_rate(family, tasks, actions, key_play))
 
   measure()
-  folder = pathlib.Path(tempfile.mkdtemp(prefix='benchmark_collection_'))
-  try:
-    collect(
-      folder, family, [(random_policies(family), num_tasks)], seed=seed, num_checkpoints=NUM_CHECKPOINTS,
-      num_episodes=NUM_EPISODES, shard_size=shard_size,
-    )
-    collected = collecting_rates(folder)['env_steps_per_second']
-  finally:
-    shutil.rmtree(folder)
-  measure()
+  for _ in range(np.clip(ENOUGH_TASKS // num_tasks, 1, MAX_REPEATS)):
+    folder = pathlib.Path(tempfile.mkdtemp(prefix='benchmark_collection_'))
+    try:
+      collect(
+        folder, family, [(random_policies(family), num_tasks)], seed=seed, num_checkpoints=NUM_CHECKPOINTS,
+        num_episodes=NUM_EPISODES, shard_size=shard_size,
+      )
+      collected.append(collecting_rates(folder)['env_steps_per_second'])
+    finally:
+      shutil.rmtree(folder)
+    measure()
   return {
-    'tasks': num_tasks, 'shard_size': shard_size, 'raw_steps_per_second': round(2 * num_steps / seconds['raw']),
-    'rollout_steps_per_second': round(2 * num_steps / seconds['rollout']), 'collect_steps_per_second': round(collected),
+    'tasks': num_tasks, 'shard_size': shard_size, 'raw_steps_per_second': round(statistics.harmonic_mean(raw)),
+    'rollout_steps_per_second': round(statistics.harmonic_mean(rollouts)),
+    'collect_steps_per_second': round(statistics.harmonic_mean(collected)),
     'peak_rss_bytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
   }
 

@@ -35,7 +35,9 @@ class PPOSettings:
     unroll_length: steps of the pieces in which episodes are learned from; divides the episode length.
     num_epochs: passes over an update's experience.
     num_minibatches: parts of a pass; divides num_envs * episode_length / unroll_length.
-    learning_rate: of Adam.
+    learning_rate: of Adam, at first.
+    learning_rate_half_life: updates in which the learning rate halves, again and again; None: it stays. Long runs end
+      on a steadier policy with it, and unlike a decay to the last update it does not depend on how many there are.
     max_gradient_norm: gradients are clipped to it.
     discounting: discount factor a step.
     gae_lambda: of the generalised advantage estimate (arXiv:1506.02438).
@@ -50,6 +52,7 @@ class PPOSettings:
   num_epochs: int = 4
   num_minibatches: int = 8
   learning_rate: float = 1e-3
+  learning_rate_half_life: int | None = None
   max_gradient_norm: float = 1.0
   discounting: float = 0.95
   gae_lambda: float = 0.95
@@ -125,8 +128,12 @@ def make_learner(
     value_network=networks.FeedForwardNetwork(value.init, lambda s, p, x: value.apply(p, normalise(s, x))),
     parametric_action_distribution=policy.distribution,
   )
+  learning_rate = settings.learning_rate
+  if settings.learning_rate_half_life is not None:
+    steps = settings.learning_rate_half_life * settings.num_epochs * settings.num_minibatches
+    learning_rate = optax.exponential_decay(learning_rate, steps, decay_rate=0.5)
   optimizer = optax.chain(
-    optax.clip_by_global_norm(settings.max_gradient_norm), optax.adam(settings.learning_rate, eps=1e-5)
+    optax.clip_by_global_norm(settings.max_gradient_norm), optax.adam(learning_rate, eps=1e-5)
   )
 
   def with_task(task, observation):
