@@ -52,7 +52,8 @@ _REACHER = Tuned(
 _TUNED = {
   'reacher_goal': _REACHER,
   'half_cheetah_vel': Tuned(
-    conditioned=_RUNNER, conditioned_updates=460, independent=_LONE_RUNNER, independent_updates=250,
+    conditioned=dataclasses.replace(_RUNNER, learning_rate_half_life=150), conditioned_updates=500,
+    independent=_LONE_RUNNER, independent_updates=250,
   ),
   'half_cheetah_dir': _SHORT_RUN,
   'ant_dir': _SHORT_RUN,
