@@ -1,6 +1,9 @@
 """Shows that task-conditioned PPO learns families: curves, returns on held-out tasks, and wall time, with the stored
 settings.
 
+Returns are means over held-out tasks: of the first and of the last policy, with the standard error over tasks, and of
+the last one where the stock robot is to reach the same goals.
+
 Writes curves.png and results.json. Can be stopped at any moment; run again, it goes on where it was.
 
   python -m experiments.learn_families --families=half_cheetah_dir,hopper_rand_params,ant_dir
@@ -22,12 +25,13 @@ from metaimprove.histories.storage import check_same, claim
 from metaimprove.improvers import source as sources
 from metaimprove.improvers import task_conditioned_ppo, tuned
 from metaimprove.rollouts import rollout
+from metaimprove.tasks import dynamics
 from metaimprove.tasks.family import distribution_of
 from metaimprove.tasks.registry import make_family
 from metaimprove.types import episode_return
 
 FLAGS = flags.FLAGS
-HELDOUT_TASKS = 64
+HELDOUT_TASKS = 256
 
 if __name__ == '__main__':
   flags.DEFINE_list('families', list(tuned.tuned_families()), 'Which families.')
@@ -71,18 +75,23 @@ def learn(name, folder, progress):
   policy = policies.make_policy(family.observation_size, family.action_size)
 
   @jax.jit
-  def play(snapshot):
+  def play(snapshot, tasks):
     keys = jax.random.split(key_play, HELDOUT_TASKS)
     trajectory = parallel.vmap(functools.partial(rollout, family, policy, num_episodes=2))(
       source.params_of(snapshot, tasks), tasks, keys
     )
-    return episode_return(trajectory).mean(), (~trajectory.finite).sum()
+    returns = episode_return(trajectory).mean(axis=1)
+    return returns.mean(), returns.std() / HELDOUT_TASKS**0.5, (~trajectory.finite).sum()
 
-  (first, _), (last, non_finite) = (play(take(run.snapshots, index)) for index in (0, -1))
+  before, after = take(run.snapshots, 0), take(run.snapshots, -1)
+  first, _, _ = play(before, tasks)
+  last, error, non_finite = play(after, tasks)
+  stock, _, _ = play(after, tasks.replace(dynamics=dynamics.stock(tasks.dynamics)))
   return {
     'family': name, 'backend': family.backend, 'seed': FLAGS.seed, 'updates': source.num_updates,
     'env_steps': source.num_updates * source.env_steps_per_update,
     'heldout_return_before': round(float(first), 1), 'heldout_return_after': round(float(last), 1),
+    'heldout_return_standard_error': round(float(error), 1), 'heldout_return_stock_robot': round(float(stock), 1),
     'heldout_tasks': HELDOUT_TASKS, 'non_finite_episodes': int(non_finite),
     'wall_seconds': console.read_seconds(folder)['learn'],
     'curve': {'env_steps': (np.arange(len(run.returns)) * source.env_steps_per_update).tolist(),
@@ -106,11 +115,13 @@ def main():
     rows.append(learn(name, folder / name, progress))
     files.write_json(folder / 'results.json', rows)
     draw(folder / 'curves.png', rows)
-  print(f'{"family":22s} {"backend":12s} {"env steps":>11s} {"before":>8s} {"after":>8s} {"seconds":>8s}')
+  names = ('before', 'after', 'error', 'stock', 'seconds')
+  print(f'{"family":25s} {"backend":12s} {"env steps":>11s} ' + ' '.join(f'{name:>8s}' for name in names))
   for row in rows:
     print(
-      f'{row["family"]:22s} {row["backend"]:12s} {row["env_steps"]:11,d} {row["heldout_return_before"]:8.1f} '
-      f'{row["heldout_return_after"]:8.1f} {row["wall_seconds"]:8.0f}'
+      f'{row["family"]:25s} {row["backend"]:12s} {row["env_steps"]:11,d} {row["heldout_return_before"]:8.1f} '
+      f'{row["heldout_return_after"]:8.1f} {row["heldout_return_standard_error"]:8.1f} '
+      f'{row["heldout_return_stock_robot"]:8.1f} {row["wall_seconds"]:8.0f}'
     )
   print(f'Curves are in {folder}/curves.png, all figures in {folder}/results.json.')
 

@@ -192,6 +192,10 @@ def test_blow_ups_are_counted_under_learned_policies(tmp_path):
   code, out, err = run('learn_families', f'--families={name}', '--num_updates=2', f'--folder={learned}')
   assert code == 0 and err == '', err
   assert (tmp_path / 'learn' / 'curves.png').exists() and name in out
+  row, = json.loads((tmp_path / 'learn' / 'results.json').read_text())
+  # The returns lie between 0 and a reward of 1 a step; another robot gives another return.
+  assert row['heldout_tasks'] == 256 and 0 < row['heldout_return_standard_error'] < row['heldout_return_after']
+  assert row['heldout_return_stock_robot'] not in (0, row['heldout_return_after'])
   arguments = (f'--families={name}', '--episodes=4', '--batch=4', f'--learned={learned}')
   code, out, err = run('count_non_finite', *arguments, '--dynamics=default')
   assert code == 0 and err == '' and f'{name} on mjx, default, learned policy: 0 of 4 episodes blew up' in out, err

@@ -295,6 +295,12 @@ def test_presets():
   np.testing.assert_array_equal(outside.sum(axis=0), 1)
 
 
+def test_stock_robot():
+  drawn = {'gear': jnp.array(0.6), 'mass': jnp.array([1.2, 3.0]), 'action_delay': jnp.array(0.4)}
+  stock = dynamics.stock(drawn)
+  assert jax.tree.map(lambda x: x.tolist(), stock) == {'gear': 1.0, 'mass': [1.0, 1.0], 'action_delay': 0.0}
+
+
 def test_in_words():
   family = make_family('half_cheetah_vel', 'spring')
   dynamics_of = {'gear': jnp.asarray(0.55), 'friction': jnp.asarray(0.6), 'gravity': jnp.asarray(1.05)}

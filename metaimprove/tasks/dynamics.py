@@ -117,6 +117,11 @@ def sample(rng_key: chex.PRNGKey, ranges: Mapping[str, Range], far: bool = False
   }
 
 
+def stock(parameters: Mapping[str, chex.Array]) -> dict[str, chex.Array]:
+  """The same parameters where they are the stock robot's."""
+  return {name: jnp.full_like(value, name in MULTIPLIERS) for name, value in parameters.items()}
+
+
 def simulated_constants(system, backend: str):
   """The system with masses and inertias replaced by those that its backend computes with, and no scale left to apply.
 
