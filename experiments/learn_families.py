@@ -102,10 +102,14 @@ def learn(name, folder, progress):
 def draw(path, rows):
   from matplotlib.figure import Figure
 
-  figure = Figure(figsize=(3.2 * len(rows), 2.6), layout='constrained')
-  for ax, row in zip(np.atleast_1d(figure.subplots(1, len(rows))), rows):
+  columns = min(len(rows), 4)
+  lines = -(-len(rows) // columns)
+  figure = Figure(figsize=(3.4 * columns, 2.6 * lines), layout='constrained')
+  for index, row in enumerate(rows):
+    ax = figure.add_subplot(lines, columns, index + 1)
     ax.plot(np.asarray(row['curve']['env_steps']) / 1e6, row['curve']['return'], color='#1b6ca8')
-    ax.set(title=f'{row["family"]} ({row["backend"]})', xlabel='million environment steps', ylabel='return an episode')
+    ax.set_title(f'{row["family"]} ({row["backend"]})', fontsize='medium')
+    ax.set(xlabel='million environment steps', ylabel='return an episode')
   figure.savefig(path, dpi=110)
 
 
