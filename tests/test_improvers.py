@@ -6,6 +6,7 @@ import itertools
 import hypothesis
 import hypothesis.strategies as st
 import jax
+import jax.flatten_util
 import numpy as np
 import pytest
 
@@ -48,6 +49,21 @@ def test_returns_are_those_of_whole_episodes(point):
   tasks = Task(goal=np.zeros((16, 1), np.float32), dynamics={'gear': np.ones(16, np.float32)})
   # 0.8 + 1.6 + 2.4 + 3.2 from a start within 0.1, and then it ends.
   np.testing.assert_allclose(learner.update(state, tasks, jax.random.key(1))[1], -8.0, atol=0.2)
+
+
+def test_the_learning_rate_halves_in_so_many_updates(point):
+  settings = dataclasses.replace(PPO, learning_rate_half_life=2)
+  learner = make_learner(point, settings, task_conditioned=False, hidden_sizes=(1,))
+  state, update = learner.init(jax.random.key(0)), jax.jit(learner.update)
+  tasks = Task(goal=np.zeros((16, 1), np.float32), dynamics={'gear': np.ones(16, np.float32)})
+  paths = [jax.flatten_util.ravel_pytree(state.params)[0]]
+  for index in range(21):
+    state, _ = update(state, tasks, jax.random.key(index))
+    paths.append(jax.flatten_util.ravel_pytree(state.params)[0])
+  moved = np.abs(np.diff(np.stack(paths), axis=0)).max(axis=1)
+  # Adam moves by the learning rate at first, in each of 2 epochs of 4 minibatches, and by not much more later.
+  assert 0.3 < moved[0] / (8 * PPO.learning_rate) < 1.0
+  assert 0 < moved[20] / (8 * PPO.learning_rate) < 2 * 0.5**10
 
 
 def test_settings_that_do_not_divide(point):
