@@ -30,14 +30,17 @@ import numpy as np
 from absl import flags
 
 from experiments import console
-from metaimprove import files, parallel, policies, training
+from metaimprove import files, parallel, policies
+from metaimprove.training import loop as training
 from brax import envs
 from brax.training.agents.ppo import networks as ppo_networks
 from brax.training.agents.ppo import train as ppo
-from metaimprove.examples import Examples
-from metaimprove.histories.collect import collect, collecting_rates, sample_tasks, take
+from metaimprove.training.examples import Examples
+from metaimprove.histories.collect import collect, collecting_rates
+from metaimprove.tasks.splits import sample_tasks
+from metaimprove.trees import take
 from metaimprove.histories.dataset import load_dataset
-from metaimprove.improvers import source as sources
+from metaimprove.improvers import run as runs
 from metaimprove.improvers import tuned
 from metaimprove.improvers.independent_ppo import independent_ppo
 from metaimprove.improvers.source import Source
@@ -198,7 +201,7 @@ def benchmark_many_ppo(family):
   jax.clear_caches()
   jax.config.update('jax_enable_compilation_cache', False)
   began = time.perf_counter()
-  sources.learn(
+  runs.learn(
     source, tasks, jax.random.key(FLAGS.seed),
     progress=lambda done, figures: progress('independent PPO', done, num_updates, figures),
   )

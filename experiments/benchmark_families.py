@@ -18,7 +18,7 @@ from absl import flags
 
 from experiments import console
 from metaimprove import files, quiet_brax
-from metaimprove.tasks import physics
+from metaimprove.tasks.robots import physics
 from metaimprove.tasks.registry import backends_of, family_names, make_family
 
 FLAGS = flags.FLAGS

@@ -19,7 +19,7 @@ from absl import flags
 
 from experiments import console
 from metaimprove import files
-from metaimprove.tasks import physics
+from metaimprove.tasks.robots import physics
 
 FLAGS = flags.FLAGS
 

@@ -11,7 +11,7 @@ from absl import flags
 
 from experiments import console, stages
 from metaimprove.evaluation.evaluate import EvaluationSettings
-from metaimprove.operators import ask as asks
+from metaimprove.asks import steps as asks
 from metaimprove.tasks.registry import family_names
 
 FLAGS = flags.FLAGS

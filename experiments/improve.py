@@ -9,10 +9,11 @@ import jax
 from absl import flags
 
 from experiments import console
-from metaimprove import checkpoints
+from metaimprove.operators import checkpoints
 from metaimprove.evaluation.report import record_improvement, write_rollouts
-from metaimprove.histories.collect import sample_tasks, take
-from metaimprove.operators import ask as asks
+from metaimprove.tasks.splits import sample_tasks
+from metaimprove.trees import take
+from metaimprove.asks import steps as asks
 from metaimprove.tasks.registry import make_family
 
 FLAGS = flags.FLAGS

@@ -20,12 +20,13 @@ from absl import flags
 from experiments import console
 from metaimprove import files, parallel, policies
 from metaimprove.errors import IncompatibleError
-from metaimprove.histories.collect import sample_tasks, take
-from metaimprove.histories.storage import check_same, claim
-from metaimprove.improvers import source as sources
+from metaimprove.tasks.splits import sample_tasks
+from metaimprove.trees import take
+from metaimprove.files import check_same, claim
+from metaimprove.improvers import run as runs
 from metaimprove.improvers import task_conditioned_ppo, tuned
 from metaimprove.rollouts import rollout
-from metaimprove.tasks import dynamics
+from metaimprove.tasks.robots import dynamics
 from metaimprove.tasks.family import distribution_of
 from metaimprove.tasks.registry import make_family
 from metaimprove.types import episode_return
@@ -52,7 +53,7 @@ def final_policies(family, folder):
     raise IncompatibleError(f'{folder} was learned on {settings["backend"]}, not on {family.backend}; use that.')
   check_same(settings, {**settings, **json.loads(json.dumps(distribution_of(family)))}, folder)
   source = tuned.make_source(task_conditioned_ppo.NAME, family, num_updates=settings['updates'])
-  run = sources.load_learning(source, sample_tasks(family, settings['seed'], 1, 'train'), folder / 'learning')
+  run = runs.load_learning(source, sample_tasks(family, settings['seed'], 1, 'train'), folder / 'learning')
   return functools.partial(source.params, take(run.snapshots, -1))
 
 
@@ -68,7 +69,7 @@ def learn(name, folder, progress):
       watch.tick()
       progress(f'learn {name}', done, source.num_updates, figures)
 
-    run = sources.learn(
+    run = runs.learn(
       source, sample_tasks(family, FLAGS.seed, 1, 'train'), key_learn, folder=folder / 'learning', progress=report,
     )
   tasks = sample_tasks(family, FLAGS.seed, HELDOUT_TASKS, 'heldout')

@@ -14,7 +14,7 @@ from absl import flags
 from experiments import console, stages
 from metaimprove import files
 from metaimprove.evaluation.evaluate import EvaluationSettings
-from metaimprove.histories.storage import claim
+from metaimprove.files import claim
 from metaimprove.improvers import independent_ppo, task_conditioned_ppo
 from metaimprove.tasks.registry import family_names, make_family
 

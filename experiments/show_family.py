@@ -17,7 +17,8 @@ from experiments.learn_families import final_policies
 from metaimprove import policies
 from metaimprove.evaluation.films import draw_contact_sheet, make_film
 from metaimprove.evaluation.report import write_family_page
-from metaimprove.histories.collect import sample_tasks, take
+from metaimprove.tasks.splits import sample_tasks
+from metaimprove.trees import take
 from metaimprove.tasks.registry import family_names, make_family
 
 FLAGS = flags.FLAGS

@@ -25,7 +25,7 @@ from absl import flags
 
 from experiments import console
 from metaimprove import files, policies
-from metaimprove.examples import Examples
+from metaimprove.training.examples import Examples
 from metaimprove.histories import storage
 from metaimprove.histories.dataset import load_dataset
 from metaimprove.rollouts import rollout

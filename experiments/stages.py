@@ -12,22 +12,24 @@ import jax
 import numpy as np
 
 from experiments import console
-from metaimprove import checkpoints, files
+from metaimprove.operators import checkpoints
+from metaimprove import files
 from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation.evaluate import EvaluationSettings, evaluate
 from metaimprove.evaluation.report import record_improvement, write_report
 from metaimprove.histories import storage
-from metaimprove.histories.collect import (
-  collect, collecting_rates, learning_folder, sample_tasks, take, wait_for_learning
-)
+from metaimprove.histories.collect import collect, collecting_rates, learning_folder, wait_for_learning
+from metaimprove.tasks.splits import sample_tasks
+from metaimprove.trees import take
 from metaimprove.histories.dataset import load_dataset, read_complete_header
 from metaimprove.improvers import independent_ppo, task_conditioned_ppo, tuned
 from metaimprove.improvers.noise_ladder import check_ladder, noise_ladder
-from metaimprove.improvers.source import Learning, Source, learn, load_learning
+from metaimprove.improvers.source import Learning, Source
+from metaimprove.improvers.run import learn, load_learning
 from metaimprove.operators.operator import OperatorConfig, make_operator
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.registry import make_family
-from metaimprove.training import TrainingSettings, train
+from metaimprove.training.loop import TrainingSettings, train
 
 NUM_STEPS = 4000
 LADDERS = {'action_noise_ladder': 'actions', 'parameter_noise_ladder': 'parameters'}

@@ -132,3 +132,23 @@ def load_tree(path: Path, like: Any) -> Any:
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
   """The arrays of a flat tree by name; raises `DamagedDataError` for a file that is missing or damaged."""
   return _arrays(_read(path), path)
+
+
+def claim(folder: Path, settings: dict[str, Any]) -> None:
+  """Notes in `settings.json` what a folder is made with; raises `IncompatibleError` if that was something else."""
+  path = pathlib.Path(folder) / 'settings.json'
+  settings = json.loads(json.dumps(settings))
+  if path.exists():
+    check_same(read_json(path), settings, folder)
+  else:
+    write_json(path, settings)
+
+
+def check_same(existing: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
+  """Raises `IncompatibleError` that names the first setting in which a folder differs from what is wanted of it."""
+  for name in sorted({*existing, *wanted}):
+    if existing.get(name) != wanted.get(name):
+      raise IncompatibleError(
+        f'{folder} was made with {name}={existing.get(name)!r}, and now {name}={wanted.get(name)!r} is asked for; '
+        'choose another folder, or delete this one to start afresh.'
+      )

@@ -12,7 +12,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from metaimprove import quiet_brax  # noqa: F401  (before brax)
+from metaimprove import quiet_brax# noqa: F401  (before brax)
 from brax.training.distribution import NormalTanhDistribution
 from metaimprove.types import Params
 

@@ -1,4 +1,4 @@
-"""The only scan over an environment."""
+"""Episodes: the only scan over an environment, and `make_play`, which batches it over policies and tasks."""
 
 import functools
 import time
@@ -12,11 +12,12 @@ import jax.numpy as jnp
 from metaimprove import parallel
 from metaimprove.policies import Policy
 from metaimprove.tasks.family import State, TaskFamily
-from metaimprove.types import Params, Task, Trajectory
+from metaimprove.trees import batch_size, take
+from metaimprove.types import Act, Params, Play, Task, Trajectory
 
-Act = Callable[[chex.Array, chex.PRNGKey], tuple[chex.Array, Any]]
-"""(observation [O], rng_key) -> (action [A], anything to record of the step)."""
-
+_CPU_ENVIRONMENTS = 128
+"""Environments simulated at once on a device that is a CPU core: more fall out of its cache."""
+_ACCELERATOR_ENVIRONMENTS = 8192
 
 def unroll(
   family: TaskFamily, act: Act, task: Task, rng_key: chex.PRNGKey, *, num_episodes: int, auto_reset: bool = False,
@@ -52,7 +53,8 @@ def unroll(
     after = select(valid, after, state)
     transition = Trajectory(
       observation=state.observation, action=action, reward=jnp.where(valid, after.reward, 0.0),
-      next_observation=after.observation, terminated=valid & after.terminated, valid=valid, finite=finite | ~alive,
+      next_observation=after.observation, outcome=jnp.where(valid, after.outcome, 0.0),
+      terminated=valid & after.terminated, valid=valid, finite=finite | ~alive,
     )
     if auto_reset and family.can_terminate:
       following = select(after.terminated | ~finite, family.reset(task, key_reset), after)
@@ -61,13 +63,12 @@ def unroll(
       following, alive = after, valid & ~after.terminated
     return (following, alive), (transition, extras, record(state))
 
-  def one_episode(_, episode_key):
+  def one_episode(episode_key):
     key_reset, key_steps = jax.random.split(episode_key)
     start = (family.reset(task, key_reset), jnp.ones((), bool))
-    _, outputs = jax.lax.scan(one_step, start, jax.random.split(key_steps, family.episode_length))
-    return None, outputs
+    return jax.lax.scan(one_step, start, jax.random.split(key_steps, family.episode_length))[1]
 
-  _, (trajectory, extras, recorded) = jax.lax.scan(one_episode, None, jax.random.split(rng_key, num_episodes))
+  trajectory, extras, recorded = jax.vmap(one_episode)(jax.random.split(rng_key, num_episodes))
   return trajectory.replace(finite=trajectory.finite.all(axis=-1)), extras, recorded
 
 
@@ -76,6 +77,49 @@ def rollout(
 ) -> Trajectory:
   """The experience [E, T, ...] of a policy on a task in `num_episodes` episodes; see `unroll`."""
   return unroll(family, functools.partial(policy.sample, params), task, rng_key, num_episodes=num_episodes)[0]
+
+
+def make_play(
+  family: TaskFamily, policy: Policy, *, num_episodes: int, environments: int | None = None
+) -> Play:
+  """`rollout` for any number of policies, each on its own task, spread over the local devices.
+
+  Batches are cut into chunks of one size, so that all are one compiled program, whatever their number.
+
+  Args:
+    family: the task family.
+    policy: the policies.
+    num_episodes: E of each policy.
+    environments: simulated at once on a device; by default what suits a CPU core or an accelerator.
+  """
+  one_task = functools.partial(rollout, family, policy, num_episodes=num_episodes)
+  compiled = jax.jit(parallel.vmap(one_task))
+  if environments is None:
+    environments = _CPU_ENVIRONMENTS if jax.default_backend() == 'cpu' else _ACCELERATOR_ENVIRONMENTS
+  largest = max(1, environments // num_episodes) * jax.local_device_count()
+
+  def play(params, tasks, rng_key):
+    num = batch_size(tasks)
+    size = min(largest, 1 << (num - 1).bit_length())  # few programs also where there are few tasks
+    arguments = params, tasks, jax.random.split(rng_key, num)
+    if num == size:
+      return compiled(*arguments)
+    parts = [compiled(*_rows(arguments, start, size)) for start in range(0, num, size)]
+    return _join(parts, num)
+
+  return play
+
+
+@functools.partial(jax.jit, static_argnames='size')
+def _rows(tree, start, size):
+  """`size` rows of a tree from `start` on, the first ones again after the last."""
+  return take(tree, (start + jnp.arange(size)) % batch_size(tree))
+
+
+@functools.partial(jax.jit, static_argnames='num')
+def _join(parts, num):
+  """The first `num` rows of trees one after the other."""
+  return jax.tree.map(lambda *x: jnp.concatenate(x)[:num], *parts)
 
 
 def raw_stepping_rate(

@@ -5,9 +5,11 @@ import types
 import jax
 import jax.numpy as jnp
 
-from metaimprove.tasks.dynamics import Range
-from metaimprove.tasks.family import Goal, TaskFamily, make_family
-from metaimprove.tasks.physics import Physics, PhysicsState
+from metaimprove.tasks.family import Range
+from metaimprove.tasks.goal import Goal
+from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.robots.build import make_family
+from metaimprove.tasks.robots.physics import Physics, PhysicsState
 
 LIMIT = 3.0
 

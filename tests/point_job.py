@@ -18,11 +18,12 @@ import experiments  # noqa: F401  (sets up JAX's compilation cache)
 import jax
 import numpy as np
 
-from metaimprove import files, training
+from metaimprove import files
+from metaimprove.training import loop as training
 from metaimprove.histories.dataset import load_dataset
-from metaimprove.improvers import source
+from metaimprove.improvers import run as runs
 from metaimprove.operators.operator import OperatorConfig, make_operator
-from metaimprove.tasks import physics
+from metaimprove.tasks.robots import physics
 from tests.point_family import point_family
 from tests.point_histories import HIDDEN_SIZES, collect_point_histories
 
@@ -49,7 +50,7 @@ def finish(process):
 
 
 def collect(folder, worker=0, num_workers=1):
-  source._SAVE_SECONDS = 0.3
+  runs._SAVE_SECONDS = 0.3
   collect_point_histories(folder / 'histories', point_family(), worker=int(worker), num_workers=int(num_workers))
 
 

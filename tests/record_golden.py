@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaimprove import files
-from metaimprove.tasks import physics
+from metaimprove.tasks.robots import physics
 from tests import robots
 
 FOLDER = pathlib.Path(__file__).with_name('golden')

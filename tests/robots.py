@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaimprove import quiet_brax
-from metaimprove.tasks import physics
+from metaimprove.tasks.robots import physics
 from metaimprove.tasks.registry import backends_of, make_family
 
 # Robot -> (metres that its root is lowered to stand on the ground, the families on it).

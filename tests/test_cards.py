@@ -12,7 +12,7 @@ from metaimprove.histories import storage
 from metaimprove.histories.card import draw_card, make_card
 from metaimprove.histories.dataset import load_dataset
 from metaimprove.histories.merge import merge
-from metaimprove.improvers.source import rank_correlation
+from metaimprove.improvers.curves import rank_correlation
 from tests.point_histories import collect_point_histories, make_sources
 
 

@@ -12,9 +12,11 @@ from metaimprove import files
 from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation import report
 from metaimprove.evaluation.evaluate import EvaluationSettings, evaluate
-from metaimprove.histories.collect import learning_folder, sample_tasks, take
+from metaimprove.histories.collect import learning_folder
+from metaimprove.tasks.splits import sample_tasks
+from metaimprove.trees import take
 from metaimprove.improvers.independent_ppo import independent_ppo
-from metaimprove.improvers.source import load_learning
+from metaimprove.improvers.run import load_learning
 from tests.point_histories import HIDDEN_SIZES, PPO, make_sources
 
 SETTINGS = EvaluationSettings(num_tasks=6, num_applications=3, num_episodes=2, ppo_tasks=4, reference_episodes=4)

@@ -12,11 +12,11 @@ import pytest
 from metaimprove import files
 from metaimprove.errors import IncompatibleError, UnknownNameError
 from metaimprove.rollouts import unroll
-from metaimprove.tasks import dynamics, physics, reacher
-from metaimprove.tasks.dynamics import IMPERFECTIONS
+from metaimprove.tasks.robots import dynamics, physics, reacher
+from metaimprove.tasks.robots.dynamics import IMPERFECTIONS
 from metaimprove.tasks.family import TASK_SUITE_VERSION, distribution_of
 from metaimprove.tasks.from_brax import from_brax_env
-from metaimprove.tasks.physics import PhysicsState
+from metaimprove.tasks.robots.physics import PhysicsState
 from metaimprove.tasks.registry import backends_of, family_names, make_family
 from metaimprove.types import Task
 from tests import robots
@@ -146,7 +146,6 @@ def test_the_goal_is_hidden_and_matters(bench):
   np.testing.assert_allclose(after.observation, after_moved.observation, atol=1e-4)
   if bench.name != 'reacher_goal_sparse':  # by hand, below: hardly any first steps are rewarded
     assert np.abs(after.reward - after_moved.reward).max() > 1e-3
-
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ import pytest
 from metaimprove.errors import DamagedDataError, IncompatibleError, NonFiniteSimulationError
 from metaimprove.histories import collect as collecting
 from metaimprove.histories import storage
-from metaimprove.histories.collect import collecting_rates, sample_tasks
+from metaimprove.improvers import run as runs
+from metaimprove.histories.collect import collecting_rates
+from metaimprove.tasks.splits import sample_tasks
 from metaimprove.histories.dataset import load_dataset
-from metaimprove.improvers import source as sources
 from metaimprove.tasks.family import TASK_SUITE_VERSION
 from metaimprove.types import episode_return
 from tests.conftest import Killed
@@ -146,7 +147,7 @@ def test_tasks_and_sources_are_added(histories, point, tmp_path):
 
 def test_learners_of_a_last_shard_are_not_taken_for_those_of_a_fuller_one(point, tmp_path, monkeypatch):
   """Stopped while its spare rows are the learners of the first tasks, it goes on with more tasks."""
-  monkeypatch.setattr(sources, '_SAVE_SECONDS', 0.0)
+  monkeypatch.setattr(runs, '_SAVE_SECONDS', 0.0)
   independent = make_sources(point)[1][0]
 
   def stop_in_the_second_shard(stage, done, total, figures):

@@ -12,8 +12,9 @@ import pytest
 
 from metaimprove import files
 from metaimprove.errors import DamagedDataError, IncompatibleError, UnknownNameError
-from metaimprove.histories.collect import sample_tasks
-from metaimprove.improvers import source as sources
+from metaimprove.tasks.splits import sample_tasks
+from metaimprove.improvers import curves
+from metaimprove.improvers import run as runs
 from metaimprove.improvers import tuned
 from metaimprove.improvers.independent_ppo import independent_ppo
 from metaimprove.improvers.ppo import PPOSettings, make_learner
@@ -28,7 +29,7 @@ def run(point):
   """A source, its tasks and a finished run of it."""
   source, num_tasks = make_sources(point)[1]
   tasks = sample_tasks(point, 0, num_tasks, 'train')
-  return source, tasks, sources.learn(source, tasks, jax.random.key(0))
+  return source, tasks, runs.learn(source, tasks, jax.random.key(0))
 
 
 def test_initial_policies_say_nothing_about_the_task(point):
@@ -78,7 +79,7 @@ def test_unknown_source(point):
 
 @hypothesis.given(st.lists(st.floats(-100, 100), min_size=2, max_size=150), st.integers(2, 12))
 def test_checkpoints_rise_from_first_to_best(returns, num):
-  chosen = sources.choose_checkpoints(np.asarray(returns), num)
+  chosen = curves.choose_checkpoints(np.asarray(returns), num)
   assert len(chosen) == num and chosen[0] == 0
   assert all(a <= b for a, b in itertools.pairwise(chosen))
   if len(returns) < 80:  # shorter curves are not smoothed
@@ -87,16 +88,16 @@ def test_checkpoints_rise_from_first_to_best(returns, num):
 
 def test_checkpoints_by_hand():
   """Levels 0, 4, 8 are first reached at 0, 2 and 4."""
-  np.testing.assert_array_equal(sources.choose_checkpoints(np.array([0.0, 1, 5, 3, 8, 8]), 3), [0, 2, 4])
+  np.testing.assert_array_equal(curves.choose_checkpoints(np.array([0.0, 1, 5, 3, 8, 8]), 3), [0, 2, 4])
 
 
 def test_updates_in_which_every_episode_blew_up_are_never_the_best():
   """NaN stands for the worst of the others, 1: the last level, 4, is first reached at 3."""
   returns = np.array([2.0, np.nan, 1.0, 4.0, np.nan])
-  np.testing.assert_array_equal(sources.without_gaps(returns), [2, 1, 1, 4, 1])
-  np.testing.assert_array_equal(sources.choose_checkpoints(returns, 2), [0, 3])
-  assert sources.num_updates_counted(returns, 2) == sources.num_updates_counted(np.array([2.0, 1, 1, 4, 1]), 2)
-  np.testing.assert_array_equal(sources.without_gaps(np.full((2, 3), np.nan)), np.zeros((2, 3)))
+  np.testing.assert_array_equal(curves.without_gaps(returns), [2, 1, 1, 4, 1])
+  np.testing.assert_array_equal(curves.choose_checkpoints(returns, 2), [0, 3])
+  assert curves.num_updates_counted(returns, 2) == curves.num_updates_counted(np.array([2.0, 1, 1, 4, 1]), 2)
+  np.testing.assert_array_equal(curves.without_gaps(np.full((2, 3), np.nan)), np.zeros((2, 3)))
 
 
 def test_episodes_that_blew_up_do_not_count():
@@ -114,42 +115,42 @@ def test_saved_state_of_another_network_is_refused(run, point, tmp_path):
   source, tasks, learning = run
   files.save_tree(tmp_path / 'state.safetensors', {'state': {'other': np.zeros(2)}, 'returns': learning.returns})
   with pytest.raises(IncompatibleError, match='another network'):
-    sources.learn(source, tasks, jax.random.key(0), folder=tmp_path)
+    runs.learn(source, tasks, jax.random.key(0), folder=tmp_path)
 
 
 def test_a_run_with_a_piece_missing_says_what_to_do(run, tmp_path, monkeypatch):
   source, tasks, _ = run
-  monkeypatch.setattr(sources, '_SAVE_SECONDS', 0.0)
+  monkeypatch.setattr(runs, '_SAVE_SECONDS', 0.0)
   with pytest.raises(Killed):
-    sources.learn(source, tasks, jax.random.key(0), folder=tmp_path, progress=kill_at(5))
+    runs.learn(source, tasks, jax.random.key(0), folder=tmp_path, progress=kill_at(5))
   with pytest.raises(DamagedDataError, match='4 of 20 updates; run the collection again'):
-    sources.load_learning(source, tasks, tmp_path)
+    runs.load_learning(source, tasks, tmp_path)
   (tmp_path / 'snapshots_000003.safetensors').unlink()
   with pytest.raises(DamagedDataError, match='delete the whole folder'):
-    sources.learn(source, tasks, jax.random.key(0), folder=tmp_path)
+    runs.learn(source, tasks, jax.random.key(0), folder=tmp_path)
 
 
 def test_updates_counted_by_hand():
   """The rise ends at 4; three updates later it is known, and what comes after is not part of the history."""
   curve = np.array([0.0, 2, 4, 6, 8, 8, 8, 8, 8, 9, 20])
-  assert sources.num_updates_counted(curve, 3) == 7
-  assert sources.num_updates_counted(curve, 4) == 8
-  assert sources.num_updates_counted(curve[:7], 3) == 7 and sources.num_updates_counted(curve[:6], 3) == 6
-  assert sources.num_updates_counted(curve, None) == 11
-  np.testing.assert_array_equal(sources.choose_checkpoints(curve, 3, patience=3), [0, 2, 4])
+  assert curves.num_updates_counted(curve, 3) == 7
+  assert curves.num_updates_counted(curve, 4) == 8
+  assert curves.num_updates_counted(curve[:7], 3) == 7 and curves.num_updates_counted(curve[:6], 3) == 6
+  assert curves.num_updates_counted(curve, None) == 11
+  np.testing.assert_array_equal(curves.choose_checkpoints(curve, 3, patience=3), [0, 2, 4])
 
 
 @hypothesis.given(st.lists(st.floats(-100, 100), min_size=4, max_size=40), st.integers(1, 8))
 def test_what_counts_is_known_when_it_happens(returns, patience):
   """A longer curve never changes how much of it counts: learners that go on beside others stay the same."""
   returns = np.asarray(returns)
-  counted = sources.num_updates_counted(returns, patience)
+  counted = curves.num_updates_counted(returns, patience)
   for known in range(counted, len(returns)):
-    assert sources.num_updates_counted(returns[:known], patience) == counted
+    assert curves.num_updates_counted(returns[:known], patience) == counted
 
 
 def test_a_source_stops_when_all_its_learners_have(point):
   source = dataclasses.replace(independent_ppo(point, PPO, 200, HIDDEN_SIZES), patience=12)
-  learning = sources.learn(source, sample_tasks(point, 0, 2, 'train'), jax.random.key(0))
-  counted = [sources.num_updates_counted(curve, 12) for curve in learning.returns.T]
+  learning = runs.learn(source, sample_tasks(point, 0, 2, 'train'), jax.random.key(0))
+  counted = [curves.num_updates_counted(curve, 12) for curve in learning.returns.T]
   assert max(counted) == len(learning.returns) - 1 < 199  # one more shows that nothing rose

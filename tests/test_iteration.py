@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from metaimprove.histories.collect import sample_tasks
+from metaimprove.tasks.splits import sample_tasks
 from metaimprove.iteration import iterate, make_iterate
-from metaimprove.operators import ask as asks
+from metaimprove.asks import steps as asks
 from metaimprove.rollouts import rollout
 from metaimprove.types import episode_return
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metaimprove import checkpoints
+from metaimprove.operators import checkpoints
 from metaimprove.errors import DamagedDataError, IncompatibleError, UnknownNameError
-from metaimprove.operators import ask as asks
+from metaimprove.asks import steps as asks
 from tests.point_family import point_family
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from metaimprove import files
 from metaimprove.errors import UnknownNameError
-from metaimprove.tasks import dynamics, physics
+from metaimprove.tasks.robots import dynamics, physics
 from metaimprove.tasks.registry import make_family
 from tests import robots
 from tests.record_golden import FOLDER

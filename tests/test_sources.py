@@ -12,8 +12,10 @@ from jax.flatten_util import ravel_pytree
 
 from metaimprove import parallel
 from metaimprove.errors import DamagedDataError, IncompatibleError, UnknownNameError
-from metaimprove.histories.collect import sample_tasks, take
-from metaimprove.improvers import source as sources
+from metaimprove.tasks.splits import sample_tasks
+from metaimprove.trees import take
+from metaimprove.improvers import run as runs
+from metaimprove.improvers.source import Learning, Source
 from metaimprove.improvers.demonstrations import (
   ImitationSettings, demonstrations, imitation_gap, logged_demonstrations, make_act,
 )
@@ -100,10 +102,10 @@ SOURCES = {
 class Run:
   """A source, its function `learn`, all its tasks, a run on the first four and what that compiled."""
 
-  source: sources.Source
+  source: Source
   learn: object
   tasks: Task
-  learning: sources.Learning
+  learning: Learning
   compiled: list
 
 
@@ -112,7 +114,7 @@ def run_of(name):
   family = point_family()
   source = SOURCES[name](family)
   tasks = jax.device_get(sample_tasks(family, 0, NUM_TASKS, 'train') if source.tasks is None else source.tasks)
-  learn = sources.make_learn(source)
+  learn = runs.make_learn(source)
   with counted() as compiled:
     learning = learn(take(tasks, slice(4)), jax.random.key(0))
   assert source.name == name
@@ -158,16 +160,16 @@ def test_one_program_for_all_updates_and_tasks(run):
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_was(run, tmp_path, monkeypatch):
-  monkeypatch.setattr(sources, '_SAVE_SECONDS', 0.0)
+  monkeypatch.setattr(runs, '_SAVE_SECONDS', 0.0)
   tasks = take(run.tasks, slice(4))
   for when in (3, 6):
     with pytest.raises(Killed):
       run.learn(tasks, jax.random.key(0), folder=tmp_path, progress=kill_at(when))
   with pytest.raises(DamagedDataError, match='run the collection again'):
-    sources.load_learning(run.source, tasks, tmp_path)
+    runs.load_learning(run.source, tasks, tmp_path)
   resumed = run.learn(tasks, jax.random.key(0), folder=tmp_path)
   jax.tree.map(np.testing.assert_array_equal, run.learning, resumed)
-  jax.tree.map(np.testing.assert_array_equal, run.learning, sources.load_learning(run.source, tasks, tmp_path))
+  jax.tree.map(np.testing.assert_array_equal, run.learning, runs.load_learning(run.source, tasks, tmp_path))
 
 
 def test_state_keeps_its_shapes_and_types(run, point):
@@ -277,7 +279,7 @@ def test_the_clean_policy_can_be_chosen(kind):
 
 
 def fake_ladder(returns):
-  return sources.Learning(snapshots=None, returns=np.asarray(returns, np.float32))
+  return Learning(snapshots=None, returns=np.asarray(returns, np.float32))
 
 
 def test_ladder_report_by_hand():
@@ -330,7 +332,7 @@ def test_a_linear_policy_is_recovered(point):
     return jnp.tanh(-2.0 * observation + 0.5 * jax.random.normal(rng_key, observation.shape))
 
   source = demonstrations(point, turn_back, IMITATION, 30, HIDDEN_SIZES, num_episodes=NUM_EPISODES)
-  actions, scales = imitator_of(sources.learn(source, points(1.0, 1.0, 1.0, 1.0), jax.random.key(0)))
+  actions, scales = imitator_of(runs.learn(source, points(1.0, 1.0, 1.0, 1.0), jax.random.key(0)))
   np.testing.assert_allclose(actions, np.tanh([0.4, -0.4]), atol=0.1)
   np.testing.assert_allclose(scales, 0.5, atol=0.1)
 
@@ -340,7 +342,7 @@ def test_actions_at_the_limit(point):
   episode = {'observations': np.zeros((9, 1)), 'actions': np.ones((8, 1)), 'rewards': np.zeros(8)}
   tasks = points(1.0, 1.0, 1.0, 1.0)
   source = logged_demonstrations(point, tasks, [[episode] * NUM_EPISODES] * 4, IMITATION, 10, HIDDEN_SIZES)
-  learning = sources.learn(source, tasks, jax.random.key(0))
+  learning = runs.learn(source, tasks, jax.random.key(0))
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(learning))
   assert (imitator_of(learning)[0] > 0.9).all()
 
@@ -396,7 +398,7 @@ def test_policies_that_do_not_fit(point):
 
 def test_imitation_gap_by_hand():
   """The last measured return, 3 and 4, of demonstrations at 5 and 3.5."""
-  learning = sources.Learning(
+  learning = Learning(
     snapshots={'demonstrated': np.array([[5.0, 3.5]] * 3)}, returns=np.array([[1.0, 2.0], [3.0, 4.0]]),
   )
   np.testing.assert_array_equal(imitation_gap(learning), [2.0, -0.5])

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metaimprove import training
+from metaimprove.training import loop as training
 from metaimprove.errors import IncompatibleError
-from metaimprove.examples import Examples, assemble, target_level
-from metaimprove.operators import ask as asks
+from metaimprove.training.examples import Examples, assemble, target_level
+from metaimprove.asks import steps as asks
 from tests.conftest import Killed, kill_at
 
 SETTINGS = training.TrainingSettings(

@@ -14,11 +14,13 @@ import numpy as np
 from metaimprove import files, parallel
 from metaimprove.errors import NonFiniteSimulationError
 from metaimprove.evaluation import metrics
-from metaimprove.histories import storage
-from metaimprove.histories.collect import SPLITS, Report, sample_tasks, take
-from metaimprove.improvers import source as sources
+from metaimprove.tasks.splits import SPLITS, sample_tasks
+from metaimprove.histories.collect import Report
+from metaimprove.trees import take
+from metaimprove.improvers import run as runs
+from metaimprove.improvers.source import Learning, Source
 from metaimprove.iteration import make_iterate
-from metaimprove.operators import ask as asks
+from metaimprove.asks import steps as asks
 from metaimprove.operators.operator import Operator
 from metaimprove.rollouts import rollout
 from metaimprove.tasks.family import TaskFamily
@@ -59,8 +61,8 @@ class EvaluationSettings:
 
 def evaluate(
   operator: Operator, operator_params: Any, family: TaskFamily, *, seed: int, folder: files.Path,
-  settings: EvaluationSettings, conditioned: sources.Source, conditioned_learning: sources.Learning,
-  ppo: sources.Source, report: Report = lambda stage, done, total, figures: None,
+  settings: EvaluationSettings, conditioned: Source, conditioned_learning: Learning,
+  ppo: Source, report: Report = lambda stage, done, total, figures: None,
 ) -> dict[str, Any]:
   """Judges an operator.
 
@@ -89,7 +91,7 @@ def evaluate(
     'reference': files.checksum(files.tree_to_bytes(take(conditioned_learning.snapshots, -1))),
     'ppo_updates': ppo.num_updates, **dataclasses.asdict(settings),
   }
-  storage.claim(folder, header)
+  files.claim(folder, header)
   base_key = jax.random.fold_in(jax.random.key(seed), 2000)
   keys = dict(zip(('initial', 'measure', 'curve', 'ppo'), jax.random.split(base_key, 4)))
   tasks = {split: sample_tasks(family, seed, settings.num_tasks, split) for split in ('heldout', 'far')}
@@ -105,14 +107,14 @@ def evaluate(
 
   def ppo_curve(split):
     some = take(tasks[split], slice(num_ppo))
-    learning = sources.learn(
+    learning = runs.learn(
       ppo, some, jax.random.fold_in(keys['ppo'], SPLITS.index(split)), folder=folder / f'ppo_{split}_learning',
       progress=lambda done, figures: report(f'PPO from scratch ({split})', done, ppo.num_updates, figures),
     )
     final_return, finite = measure(ppo.params_of(take(learning.snapshots, -1), some), some, keys['measure'])
     _check_finite(family, split, finite)
     return {
-      'returns': sources.without_gaps(learning.returns), 'final': np.where(finite, final_return, -np.inf),
+      'returns': without_gaps(learning.returns), 'final': np.where(finite, final_return, -np.inf),
       'env_steps_per_update': np.asarray(ppo.env_steps_per_update),
     }
 

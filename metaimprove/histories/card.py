@@ -10,7 +10,7 @@ import safetensors
 from metaimprove import files
 from metaimprove.errors import DamagedDataError
 from metaimprove.histories import storage
-from metaimprove.improvers.source import rank_correlation
+from metaimprove.improvers.curves import rank_correlation
 
 _QUANTILES = (0.1, 0.5, 0.9)
 

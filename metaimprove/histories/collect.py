@@ -11,14 +11,17 @@ import jax
 import numpy as np
 
 from metaimprove import files, parallel, policies
-from metaimprove.errors import IncompatibleError, NonFiniteSimulationError, UnknownNameError
+from metaimprove.errors import IncompatibleError, NonFiniteSimulationError
 from metaimprove.histories import storage
-from metaimprove.improvers import source as sources
+from metaimprove.improvers import curves
+from metaimprove.improvers import run as runs
+from metaimprove.improvers.source import Learning, Source
 from metaimprove.rollouts import raw_stepping_rate, rollout
 from metaimprove.tasks.family import TaskFamily, distribution_of
+from metaimprove.tasks.splits import sample_tasks
+from metaimprove.trees import take
 from metaimprove.types import Task, episode_return
 
-SPLITS = ('train', 'heldout', 'far')
 MAX_NON_FINITE = 0.01
 """The share of episodes that may blow up; such histories are stored, marked, and left out of training."""
 _POLL_SECONDS = 1.0
@@ -27,29 +30,8 @@ Report = Callable[[str, int, int, dict[str, float]], None]
 """(stage, done, of how many, figures to show)."""
 
 
-def sample_tasks(family: TaskFamily, seed: int, num_tasks: int, split: str) -> Task:
-  """[num_tasks] tasks of a split; the same arguments give the same tasks, and splits share none.
-
-  Args:
-    family: the task family.
-    seed: of the experiment.
-    num_tasks: how many.
-    split: 'train', 'heldout' (same ranges, other draws) or 'far' (outside the training ranges).
-  """
-  if split not in SPLITS:
-    raise UnknownNameError(f'Split {split!r} is unknown; choose one of: {", ".join(SPLITS)}.')
-  key = jax.random.fold_in(jax.random.key(seed), SPLITS.index(split))
-  keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, np.arange(num_tasks))
-  return jax.jit(jax.vmap(family.sample_far if split == 'far' else family.sample))(keys)
-
-
-def take(tree, index):
-  """The part of a tree with leading axes at `index`."""
-  return jax.tree.map(lambda x: x[index], tree)
-
-
 def collect(
-  folder: files.Path, family: TaskFamily, source_list: Sequence[tuple[sources.Source, int]], *, seed: int,
+  folder: files.Path, family: TaskFamily, source_list: Sequence[tuple[Source, int]], *, seed: int,
   num_checkpoints: int, num_episodes: int = 2, shard_size: int = 128,
   hidden_sizes: tuple[int, ...] = policies.HIDDEN_SIZES, worker: int | None = None, num_workers: int | None = None,
   report: Report = lambda stage, done, total, figures: None,
@@ -115,13 +97,13 @@ def learning_folder(folder: files.Path, source_name: str, seed: int) -> pathlib.
 
 
 def wait_for_learning(
-  source: sources.Source, tasks: Task, folder: files.Path, waiting: Callable[[], None] = lambda: None
-) -> sources.Learning:
+  source: Source, tasks: Task, folder: files.Path, waiting: Callable[[], None] = lambda: None
+) -> Learning:
   """The run of a source as soon as the worker that makes it has finished; calls `waiting` now and then until it has."""
-  while not sources.is_learned(source, folder):
+  while not runs.is_learned(source, folder):
     waiting()
     time.sleep(_POLL_SECONDS)
-  return sources.load_learning(source, tasks, folder)
+  return runs.load_learning(source, tasks, folder)
 
 
 class _WorkerLog:
@@ -155,7 +137,7 @@ class _Collector:
     ]
     self._num_tasks = sum(entry['num_histories'] for _, entry in planned)
     self._mine = [entry for whose, entry in planned if whose == worker]
-    self._learn = sources.make_learn(source)
+    self._learn = runs.make_learn(source)
     self._num_recorded, self._clock = 0, 0.0
     self._figures: dict[str, dict[str, list[float]]] = {}
     if source.tasks is not None and jax.tree.leaves(source.tasks)[0].shape[0] < self._num_tasks:
@@ -205,7 +187,7 @@ class _Collector:
       learning = wait_for_learning(
         self.source, tasks, folder, lambda: self._report(f'wait: worker {self.owner} learns', 0, 1, {})
       )
-    chosen = sources.choose_checkpoints(learning.returns, self._header['num_checkpoints'], self.source.patience)
+    chosen = curves.choose_checkpoints(learning.returns, self._header['num_checkpoints'], self.source.patience)
     snapshots = take(learning.snapshots, chosen)
     return lambda entry, places: snapshots
 
@@ -237,7 +219,7 @@ class _Collector:
           for name, values in self.source.figures(learning).items()
         }
       chosen = np.stack([
-        sources.choose_checkpoints(curve, self._header['num_checkpoints'], self.source.patience)
+        curves.choose_checkpoints(curve, self._header['num_checkpoints'], self.source.patience)
         for curve in learning.returns.T
       ])
       row = np.arange(len(places)) % size

@@ -37,7 +37,7 @@ def merge(
   merged = {**first, 'sources': [source for header in headers for source in header['sources']]}
   into = pathlib.Path(into)
   if (into / storage.HEADER).exists():
-    storage.check_same(storage.read_header(into), merged, into)
+    files.check_same(storage.read_header(into), merged, into)
   jobs = [(folder, entry) for folder, header in zip(folders, headers) for entry in storage.planned_shards(header)]
   for index, (folder, entry) in enumerate(jobs):
     origin, goal = storage.shard_path(folder, entry), storage.shard_path(into, entry)

@@ -58,26 +58,6 @@ def history_structure(header: dict[str, Any]) -> History:
   )
 
 
-def claim(folder: files.Path, settings: dict[str, Any]) -> None:
-  """Notes in `settings.json` what a folder is made with; raises `IncompatibleError` if that was something else."""
-  path = pathlib.Path(folder) / 'settings.json'
-  settings = json.loads(json.dumps(settings))
-  if path.exists():
-    check_same(files.read_json(path), settings, folder)
-  else:
-    files.write_json(path, settings)
-
-
-def check_same(existing: dict[str, Any], wanted: dict[str, Any], folder: files.Path) -> None:
-  """Raises `IncompatibleError` that names the first setting in which a folder differs from what is wanted of it."""
-  for name in sorted({*existing, *wanted}):
-    if existing.get(name) != wanted.get(name):
-      raise IncompatibleError(
-        f'{folder} was made with {name}={existing.get(name)!r}, and now {name}={wanted.get(name)!r} is asked for; '
-        'choose another folder, or delete this one to start afresh.'
-      )
-
-
 def without_sources(header: dict[str, Any]) -> dict[str, Any]:
   return {name: value for name, value in header.items() if name != 'sources'}
 
@@ -124,7 +104,7 @@ def open_header(folder: files.Path, header: dict[str, Any]) -> dict[str, Any]:
   existing = {**header, 'sources': []}
   if any((pathlib.Path(folder) / name).exists() for name in (HEADER, 'manifest.json')):
     existing = read_header(folder)
-    check_same(without_sources(existing), without_sources(header), folder)
+    files.check_same(without_sources(existing), without_sources(header), folder)
   sources = {(source['name'], source['seed']): source for source in existing['sources']}
   seeds = {seed for _, seed in sources}
   for wanted in header['sources']:
@@ -135,7 +115,7 @@ def open_header(folder: files.Path, header: dict[str, Any]) -> dict[str, Any]:
         'for; choose another folder, and join the two with merge_histories if you want both.'
       )
     if place in sources:
-      check_same(sources[place]['settings'], wanted['settings'], f'{folder} ({wanted["name"]})')
+      files.check_same(sources[place]['settings'], wanted['settings'], f'{folder} ({wanted["name"]})')
       sources[place] = {**sources[place], 'num_tasks': max(sources[place]['num_tasks'], wanted['num_tasks'])}
     else:
       taken = [source['place'] for source in sources.values() if source['seed'] == wanted['seed']]

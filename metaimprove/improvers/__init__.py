@@ -31,7 +31,7 @@ Write a file with a function that returns a `source.Source`, a bundle of pure fu
         env_steps_per_update=2 * num_episodes * family.episode_length, settings={'std': std, 'episodes': num_episodes},
       )
 
-`source.make_learn` does the rest: all tasks at once over all devices, checkpoints, resuming, patience; and
+`run.make_learn` does the rest: all tasks at once over all devices, checkpoints, resuming, patience; and
 `histories.collect` takes it beside any others. What it relies on, and `tests/test_sources.py` checks for every source
 (add yours to `SOURCES` there):
 

@@ -15,7 +15,8 @@ import scipy.stats
 
 from metaimprove import policies
 from metaimprove.errors import IncompatibleError, UnknownNameError
-from metaimprove.improvers.source import Learning, Source, rank_correlation, without_gaps
+from metaimprove.improvers.source import Learning, Source
+from metaimprove.improvers.curves import rank_correlation, without_gaps
 from metaimprove.rollouts import rollout
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.types import Params, Task, mean_return

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metaimprove import parallel, policies, quiet_brax  # noqa: F401  (before brax)
+from metaimprove import parallel, policies, quiet_brax# noqa: F401  (before brax)
 from brax.training import networks, types
 from brax.training.acme import running_statistics, specs
 from brax.training.agents.ppo import losses

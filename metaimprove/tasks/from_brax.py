@@ -8,10 +8,12 @@ import jax.numpy as jnp
 
 from metaimprove import quiet_brax
 from metaimprove.errors import IncompatibleError
-from metaimprove.tasks import dynamics as dynamics_
-from metaimprove.tasks.dynamics import Range
-from metaimprove.tasks.family import Goal, TaskFamily, make_family, no_goal
-from metaimprove.tasks.physics import Physics
+from metaimprove.tasks.robots import dynamics as dynamics_
+from metaimprove.tasks.family import Range
+from metaimprove.tasks.goal import Goal, no_goal
+from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.robots.build import make_family
+from metaimprove.tasks.robots.physics import Physics
 
 
 @chex.dataclass(frozen=True)

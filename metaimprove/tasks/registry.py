@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from metaimprove.errors import UnknownNameError
-from metaimprove.tasks import ant, half_cheetah, hopper, humanoid, inverted_pendulum, physics, pusher, reacher
+from metaimprove.tasks.robots import ant, half_cheetah, hopper, humanoid, inverted_pendulum, physics, pusher, reacher
 from metaimprove.tasks.family import TaskFamily
 
 _MODULES = {

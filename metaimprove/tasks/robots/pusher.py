@@ -5,9 +5,11 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from metaimprove.tasks import physics
-from metaimprove.tasks.dynamics import Range
-from metaimprove.tasks.family import Goal, TaskFamily, choose_ranges, make_family
+from metaimprove.tasks.robots import physics
+from metaimprove.tasks.family import Range
+from metaimprove.tasks.goal import Goal
+from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.robots.build import choose_ranges, make_family
 
 EPISODE_LENGTH = 100
 ORIGIN = (0.45, -0.05)

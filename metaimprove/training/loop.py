@@ -23,12 +23,11 @@ from scipy import stats
 
 from metaimprove import files, parallel, policies
 from metaimprove.errors import DamagedDataError, IncompatibleError
-from metaimprove.examples import Drawn, Example, Examples, assemble
-from metaimprove.histories import storage
+from metaimprove.training.examples import Drawn, Example, Examples, assemble
 from metaimprove.histories.dataset import Dataset
 from metaimprove.histories.storage import history_structure
 from metaimprove.iteration import make_iterate
-from metaimprove.operators import ask as asks
+from metaimprove.asks import steps as asks
 from metaimprove.operators.operator import Operator, experience_statistics
 from metaimprove.tasks.family import TaskFamily
 
@@ -255,7 +254,7 @@ def train(
       'processes.'
     )
   files.remove_leftovers(folder)
-  storage.claim(folder, {
+  files.claim(folder, {
     'seed': seed, 'histories': files.checksum(json.dumps(dataset.header, sort_keys=True).encode()),
     'operator': dataclasses.asdict(operator.config),
     'training': dataclasses.asdict(settings),

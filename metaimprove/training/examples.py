@@ -14,7 +14,7 @@ import numpy as np
 
 from metaimprove.errors import IncompatibleError
 from metaimprove.histories.dataset import Dataset
-from metaimprove.operators import ask as asks
+from metaimprove.asks import steps as asks
 from metaimprove.types import Params, Trajectory
 
 _PREFETCHED = 4

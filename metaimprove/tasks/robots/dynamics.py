@@ -11,7 +11,6 @@ simulated; see `simulated_constants`. These backends have no joint damping eithe
 joint constraints, about the joint's own axis too: 'damping' acts on that.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,25 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaimprove.errors import UnknownNameError
-
-
-@dataclasses.dataclass(frozen=True)
-class Range:
-  """What a parameter is drawn from.
-
-  Attributes:
-    low, high: of training and held-out tasks.
-    far_low, far_high: a far draw lies in [far_low, low] or [high, far_high]; equal ends leave that side out, not both.
-    elements: 0 for one number for the whole robot, else how many, drawn each for itself.
-    logarithmic: whether it is log-uniform, as a multiplier is.
-  """
-
-  low: float = 1 / 2
-  high: float = 2.0
-  far_low: float = 1 / 3
-  far_high: float = 3.0
-  elements: int = 0
-  logarithmic: bool = True
+from metaimprove.tasks.family import Range
 
 
 def per_element(base: float, elements: int) -> Range:

@@ -6,9 +6,11 @@ import math
 import jax
 import jax.numpy as jnp
 
-from metaimprove.tasks import physics, starts
-from metaimprove.tasks.dynamics import Range
-from metaimprove.tasks.family import Goal, TaskFamily, choose_ranges, make_family
+from metaimprove.tasks.robots import physics, starts
+from metaimprove.tasks.family import Range
+from metaimprove.tasks.goal import Goal
+from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.robots.build import choose_ranges, make_family
 
 EPISODE_LENGTH = 200
 HEALTHY_Z = (1.0, 2.0)

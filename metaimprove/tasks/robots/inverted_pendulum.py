@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from metaimprove import quiet_brax
-from metaimprove.tasks import physics, starts
-from metaimprove.tasks.dynamics import Range
-from metaimprove.tasks.family import Goal, TaskFamily, choose_ranges, make_family, no_goal
+from metaimprove.tasks.robots import physics, starts
+from metaimprove.tasks.family import Range
+from metaimprove.tasks.goal import Goal, no_goal
+from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.robots.build import choose_ranges, make_family
 
 EPISODE_LENGTH = 100
 SWINGUP_LENGTH = 150

@@ -15,7 +15,7 @@ import jax
 
 from metaimprove import quiet_brax
 from metaimprove.errors import UnknownNameError
-from metaimprove.tasks import dynamics
+from metaimprove.tasks.robots import dynamics
 
 BACKENDS = ('mjx', 'mjx_fast', 'spring', 'generalized', 'positional')
 MJX_FAST = {'opt.ls_iterations': 4}

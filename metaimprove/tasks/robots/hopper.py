@@ -8,9 +8,11 @@ inertia (the original draws each axis of inertia for itself, of which a planar r
 
 import jax.numpy as jnp
 
-from metaimprove.tasks import physics, starts
-from metaimprove.tasks.dynamics import per_element
-from metaimprove.tasks.family import TaskFamily, choose_ranges, make_family, no_goal
+from metaimprove.tasks.robots import physics, starts
+from metaimprove.tasks.robots.dynamics import per_element
+from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.robots.build import choose_ranges, make_family
+from metaimprove.tasks.goal import no_goal
 
 EPISODE_LENGTH = 200
 HOPPER_MIN_Z, HOPPER_MAX_ANGLE = 0.7, 0.2

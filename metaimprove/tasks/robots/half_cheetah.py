@@ -8,9 +8,11 @@ velocities in [0, 2] where the code draws [0, 3].
 import jax
 import jax.numpy as jnp
 
-from metaimprove.tasks import physics, starts
-from metaimprove.tasks.dynamics import Range
-from metaimprove.tasks.family import Goal, TaskFamily, choose_ranges, make_family
+from metaimprove.tasks.robots import physics, starts
+from metaimprove.tasks.family import Range
+from metaimprove.tasks.goal import Goal
+from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.robots.build import choose_ranges, make_family
 
 EPISODE_LENGTH = 200
 CONTROL_WEIGHT = 0.05

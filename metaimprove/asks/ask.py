@@ -1,0 +1,115 @@
+"""An ask: what is wanted of the next policy, as a description of what was in fact achieved.
+
+Training draws a pair first, a policy that is shown and a policy that is the answer, and then describes that pair. Each
+kind of description has a file of its own. An ask holds any of them, each with a mask that says whether it is given, so
+that any combination can be asked for ("Just Ask for Generalization", Jang, 2021).
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import chex
+import jax.numpy as jnp
+import numpy as np
+
+from metaimprove.errors import IncompatibleError, UnknownNameError
+
+SAME = -1
+"""The target of a pair whose answer is the very policy that is shown."""
+
+
+@chex.dataclass(frozen=True)
+class Ask:
+  """What is wanted of the next policy; leading batch axes as everywhere.
+
+  Attributes:
+    values: kind -> its value, of the shape and type that the kind has.
+    given: kind -> [] bool, whether it counts. A value that is not given is never read.
+  """
+
+  values: Mapping[str, chex.Array]
+  given: Mapping[str, chex.Array]
+
+
+@chex.dataclass(frozen=True)
+class Pairs:
+  """B pairs of policies of improvement histories: the one that is shown, and the one that is the answer.
+
+  Attributes:
+    level: [B] int, which checkpoint of its history the policy shown is, or is nearest to in return.
+    target: [B] int, the checkpoint that is the answer, or `SAME`: the policy shown is itself the answer.
+    best: [B] int, the best checkpoint of the history.
+    returns: [B, N + 1] measured mean return of each checkpoint of the history.
+  """
+
+  level: np.ndarray
+  target: np.ndarray
+  best: np.ndarray
+  returns: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """A kind of description.
+
+  Attributes:
+    name: as it is called in an `Ask` and in `OperatorConfig`.
+    value: (given by the user: a number, a word, an array) -> array; raises `UnknownNameError` for what is none.
+    words: (value []) -> str, as it is shown and written on a command line; the inverse of `value`.
+    num_features: F.
+    features: (value []) -> [F] float32 of order 1, what an operator reads.
+    describe: (pairs, numpy generator) -> values [B], a true description of each pair; one of them at random, where
+      several are true.
+  """
+
+  name: str
+  value: Callable[[Any], np.ndarray]
+  words: Callable[[Any], str]
+  num_features: int
+  features: Callable[[chex.Array], chex.Array]
+  describe: Callable[[Pairs, np.random.Generator], np.ndarray]
+
+
+def make_ask(kinds: Mapping[str, Kind], wanted: Mapping[str, Any]) -> Ask:
+  """An ask for what is `wanted`, kind -> value; raises `UnknownNameError` for a kind that does not exist."""
+  for name in wanted:
+    if name not in kinds:
+      raise UnknownNameError(f'There is no kind of ask {name!r}; choose among: {", ".join(kinds)}.')
+  if not wanted:
+    raise UnknownNameError(f'An ask must say what is wanted, by one or more of: {", ".join(kinds)}.')
+  values = {name: kinds[name].value(value) for name, value in wanted.items()}
+  return Ask(values=values, given={name: np.ones(np.shape(value), bool) for name, value in values.items()})
+
+
+def describe(kinds: Mapping[str, Kind], names: Sequence[str], pairs: Pairs, rng: np.random.Generator) -> Ask:
+  """Asks [B] that describe pairs truly, by the kinds named, all of them given."""
+  values = {name: kinds[name].describe(pairs, rng) for name in names}
+  return Ask(values=values, given={name: np.ones(len(pairs.level), bool) for name in names})
+
+
+def num_features(kinds: Mapping[str, Kind], names: Sequence[str]) -> int:
+  """The size of `features` for the kinds named."""
+  return sum(1 + kinds[name].num_features for name in names)
+
+
+def features(kinds: Mapping[str, Kind], names: Sequence[str], ask: Ask) -> chex.Array:
+  """What an operator that understands the kinds named reads of an ask: [num_features] float32, for each kind whether it
+  is given, and if so its features, else zeros.
+
+  Raises:
+    IncompatibleError: if the ask holds a kind that is not named.
+  """
+  for name in ask.values:
+    if name not in names:
+      raise IncompatibleError(
+        f'This operator does not understand an ask for {name!r}; it understands: {", ".join(names)}.'
+      )
+  parts = []
+  for name in names:
+    if name in ask.values:
+      given = jnp.asarray(ask.given[name])
+      parts += [given[None], jnp.where(given, kinds[name].features(jnp.asarray(ask.values[name])), 0.0)]
+    else:
+      parts.append(jnp.zeros(1 + kinds[name].num_features))
+  return jnp.concatenate([part.astype(jnp.float32) for part in parts])

@@ -1,0 +1,60 @@
+"""Learning curves: what counts of them, checkpoints evenly spaced in return, and how evenly they rise."""
+
+import numpy as np
+from scipy import stats
+
+_PLATEAU = 0.01
+
+
+def without_gaps(returns: np.ndarray) -> np.ndarray:
+  """Learning curves [U, ...] in which NaN, where every episode blew up, is the worst known return of its curve."""
+  returns = np.asarray(returns)
+  worst = np.nan_to_num(np.fmin.reduce(returns, axis=0))
+  return np.where(np.isnan(returns), worst, returns)
+
+
+def num_updates_counted(returns: np.ndarray, patience: int | None) -> int:
+  """After how many updates a learner has stopped rising; all of them if it has not.
+
+  Where learners run side by side the others go on; what it does in the meantime is not part of its history, so that the
+  history does not depend on them.
+
+  Args:
+    returns: [U] its learning curve.
+    patience: see `Source`.
+  """
+  if patience is None:
+    return len(returns)
+  returns = without_gaps(returns)
+  width = max(1, patience // 4)
+  padded = np.pad(returns, (width - 1, 0), mode='edge')
+  best = np.maximum.accumulate(np.convolve(padded, np.ones(width) / width, 'valid'))  # of what is known by then
+  stalled = best[patience:] - best[:-patience] <= _PLATEAU * (best[patience:] - best[0])
+  return patience + int(stalled.argmax()) if stalled.any() else len(returns)
+
+
+def choose_checkpoints(returns: np.ndarray, num_checkpoints: int, patience: int | None = None) -> np.ndarray:
+  """Picks snapshots evenly spaced in return, so that k checkpoints better means about the same everywhere.
+
+  Args:
+    returns: [U] learning curve of the first U snapshots.
+    num_checkpoints: how many to pick, the first and the best included.
+    patience: see `num_updates_counted`.
+
+  Returns:
+    [num_checkpoints] indices in rising order. Where the curve jumps over a level, an index stands more than once.
+  """
+  returns = without_gaps(returns)[:num_updates_counted(returns, patience)]
+  width = max(1, len(returns) // 40)
+  padded = np.pad(returns, (width // 2, width - 1 - width // 2), mode='edge')
+  smooth = np.convolve(padded, np.ones(width) / width, 'valid')
+  best_so_far = np.maximum.accumulate(smooth)
+  levels = np.linspace(best_so_far[0], best_so_far[-1], num_checkpoints)
+  return np.minimum(np.searchsorted(best_so_far, levels), len(returns) - 1)
+
+
+def rank_correlation(returns: np.ndarray) -> float:
+  """Spearman's correlation of order and return, the mean over curves [H, C]; 0 for a curve that is flat."""
+  return float(np.mean([
+    0.0 if np.ptp(curve) == 0 else stats.spearmanr(np.arange(len(curve)), curve).statistic for curve in returns
+  ]))

@@ -1,0 +1,1 @@
+"""What can be judged: operators, PPO from scratch, controls and baselines."""

@@ -1,0 +1,29 @@
+"""What differs between the tasks of a family besides dynamics."""
+
+import dataclasses
+from collections.abc import Callable
+
+import chex
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+  """What differs between the tasks of a family besides dynamics.
+
+  Attributes:
+    sample: (rng_key) -> [G] float32.
+    scale: what goals are divided by to be of order 1.
+    describe: (goal) -> str, such as 'run forward at 1.4 m/s'.
+    place: (goal, q) -> [2] metres in the drawing, NaN for none.
+  """
+
+  sample: Callable[[chex.PRNGKey], chex.Array]
+  describe: Callable[[chex.Array], str]
+  scale: float = 1.0
+  place: Callable[[chex.Array, chex.Array], chex.Array] = lambda goal, q: jnp.full(2, jnp.nan)
+
+
+def no_goal(words: str) -> Goal:
+  """For families whose tasks differ in dynamics only."""
+  return Goal(sample=lambda rng_key: jnp.zeros(0), describe=lambda goal: words)

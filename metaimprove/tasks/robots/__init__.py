@@ -1,0 +1,1 @@
+"""Brax robots: physics, randomised dynamics, and one file of families a robot."""

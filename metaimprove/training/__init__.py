@@ -1,0 +1,1 @@
+"""Trains operators by maximum likelihood."""
