@@ -62,6 +62,11 @@ class Dataset:
   def num_checkpoints(self) -> int:
     return self.returns.shape[1]
 
+  @property
+  def checksum(self) -> str:
+    """Of the header and of the checksums that the shards hold: it changes with anything that is stored."""
+    return files.checksum(json.dumps([self.header, self.shards.checksums()], sort_keys=True).encode())
+
   def read(self, history: np.ndarray, level: np.ndarray) -> tuple[Params, Trajectory]:
     """Checkpoints [B] with their experience, leaves [B, ...], from the disk; histories [B] and levels [B] say which."""
     return self._gather(('params', 'trajectory'), history, level)
@@ -90,6 +95,10 @@ class _Shards:
     self._paths, self._like = paths, like
     self._open: collections.OrderedDict[int, _OpenShard] = collections.OrderedDict()
     self._lock = threading.Lock()
+
+  def checksums(self) -> list[str]:
+    """What the shards say their checksums are."""
+    return [storage.read_entry(path)['sha256'] for path in self._paths]
 
   def _shard(self, index: int) -> '_OpenShard':
     with self._lock:
