@@ -5,9 +5,9 @@ import types
 import jax
 import jax.numpy as jnp
 
-from metaimprove.tasks.family import Range
+from metaimprove.tasks import hindsight
+from metaimprove.tasks.family import Range, TaskFamily
 from metaimprove.tasks.goal import Goal
-from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.robots.build import make_family
 from metaimprove.tasks.robots.physics import Physics, PhysicsState
 
@@ -38,11 +38,11 @@ def point_family(name='point', observation_size=1, blow_up_beyond=None, imperfec
     goal=Goal(
       sample=lambda key: jax.random.uniform(key, (1,), minval=-1, maxval=1),
       describe=lambda goal: f'go to {float(goal[0]):.2f}',
-      place=lambda goal, q: jnp.stack([goal[0], jnp.zeros(())]),
+      position=lambda goal, q: jnp.stack([goal[0], jnp.zeros(())]), achieved=hindsight.last_outcome,
     ),
     start=lambda goal, key: (jax.random.uniform(key, (1,), minval=-0.1, maxval=0.1), jnp.zeros(1)),
     observe=lambda state: jnp.full((observation_size,), state.q[0]),
-    reward=lambda goal, before, action, after: -jnp.abs(after.q[0] - goal[0]),
+    reward=lambda goal, x, action: -jnp.abs(x[0] - goal[0]), outcome=lambda before, after: after.q,
     terminated=lambda state: jnp.abs(state.q[0]) > LIMIT, ranges={'gear': Range(), **(imperfections or {})},
     lines=lambda q: jnp.stack([jnp.zeros(2), jnp.stack([q[0], jnp.zeros(())])])[None], episode_length=8,
     view=(-3.0, 3.0, -1.0, 1.0),

@@ -1,7 +1,7 @@
 """What a task family is: a small bundle of pure functions in which task and dynamics are arguments."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Protocol
 from collections.abc import Callable, Mapping
 
 import chex
@@ -9,19 +9,20 @@ import chex
 from metaimprove.types import Task
 
 TASK_SUITE_VERSION = 1
-"""Of all definitions here; it goes up when one changes, and histories of another version are refused. `tests` hold the
-definitions to it."""
+"""Version of all definitions here. It goes up when one of them changes, and histories of another version are refused.
+The tests hold the definitions to it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-  """What a parameter is drawn from.
+  """The range that a dynamics parameter is drawn from.
 
   Attributes:
-    low, high: of training and held-out tasks.
-    far_low, far_high: a far draw lies in [far_low, low] or [high, far_high]; equal ends leave that side out, not both.
-    elements: 0 for one number for the whole robot, else how many, drawn each for itself.
-    logarithmic: whether it is log-uniform, as a multiplier is.
+    low, high: ends of the training range. Training, validation and held-out tasks are drawn from it.
+    far_low, far_high: ends of the far range. A far draw lies in [far_low, low] or in [high, far_high]. Where far_low
+      equals low, far draws lie above only; where far_high equals high, below only. One of the two must differ.
+    elements: 0 for one number for the whole robot; otherwise the number of elements, each with a draw of its own.
+    logarithmic: whether draws are log-uniform, as multipliers are, or uniform.
   """
 
   low: float = 1 / 2
@@ -39,6 +40,8 @@ class State:
   Attributes:
     physics: the simulator's own state (see `physics.Physics`); has fields `q` and `qd`.
     observation: [O] float32.
+    outcome: [D] float32, what the reward of the step that led here refers to besides goal and action, for example the
+      velocity over the step; zeros after a reset. It is no part of the observation.
     reward: [] float32, of the step that led here; 0 after a reset.
     terminated: [] bool, the task ended here.
     memory: what imperfect actuators and sensors carry; empty where there are none.
@@ -46,9 +49,40 @@ class State:
 
   physics: Any
   observation: chex.Array
+  outcome: chex.Array
   reward: chex.Array
   terminated: chex.Array
   memory: Mapping[str, chex.Array] = dataclasses.field(default_factory=dict)
+
+
+class Sample(Protocol):
+  """Draws a task."""
+
+  def __call__(self, rng_key: chex.PRNGKey, /) -> Task: ...
+
+
+class Reset(Protocol):
+  """Begins an episode of a task. Every key gives another start."""
+
+  def __call__(self, task: Task, rng_key: chex.PRNGKey, /) -> State: ...
+
+
+class Step(Protocol):
+  """Takes one step with an action [A]."""
+
+  def __call__(self, task: Task, state: State, action: chex.Array, /) -> State: ...
+
+
+class Reward(Protocol):
+  """The reward [] of a step, from the goal [G], the step's outcome [D] and its action [A]."""
+
+  def __call__(self, goal: chex.Array, outcome: chex.Array, action: chex.Array, /) -> chex.Array: ...
+
+
+class Achieved(Protocol):
+  """The goal [G] that an episode achieved, from its outcomes [T, D] and which of its steps are valid [T]."""
+
+  def __call__(self, outcome: chex.Array, valid: chex.Array, /) -> chex.Array: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,37 +95,46 @@ class TaskFamily:
   Attributes:
     name: the name it is registered under.
     backend: the physics backend of the simulation.
-    sample: (rng_key) -> Task from the training ranges.
-    sample_far: (rng_key) -> Task outside the training range of one dynamics parameter, where any are randomised.
-    reset: (task, rng_key) -> State, a true reset: every call draws a new start.
-    step: (task, state, action [A]) -> State.
-    privileged: (task) -> [D] float32 of order 1, all there is to know of a task. For task-conditioned sources only.
-    describe: (task) -> str, the task as a person would say it.
+    sample: draws a task from the training ranges.
+    sample_far: draws a task that lies outside one training range: that of the goal or of one dynamics parameter.
+    reset: begins an episode, with a new start for every key.
+    step: takes one step.
+    reward: the reward of a step from goal, outcome and action; the one that `step` gives. None where the reward needs
+      more than these, so that it cannot be computed again for another goal.
+    achieved: the goal that an episode achieved; None where tasks have no goal, or where it cannot be told.
+    privileged: (task) -> [P] float32 of order 1, the whole task as numbers. For task-conditioned sources only.
+    describe: (task) -> str, the task in words.
     picture: (task, q) -> {'lines': [L, 2, 2], 'goal': [2]}, what to draw of a configuration q, in metres.
     view: (left, right, bottom, top) of the drawing in metres.
     observation_size: O.
     action_size: A.
-    privileged_size: D.
+    goal_size: G.
+    outcome_size: D.
+    privileged_size: P.
     episode_length: T, steps until the time limit.
     can_terminate: False if only the time limit ends an episode.
     ranges: of the dynamics that `sample` draws.
-    far_only: whether `sample` too draws far tasks.
+    far_only: whether `sample` draws far tasks too.
     definition: the family in words.
     time_step: seconds of a step.
   """
 
   name: str
   backend: str
-  sample: Callable[[chex.PRNGKey], Task]
-  sample_far: Callable[[chex.PRNGKey], Task]
-  reset: Callable[[Task, chex.PRNGKey], State]
-  step: Callable[[Task, State, chex.Array], State]
+  sample: Sample
+  sample_far: Sample
+  reset: Reset
+  step: Step
+  reward: Reward | None
+  achieved: Achieved | None
   privileged: Callable[[Task], chex.Array]
   describe: Callable[[Task], str]
   picture: Callable[[Task, chex.Array], dict[str, chex.Array]]
   view: tuple[float, float, float, float]
   observation_size: int
   action_size: int
+  goal_size: int
+  outcome_size: int
   privileged_size: int
   episode_length: int
   can_terminate: bool = True

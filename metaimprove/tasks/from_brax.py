@@ -1,6 +1,8 @@
 """Turns any Brax environment into a family."""
 
 import copy
+import dataclasses
+from typing import Any
 from collections.abc import Callable, Mapping, Sequence
 
 import chex
@@ -8,10 +10,9 @@ import jax.numpy as jnp
 
 from metaimprove import quiet_brax
 from metaimprove.errors import IncompatibleError
-from metaimprove.tasks.robots import dynamics as dynamics_
-from metaimprove.tasks.family import Range
+from metaimprove.tasks.family import Range, TaskFamily
 from metaimprove.tasks.goal import Goal, no_goal
-from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.robots import dynamics as dynamics_
 from metaimprove.tasks.robots.build import make_family
 from metaimprove.tasks.robots.physics import Physics
 
@@ -25,15 +26,16 @@ class BraxEnvState:
     q, qd: of its pipeline; empty for an environment without one.
   """
 
-  env: object
+  env: Any
   q: chex.Array
   qd: chex.Array
 
 
 def from_brax_env(
-  env, *, name: str, goal: Goal | None = None, reward: Callable | None = None,
-  dynamics: Sequence[str] | Mapping[str, Range] = (), episode_length: int = 200, definition: str = '',
-  camera: str = 'side', view=(-1.2, 1.2, -0.2, 1.6),
+  env: Any, *, name: str, goal: Goal | None = None, reward: Callable[..., chex.Array] | None = None,
+  outcome: Callable[[Any, Any], chex.Array] | None = None, dynamics: Sequence[str] | Mapping[str, Range] = (),
+  episode_length: int = 200, definition: str = '', camera: str = 'side',
+  view: tuple[float, float, float, float] = (-1.2, 1.2, -0.2, 1.6),
 ) -> TaskFamily:
   """A family whose observations, starts and ends are those of a Brax environment.
 
@@ -41,7 +43,11 @@ def from_brax_env(
     env: any `brax.envs.Env`, not wrapped for training. It must not keep a time limit of its own.
     name: of the family; histories and operators are marked with it.
     goal: what differs between tasks; nothing by default. The environment's observation must not show it.
-    reward: (goal, `brax.envs.State` before, action, `brax.envs.State` after) -> []; the environment's own by default.
+    reward: with `outcome`: (goal, outcome, action) -> []. Without: (goal, `brax.envs.State` before, action,
+      `brax.envs.State` after) -> [], and then rewards cannot be computed for another goal in hindsight. The
+      environment's own by default.
+    outcome: (`brax.envs.State` before, `brax.envs.State` after) -> [D] float32, what `reward` refers to besides goal
+      and action. It is stored with the experience.
     dynamics: what is randomised besides, with the default ranges or your own: multipliers that its backend has fields
       for (whether each really moves this robot is yours to check, as tests/test_physics.py does), and imperfections.
       Multipliers need a `PipelineEnv`.
@@ -51,25 +57,63 @@ def from_brax_env(
 
   Raises:
     UnknownNameError: for a parameter that does not exist.
-    IncompatibleError: for multipliers of an environment that has no system, or observations that are not one vector.
+    IncompatibleError: for multipliers of an environment that has no system, observations that are not one vector, or
+      an `outcome` without a `reward`.
   """
-  base = env.unwrapped
+  if outcome is not None and reward is None:
+    raise IncompatibleError('An `outcome` needs a `reward` of (goal, outcome, action); none was given.')
+  ranges = _ranges(env, dynamics)
+  has_system = hasattr(env.unwrapped, 'sys')
+  of_states = reward is not None and outcome is None
+  family = make_family(
+    name, _physics(env), definition=definition or (type(env).__doc__ or ''),
+    goal=goal or no_goal(f'do what {name} asks for'), start=lambda goal, rng_key: (rng_key, None),
+    observe=lambda state: state.env.obs,
+    outcome=_own_reward if outcome is None else lambda before, after: outcome(before.env, after.env),
+    reward=(lambda goal, own, action: own[0]) if outcome is None else reward,
+    terminated=lambda state: state.env.done > 0.5, ranges=ranges, episode_length=episode_length, camera=camera,
+    view=view, lines=None if has_system else lambda q: jnp.zeros((0, 2, 2)),
+  )
+  return _rewarded_by_states(family, reward) if of_states else family
+
+
+def _own_reward(before: BraxEnvState, after: BraxEnvState) -> chex.Array:
+  del before
+  return jnp.asarray(after.env.reward, jnp.float32)[None]
+
+
+def _rewarded_by_states(family: TaskFamily, reward: Callable[..., chex.Array]) -> TaskFamily:
+  """The family with another reward, (goal, state before, action, state after) -> []; it cannot be told in hindsight."""
+  def step(task, state, action):
+    after = family.step(task, state, action)
+    return after.replace(reward=reward(task.goal, state.physics.env, action, after.physics.env))
+
+  return dataclasses.replace(family, step=step, reward=None)
+
+
+def _ranges(env: Any, dynamics: Sequence[str] | Mapping[str, Range]) -> dict[str, Range]:
+  """The ranges of what is randomised, where all of it fits the environment."""
+  base, kind, names = env.unwrapped, type(env).__name__, tuple(dynamics)
   has_system = hasattr(base, 'sys')
-  real = dynamics_.multipliers_of(env.backend) if has_system else ()
   if has_system and env is not base:
     raise IncompatibleError(
-      f'{type(env).__name__} wraps {type(base).__name__}, which would be stepped without it; pass the environment '
-      'itself, and say what the wrapper does with `reward` or in a class of your own.'
+      f'{kind} wraps {type(base).__name__}, which would be stepped without it; pass the environment itself, and say '
+      'what the wrapper does with `reward` or in a class of your own.'
     )
-  names = tuple(dynamics)
   if not has_system and set(names) & set(dynamics_.MULTIPLIERS):
-    raise IncompatibleError(f'{type(env).__name__} has no Brax system whose constants could be multiplied: {names}.')
-  dynamics_.check_known(names, real, f'{type(env).__name__} ({env.backend})')
-  given = dynamics if isinstance(dynamics, Mapping) else {}
-  ranges = {n: given.get(n, dynamics_.IMPERFECTIONS.get(n, Range())) for n in names}
+    raise IncompatibleError(f'{kind} has no Brax system whose constants could be multiplied: {names}.')
+  dynamics_.check_known(names, dynamics_.multipliers_of(env.backend) if has_system else (), f'{kind} ({env.backend})')
   if not isinstance(env.observation_size, int):
-    raise IncompatibleError(f'{type(env).__name__} observes {env.observation_size}; an operator needs one vector.')
-  system = dynamics_.simulated_constants(base.sys, env.backend) if has_system else None
+    raise IncompatibleError(f'{kind} observes {env.observation_size}; an operator needs one vector.')
+  given = dynamics if isinstance(dynamics, Mapping) else {}
+  return {n: given.get(n, dynamics_.IMPERFECTIONS.get(n, Range())) for n in names}
+
+
+def _physics(env: Any) -> Physics:
+  """The environment as a simulator whose dynamics are an argument."""
+  base = env.unwrapped
+  has_system = hasattr(base, 'sys')
+  system = dynamics_.simulated_constants(base.sys, env.backend) if has_system else _NoSystem(env.action_size)
 
   def with_system(parameters):
     if not has_system:
@@ -90,18 +134,8 @@ def from_brax_env(
   def step(parameters, state, control):
     return wrap(with_system(parameters).step(state.env, control))
 
-  robot = Physics(
-    backend=env.backend, system=system if has_system else _NoSystem(env.action_size),
-    time_step=float(getattr(base, 'dt', 1.0)), init=init, step=step,
-  )
-  return make_family(
-    name, robot, definition=definition or (type(env).__doc__ or ''), goal=goal or no_goal(f'do what {name} asks for'),
-    start=lambda goal, rng_key: (rng_key, None), observe=lambda state: state.env.obs,
-    reward=lambda g, before, action, after: (
-      after.env.reward if reward is None else reward(g, before.env, action, after.env)
-    ),
-    terminated=lambda state: state.env.done > 0.5, ranges=ranges, episode_length=episode_length, camera=camera,
-    view=view, lines=None if has_system else lambda q: jnp.zeros((0, 2, 2)),
+  return Physics(
+    backend=env.backend, system=system, time_step=float(getattr(base, 'dt', 1.0)), init=init, step=step
   )
 
 

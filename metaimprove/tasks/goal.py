@@ -6,22 +6,26 @@ from collections.abc import Callable
 import chex
 import jax.numpy as jnp
 
+from metaimprove.tasks.family import Achieved
+
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
   """What differs between the tasks of a family besides dynamics.
 
   Attributes:
-    sample: (rng_key) -> [G] float32.
-    scale: what goals are divided by to be of order 1.
+    sample: (rng_key) -> [G] float32, a goal of the training range.
     describe: (goal) -> str, such as 'run forward at 1.4 m/s'.
-    place: (goal, q) -> [2] metres in the drawing, NaN for none.
+    scale: what goals are divided by to be of order 1.
+    position: (goal, q) -> [2] metres in the drawing, NaN for none.
+    achieved: the goal that an episode achieved; None if that cannot be told. See `hindsight`.
   """
 
   sample: Callable[[chex.PRNGKey], chex.Array]
   describe: Callable[[chex.Array], str]
   scale: float = 1.0
-  place: Callable[[chex.Array, chex.Array], chex.Array] = lambda goal, q: jnp.full(2, jnp.nan)
+  position: Callable[[chex.Array, chex.Array], chex.Array] = lambda goal, q: jnp.full(2, jnp.nan)
+  achieved: Achieved | None = None
 
 
 def no_goal(words: str) -> Goal:

@@ -10,10 +10,10 @@ import math
 import jax
 import jax.numpy as jnp
 
-from metaimprove.tasks.robots import physics, starts
-from metaimprove.tasks.family import Range
+from metaimprove.tasks import hindsight
+from metaimprove.tasks.family import Range, TaskFamily
 from metaimprove.tasks.goal import Goal
-from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.robots import physics, starts
 from metaimprove.tasks.robots.build import choose_ranges, make_family
 
 EPISODE_LENGTH = 200
@@ -49,16 +49,17 @@ def ant_dir(backend: str = 'spring', preset='default') -> TaskFamily:
     angle = jax.random.uniform(rng_key, maxval=2 * jnp.pi)
     return jnp.stack([jnp.cos(angle), jnp.sin(angle)])
 
-  def reward(goal, before, action, after):
-    velocity = (after.q[:2] - before.q[:2]) / time_step
+  def reward(goal, velocity, action):
     return velocity @ goal + 1.0 - 0.5 * jnp.sum(jnp.square(action))
 
   goal = Goal(
     sample=sample, describe=lambda goal: f'go towards {math.degrees(math.atan2(goal[1], goal[0])) % 360:.0f}°',
-    place=lambda goal, q: jnp.stack([goal[0] + 0.4 * goal[1], 0.3 * goal[1]]),
+    position=lambda goal, q: jnp.stack([goal[0] + 0.4 * goal[1], 0.3 * goal[1]]),
+    achieved=lambda velocity, valid: hindsight.direction(hindsight.mean_outcome(velocity, valid)),
   )
   return _family(
     'ant_dir', backend, preset, definition=ant_dir.__doc__ + _SHARED, goal=goal, reward=reward,
+    outcome=lambda before, after: (after.q[:2] - before.q[:2]) / time_step,
     observe=lambda s: jnp.concatenate([s.q[2:], s.qd]), camera='oblique', view=(-1.5, 1.5, -0.6, 1.2),
     terminated=lambda s: (s.q[2] < HEALTHY_Z[0]) | (s.q[2] > HEALTHY_Z[1]),
   )
@@ -73,11 +74,11 @@ def ant_goal(backend: str = 'spring', preset='default') -> TaskFamily:
     angle = jax.random.uniform(key_angle, maxval=2 * jnp.pi)
     return GOAL_RADIUS * jnp.sqrt(jax.random.uniform(key_radius)) * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
 
-  def reward(goal, before, action, after):
-    return -jnp.sum(jnp.abs(after.q[:2] - goal)) - 0.1 * jnp.sum(jnp.square(action))
+  def reward(goal, position, action):
+    return -jnp.sum(jnp.abs(position - goal)) - 0.1 * jnp.sum(jnp.square(action))
 
   goal = Goal(
-    sample=sample, scale=GOAL_RADIUS, place=lambda goal, q: goal,
+    sample=sample, scale=GOAL_RADIUS, position=lambda goal, q: goal, achieved=hindsight.last_outcome,
     describe=lambda goal: (
       f'go to the place {abs(float(goal[0])):.1f} m {"ahead" if goal[0] > 0 else "behind"} and '
       f'{abs(float(goal[1])):.1f} m to the {"left" if goal[1] > 0 else "right"}'
@@ -85,5 +86,6 @@ def ant_goal(backend: str = 'spring', preset='default') -> TaskFamily:
   )
   return _family(
     'ant_goal', backend, preset, definition=ant_goal.__doc__ + _SHARED, goal=goal, reward=reward,
-    observe=lambda s: jnp.concatenate([s.q, s.qd]), camera='top', view=(-3.5, 3.5, -3.5, 3.5),
+    outcome=lambda before, after: after.q[:2], observe=lambda s: jnp.concatenate([s.q, s.qd]),
+    camera='top', view=(-3.5, 3.5, -3.5, 3.5),
   )

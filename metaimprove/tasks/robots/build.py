@@ -1,25 +1,34 @@
 """Builds a family from a robot, a goal and a reward."""
 
 import functools
+from typing import Any
 from collections.abc import Callable, Mapping, Sequence
 
+import chex
 import jax
 import jax.numpy as jnp
 
 from metaimprove.errors import UnknownNameError
-from metaimprove.tasks.family import Range, State, TaskFamily
+from metaimprove.tasks.family import Range, Reset, Reward, State, Step, TaskFamily
 from metaimprove.tasks.goal import Goal
 from metaimprove.tasks.robots import dynamics, pictures
-from metaimprove.tasks.robots.physics import Physics
+from metaimprove.tasks.robots.imperfections import Imperfections
+from metaimprove.tasks.robots.physics import Parameters, Physics
 from metaimprove.types import Task
 
 PRESETS = ('none', 'default', 'far')
+
+Start = Callable[[chex.Array, chex.PRNGKey], tuple[Any, Any]]
+Observe = Callable[[Any], chex.Array]
+Outcome = Callable[[Any, Any], chex.Array]
+Terminated = Callable[[Any], chex.Array]
+Control = Callable[[chex.Array], chex.Array]
 
 
 def choose_ranges(
   preset: str | Sequence[str], default: Mapping[str, Range], real: Sequence[str], what: str
 ) -> dict[str, Range]:
-  """The ranges of what is to be randomised.
+  """The ranges of the dynamics parameters to randomise.
 
   Args:
     preset: 'none', 'default', 'far' (as default; tasks are drawn out of range) or the names of parameters.
@@ -40,11 +49,24 @@ def choose_ranges(
   return {name: default.get(name, dynamics.IMPERFECTIONS.get(name, Range())) for name in preset}
 
 
+def no_outcome(before: Any, after: Any) -> chex.Array:
+  """The outcome of a family whose reward refers to goal and action only."""
+  del before, after
+  return jnp.zeros(0)
+
+
+def never(physics: Any) -> chex.Array:
+  """The end of a family whose episodes only end with the time limit."""
+  del physics
+  return jnp.zeros((), bool)
+
+
 def make_family(
-  name: str, robot: Physics, *, definition: str, goal: Goal, start: Callable, observe: Callable, reward: Callable,
-  terminated: Callable | None = None, control: Callable = lambda action: action, ranges: Mapping[str, Range],
-  far_only: bool = False, episode_length: int = 200, camera: str = 'side', lines: Callable | None = None,
-  view=(-1.2, 1.2, -0.2, 1.6),
+  name: str, robot: Physics, *, definition: str, goal: Goal, start: Start, observe: Observe, reward: Reward,
+  outcome: Outcome = no_outcome, terminated: Terminated = never, control: Control = lambda action: action,
+  ranges: Mapping[str, Range], far_only: bool = False, episode_length: int = 200, camera: str = 'side',
+  lines: Callable[[chex.Array], chex.Array] | None = None,
+  view: tuple[float, float, float, float] = (-1.2, 1.2, -0.2, 1.6),
 ) -> TaskFamily:
   """A family from its parts.
 
@@ -55,79 +77,81 @@ def make_family(
     goal: what differs between tasks.
     start: (goal, rng_key) -> (q, qd) of a new episode.
     observe: (physics state) -> [O]; must not depend on the goal.
-    reward: (goal, physics state before, action, physics state after) -> [].
-    terminated: (physics state) -> [] bool; None: never.
+    reward: (goal, outcome, action) -> [].
+    outcome: (physics state before, physics state after) -> [D], what the reward refers to besides goal and action;
+      must not depend on the goal.
+    terminated: (physics state) -> [] bool.
     control: action in [-1, 1] -> the motors' control.
     ranges: of the dynamics to randomise.
-    far_only: whether `sample` too draws far tasks.
+    far_only: whether `sample` draws far tasks too.
     episode_length: T.
     camera: 'side', 'top' or 'oblique'; see `pictures.project`.
     lines: (q) -> [L, 2, 2], another drawing than the robot's own.
     view: see `TaskFamily`.
   """
-  noisy = 'action_noise' in ranges or 'observation_noise' in ranges
-  delayed = 'action_delay' in ranges
-
-  def sample(rng_key, far):
-    key_goal, key_dynamics = jax.random.split(rng_key)
-    return Task(goal=goal.sample(key_goal), dynamics=dynamics.sample(key_dynamics, ranges, far))
-
-  def multipliers(task):
-    return {name: value for name, value in task.dynamics.items() if name in dynamics.MULTIPLIERS}
-
-  def seen(task, physics, rng_key):
-    observation = observe(physics)
-    if 'observation_noise' in ranges:
-      noise = jax.random.normal(rng_key, observation.shape)
-      observation = observation + task.dynamics['observation_noise'] * noise
-    return observation
-
-  def reset(task, rng_key):
-    key_start, key_seen, key_memory = jax.random.split(rng_key, 3)
-    physics = robot.init(multipliers(task), *start(task.goal, key_start))
-    memory = {}
-    if delayed:
-      memory['last_action'] = jnp.zeros(action_size)
-    if noisy:
-      memory['rng'] = jax.random.key_data(key_memory)
-    return State(
-      physics=physics, observation=seen(task, physics, key_seen), reward=jnp.zeros(()),
-      terminated=jnp.zeros((), bool), memory=memory,
-    )
-
-  def step(task, state, action):
-    memory, done, key_seen = dict(state.memory), action, None
-    if noisy:
-      key_act, key_seen, key_memory = jax.random.split(jax.random.wrap_key_data(memory['rng']), 3)
-      memory['rng'] = jax.random.key_data(key_memory)
-    if 'action_noise' in ranges:
-      done = done + task.dynamics['action_noise'] * jax.random.normal(key_act, action.shape)
-    if delayed:
-      late = task.dynamics['action_delay']
-      done, memory['last_action'] = late * memory['last_action'] + (1 - late) * done, done
-    if noisy or delayed:
-      done = jnp.clip(done, -1, 1)
-    after = robot.step(multipliers(task), state.physics, control(done))
-    return State(
-      physics=after, observation=seen(task, after, key_seen), reward=reward(task.goal, state.physics, action, after),
-      terminated=jnp.zeros((), bool) if terminated is None else terminated(after), memory=memory,
-    )
-
-  def privileged(task):
-    return jnp.concatenate([task.goal / goal.scale, dynamics.privileged(task.dynamics, ranges)])
-
-  def picture(task, q):
-    drawn = pictures.lines(robot.system, q, camera) if lines is None else lines(q)
-    return {'lines': drawn, 'goal': goal.place(task.goal, q)}
-
-  shapes = jax.eval_shape(functools.partial(sample, far=False), jax.random.key(0))
   action_size = robot.system.act_size()
+  imperfections = Imperfections(frozenset(ranges) & frozenset(dynamics.IMPERFECTIONS), action_size)
+  sample = functools.partial(_sample, goal, ranges)
+  task, key = jax.eval_shape(lambda: (sample(False, jax.random.key(0)), jax.random.key(0)))
+  state = jax.eval_shape(lambda task, key: robot.init(multipliers_of(task), *start(task.goal, key)), task, key)
+  outcome_size = jax.eval_shape(outcome, state, state).shape[0]
+  privileged = functools.partial(_privileged, goal, ranges)
+  draw = functools.partial(pictures.lines, robot.system, camera=camera) if lines is None else lines
   return TaskFamily(
-    name=name, backend=robot.backend, sample=functools.partial(sample, far=far_only),
-    sample_far=functools.partial(sample, far=True), reset=reset, step=step, privileged=privileged,
-    describe=lambda task: f'{goal.describe(task.goal)}, {dynamics.describe(task.dynamics)}', picture=picture, view=view,
-    observation_size=jax.eval_shape(reset, shapes, jax.random.key(0)).observation.shape[0], action_size=action_size,
-    privileged_size=jax.eval_shape(privileged, shapes).shape[0], episode_length=episode_length,
-    can_terminate=terminated is not None, ranges=dict(ranges), far_only=far_only, definition=definition,
-    time_step=robot.time_step,
+    name=name, backend=robot.backend, sample=functools.partial(sample, far_only),
+    sample_far=functools.partial(sample, True),
+    reset=_make_reset(robot, imperfections, start, observe, outcome_size),
+    step=_make_step(robot, imperfections, observe, outcome, reward, terminated, control),
+    reward=reward, achieved=goal.achieved, privileged=privileged,
+    describe=lambda task: f'{goal.describe(task.goal)}, {dynamics.describe(task.dynamics)}',
+    picture=lambda task, q: {'lines': draw(q), 'goal': goal.position(task.goal, q)}, view=view,
+    observation_size=jax.eval_shape(observe, state).shape[0], action_size=action_size, goal_size=task.goal.shape[0],
+    outcome_size=outcome_size, privileged_size=jax.eval_shape(privileged, task).shape[0],
+    episode_length=episode_length, can_terminate=terminated is not never, ranges=dict(ranges), far_only=far_only,
+    definition=definition, time_step=robot.time_step,
   )
+
+
+def multipliers_of(task: Task) -> Parameters:
+  """The dynamics that the simulator applies; imperfections are applied around it."""
+  return {name: value for name, value in task.dynamics.items() if name in dynamics.MULTIPLIERS}
+
+
+def _sample(goal: Goal, ranges: Mapping[str, Range], far: bool, rng_key: chex.PRNGKey) -> Task:
+  key_goal, key_dynamics = jax.random.split(rng_key)
+  return Task(goal=goal.sample(key_goal), dynamics=dynamics.sample(key_dynamics, ranges, far))
+
+
+def _privileged(goal: Goal, ranges: Mapping[str, Range], task: Task) -> chex.Array:
+  return jnp.concatenate([task.goal / goal.scale, dynamics.privileged(task.dynamics, ranges)])
+
+
+def _make_reset(
+  robot: Physics, imperfections: Imperfections, start: Start, observe: Observe, outcome_size: int
+) -> Reset:
+  def reset(task, rng_key):
+    key_start, key_see, key_memory = jax.random.split(rng_key, 3)
+    physics = robot.init(multipliers_of(task), *start(task.goal, key_start))
+    return State(
+      physics=physics, observation=imperfections.see(task.dynamics, observe(physics), key_see),
+      outcome=jnp.zeros(outcome_size), reward=jnp.zeros(()), terminated=jnp.zeros((), bool),
+      memory=imperfections.begin(key_memory),
+    )
+
+  return reset
+
+
+def _make_step(
+  robot: Physics, imperfections: Imperfections, observe: Observe, outcome: Outcome, reward: Reward,
+  terminated: Terminated, control: Control,
+) -> Step:
+  def step(task, state, action):
+    command, memory, key_see = imperfections.act(task.dynamics, state.memory, action)
+    physics = robot.step(multipliers_of(task), state.physics, control(command))
+    came_of_it = outcome(state.physics, physics)
+    return State(
+      physics=physics, observation=imperfections.see(task.dynamics, observe(physics), key_see), outcome=came_of_it,
+      reward=reward(task.goal, came_of_it, action), terminated=terminated(physics), memory=memory,
+    )
+
+  return step

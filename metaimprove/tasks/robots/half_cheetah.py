@@ -8,10 +8,10 @@ velocities in [0, 2] where the code draws [0, 3].
 import jax
 import jax.numpy as jnp
 
-from metaimprove.tasks.robots import physics, starts
-from metaimprove.tasks.family import Range
+from metaimprove.tasks import hindsight
+from metaimprove.tasks.family import Range, TaskFamily
 from metaimprove.tasks.goal import Goal
-from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.robots import physics, starts
 from metaimprove.tasks.robots.build import choose_ranges, make_family
 
 EPISODE_LENGTH = 200
@@ -33,16 +33,16 @@ MuJoCo's (120, 90, 60, 120, 60, 30) on mjx and generalized, so policies do not c
 def _family(name, backend, preset, definition, goal, reward) -> TaskFamily:
   robot = physics.load('halfcheetah', backend)
 
-  def whole_reward(goal, before, action, after):
-    velocity = (after.q[0] - before.q[0]) / robot.time_step
-    return reward(goal, velocity) - CONTROL_WEIGHT * jnp.sum(jnp.square(action))
+  def whole_reward(goal, velocity, action):
+    return reward(goal, velocity[0]) - CONTROL_WEIGHT * jnp.sum(jnp.square(action))
 
   ranges = choose_ranges(preset, {n: Range() for n in _DEFAULT}, BACKENDS[backend], f'{name} ({backend})')
   return make_family(
     name, robot, definition=definition + _SHARED, goal=goal,
     start=starts.near_initial(robot.system, q_noise=0.1, qd_normal=0.1),
-    observe=lambda s: jnp.concatenate([s.q[1:], s.qd]), reward=whole_reward, ranges=ranges, far_only=preset == 'far',
-    episode_length=EPISODE_LENGTH, view=(-1.2, 1.2, -0.25, 1.25),
+    observe=lambda s: jnp.concatenate([s.q[1:], s.qd]), reward=whole_reward,
+    outcome=lambda before, after: (after.q[:1] - before.q[:1]) / robot.time_step, ranges=ranges,
+    far_only=preset == 'far', episode_length=EPISODE_LENGTH, view=(-1.2, 1.2, -0.25, 1.25),
   )
 
 
@@ -50,7 +50,7 @@ def half_cheetah_vel(backend: str = 'spring', preset='default') -> TaskFamily:
   """Run at a hidden velocity v* ~ U(0, 3) m/s. Reward per step: -|v - v*| - 0.05 Σa², v the root's over the step."""
   goal = Goal(
     sample=lambda key: jax.random.uniform(key, (1,), maxval=MAX_SPEED), scale=MAX_SPEED,
-    describe=lambda goal: f'run forward at {float(goal[0]):.1f} m/s',
+    achieved=hindsight.mean_outcome, describe=lambda goal: f'run forward at {float(goal[0]):.1f} m/s',
   )
   return _family(
     'half_cheetah_vel', backend, preset, half_cheetah_vel.__doc__, goal,
@@ -63,7 +63,8 @@ def half_cheetah_dir(backend: str = 'spring', preset='default') -> TaskFamily:
   goal = Goal(
     sample=lambda key: jax.random.rademacher(key, (1,), jnp.float32),
     describe=lambda goal: 'run forward' if float(goal[0]) > 0 else 'run backward',
-    place=lambda goal, q: jnp.stack([goal[0], jnp.zeros(())]),
+    position=lambda goal, q: jnp.stack([goal[0], jnp.zeros(())]),
+    achieved=lambda velocity, valid: hindsight.direction(hindsight.mean_outcome(velocity, valid)),
   )
   return _family(
     'half_cheetah_dir', backend, preset, half_cheetah_dir.__doc__, goal, lambda goal, velocity: goal[0] * velocity

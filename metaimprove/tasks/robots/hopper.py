@@ -8,11 +8,11 @@ inertia (the original draws each axis of inertia for itself, of which a planar r
 
 import jax.numpy as jnp
 
-from metaimprove.tasks.robots import physics, starts
-from metaimprove.tasks.robots.dynamics import per_element
 from metaimprove.tasks.family import TaskFamily
-from metaimprove.tasks.robots.build import choose_ranges, make_family
 from metaimprove.tasks.goal import no_goal
+from metaimprove.tasks.robots import physics, starts
+from metaimprove.tasks.robots.build import choose_ranges, make_family
+from metaimprove.tasks.robots.dynamics import per_element
 
 EPISODE_LENGTH = 200
 HOPPER_MIN_Z, HOPPER_MAX_ANGLE = 0.7, 0.2
@@ -43,15 +43,14 @@ def _family(name, brax_name, backend, preset, definition, terminated, view) -> T
   robot = physics.load(brax_name, backend)
   default = {name: per_element(base, _elements(robot, name)) for name, base in _DEFAULT.items()}
 
-  def reward(goal, before, action, after):
-    velocity = (after.q[0] - before.q[0]) / robot.time_step
-    return velocity + 1.0 - 1e-3 * jnp.sum(jnp.square(action))
+  def reward(goal, velocity, action):
+    return velocity[0] + 1.0 - 1e-3 * jnp.sum(jnp.square(action))
 
   return make_family(
     name, robot, definition=definition + _SHARED, goal=no_goal('run forward'),
     start=starts.near_initial(robot.system, q_noise=5e-3, qd_uniform=5e-3),
     observe=lambda s: jnp.concatenate([_height(s)[None], s.q[2:], jnp.clip(s.qd, -10, 10)]), reward=reward,
-    terminated=terminated,
+    outcome=lambda before, after: (after.q[:1] - before.q[:1]) / robot.time_step, terminated=terminated,
     ranges=choose_ranges(preset, default, BACKENDS[backend], f'{name} ({backend})'), far_only=preset == 'far',
     episode_length=EPISODE_LENGTH, view=view,
   )

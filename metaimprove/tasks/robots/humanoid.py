@@ -6,10 +6,10 @@ import math
 import jax
 import jax.numpy as jnp
 
-from metaimprove.tasks.robots import physics, starts
-from metaimprove.tasks.family import Range
+from metaimprove.tasks import hindsight
+from metaimprove.tasks.family import Range, TaskFamily
 from metaimprove.tasks.goal import Goal
-from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.robots import physics, starts
 from metaimprove.tasks.robots.build import choose_ranges, make_family
 
 EPISODE_LENGTH = 200
@@ -45,8 +45,10 @@ def humanoid_dir(backend: str = 'spring', preset='default') -> TaskFamily:
     at = x.vmap().do(robot.system.link.inertia.transform).pos
     return masses @ at / masses.sum()
 
-  def reward(goal, before, action, after):
-    velocity = (centre_of_mass(after.q) - centre_of_mass(before.q))[:2] / robot.time_step
+  def outcome(before, after):
+    return (centre_of_mass(after.q) - centre_of_mass(before.q))[:2] / robot.time_step
+
+  def reward(goal, velocity, action):
     return 1.25 * velocity @ goal + 5.0 - 0.1 * jnp.sum(jnp.square(control(action)))
 
   def sample(rng_key):
@@ -55,13 +57,14 @@ def humanoid_dir(backend: str = 'spring', preset='default') -> TaskFamily:
 
   goal = Goal(
     sample=sample, describe=lambda goal: f'walk towards {math.degrees(math.atan2(goal[1], goal[0])) % 360:.0f}°',
-    place=lambda goal, q: jnp.stack([goal[0] + 0.4 * goal[1], 0.3 * goal[1]]),
+    position=lambda goal, q: jnp.stack([goal[0] + 0.4 * goal[1], 0.3 * goal[1]]),
+    achieved=lambda velocity, valid: hindsight.direction(hindsight.mean_outcome(velocity, valid)),
   )
   ranges = choose_ranges(preset, {n: Range() for n in _DEFAULT}, BACKENDS[backend], f'humanoid_dir ({backend})')
   return make_family(
     'humanoid_dir', robot, definition=humanoid_dir.__doc__, goal=goal,
     start=starts.near_initial(robot.system, q_noise=1e-2, qd_uniform=1e-2),
-    observe=lambda s: jnp.concatenate([s.q[2:], s.qd]), reward=reward, control=control, ranges=ranges,
-    far_only=preset == 'far', episode_length=EPISODE_LENGTH, camera='oblique', view=(-1.3, 1.3, -0.5, 2.0),
-    terminated=lambda s: (s.q[2] < HEALTHY_Z[0]) | (s.q[2] > HEALTHY_Z[1]),
+    observe=lambda s: jnp.concatenate([s.q[2:], s.qd]), reward=reward, outcome=outcome, control=control,
+    ranges=ranges, far_only=preset == 'far', episode_length=EPISODE_LENGTH, camera='oblique',
+    view=(-1.3, 1.3, -0.5, 2.0), terminated=lambda s: (s.q[2] < HEALTHY_Z[0]) | (s.q[2] > HEALTHY_Z[1]),
   )

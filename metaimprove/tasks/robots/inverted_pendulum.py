@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from metaimprove import quiet_brax
-from metaimprove.tasks.robots import physics, starts
-from metaimprove.tasks.family import Range
+from metaimprove.tasks import hindsight
+from metaimprove.tasks.family import Range, TaskFamily
 from metaimprove.tasks.goal import Goal, no_goal
-from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.robots import physics, starts
 from metaimprove.tasks.robots.build import choose_ranges, make_family
 
 EPISODE_LENGTH = 100
@@ -32,13 +32,14 @@ def inverted_pendulum_balance(backend: str = 'mjx', preset='default') -> TaskFam
   Observation [4]: cart position in m, pole angle in 0.1 rad, their velocities in m/s and rad/s. Start: U(±0.01), as
   stock."""
   def describe(goal):
-    place = float(goal[0])
-    return f'balance {100 * abs(place):.0f} cm {"right" if place > 0 else "left"} of the middle'
+    position = float(goal[0])
+    return f'balance {100 * abs(position):.0f} cm {"right" if position > 0 else "left"} of the middle'
 
   robot = physics.load('inverted_pendulum', backend)
   goal = Goal(
     sample=lambda key: jax.random.uniform(key, (1,), minval=-GOAL_LIMIT, maxval=GOAL_LIMIT), scale=GOAL_LIMIT,
-    describe=describe, place=lambda goal, q: jnp.stack([goal[0] - q[0], jnp.zeros(())]),
+    describe=describe, achieved=hindsight.last_outcome,
+    position=lambda goal, q: jnp.stack([goal[0] - q[0], jnp.zeros(())]),
   )
   ranges = choose_ranges(
     preset, {n: Range() for n in _BALANCE}, BACKENDS[backend], f'inverted_pendulum_balance ({backend})'
@@ -47,7 +48,8 @@ def inverted_pendulum_balance(backend: str = 'mjx', preset='default') -> TaskFam
     'inverted_pendulum_balance', robot, definition=inverted_pendulum_balance.__doc__, goal=goal,
     start=starts.near_initial(robot.system, q_noise=0.01, qd_uniform=0.01),
     observe=lambda s: jnp.concatenate([s.q, s.qd]) * jnp.array([1.0, 10.0, 1.0, 1.0]),
-    reward=lambda goal, before, action, after: 1 - jnp.abs(after.q[0] - goal[0]) / GOAL_LIMIT,
+    reward=lambda goal, position, action: 1 - jnp.abs(position[0] - goal[0]) / GOAL_LIMIT,
+    outcome=lambda before, after: after.q[:1],
     terminated=lambda s: jnp.abs(s.q[1]) > FALL_ANGLE, ranges=ranges, far_only=preset == 'far',
     episode_length=EPISODE_LENGTH, view=_VIEW,
   )
@@ -85,18 +87,20 @@ def inverted_pendulum_swingup(backend: str = 'mjx', preset='default') -> TaskFam
     q = jnp.array([0.0, jnp.pi]) + jax.random.uniform(key_q, (2,), minval=-0.1, maxval=0.1)
     return q, jax.random.uniform(key_qd, (2,), minval=-0.1, maxval=0.1)
 
-  def reward(goal, before, action, after):
-    return (1 + jnp.cos(after.q[1])) / 2 - 0.1 * jnp.square(after.q[0])
+  def reward(goal, position_and_angle, action):
+    position, angle = position_and_angle
+    return (1 + jnp.cos(angle)) / 2 - 0.1 * jnp.square(position)
 
   def observe(state):
-    place, angle = state.q
-    return jnp.stack([place, jnp.cos(angle), jnp.sin(angle), state.qd[0], state.qd[1] / 10])
+    position, angle = state.q
+    return jnp.stack([position, jnp.cos(angle), jnp.sin(angle), state.qd[0], state.qd[1] / 10])
 
   ranges = choose_ranges(
     preset, {n: Range() for n in _SWINGUP}, BACKENDS[backend], f'inverted_pendulum_swingup ({backend})'
   )
   return make_family(
     'inverted_pendulum_swingup', robot, definition=inverted_pendulum_swingup.__doc__, goal=no_goal('swing the pole up'),
-    start=start, observe=observe, reward=reward, control=lambda action: action / 5, ranges=ranges,
-    far_only=preset == 'far', episode_length=SWINGUP_LENGTH, view=_VIEW,
+    start=start, observe=observe, reward=reward, outcome=lambda before, after: after.q,
+    control=lambda action: action / 5, ranges=ranges, far_only=preset == 'far', episode_length=SWINGUP_LENGTH,
+    view=_VIEW,
   )

@@ -5,10 +5,10 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from metaimprove.tasks.robots import physics
-from metaimprove.tasks.family import Range
+from metaimprove.tasks import hindsight
+from metaimprove.tasks.family import Range, TaskFamily
 from metaimprove.tasks.goal import Goal
-from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.robots import physics
 from metaimprove.tasks.robots.build import choose_ranges, make_family
 
 EPISODE_LENGTH = 100
@@ -18,6 +18,11 @@ _GOAL_LOW, _GOAL_HIGH = (-0.2, -0.15), (0.15, 0.15)
 """Metres from there, along y and x, in the order of the sliding joints."""
 BACKENDS = {'mjx': ('gear', 'damping', 'mass', 'inertia')}
 _DEFAULT = ('gear', 'damping', 'mass')
+
+
+def _on_table(goal):
+  """[2] metres: the position (x, y) of a goal, which is given as the sliding joints are."""
+  return jnp.array(ORIGIN) + goal[::-1]
 
 
 def pusher_goal(backend: str = 'mjx', preset='default') -> TaskFamily:
@@ -34,13 +39,13 @@ def pusher_goal(backend: str = 'mjx', preset='default') -> TaskFamily:
   robot = physics.load('pusher', backend)
   system = robot.system
   limits = system.actuator.ctrl_range
-  wrist, thing = (system.link_names.index(name) for name in ('r_wrist_flex_link', 'object'))
+  links = [system.link_names.index(name) for name in ('r_wrist_flex_link', 'object')]
 
   @functools.partial(jax.jit, inline=True)
-  def places(q):
+  def positions(q):
     """[2, 3] metres: centres of wrist and object."""
     x, _ = kinematics.forward(system, q, jnp.zeros(system.qd_size()))
-    index = jnp.array([wrist, thing])
+    index = jnp.array(links)
     offset = system.link.inertia.transform.pos[index]
     return x.pos[index] + jax.vmap(math.rotate)(offset, x.rot[index])
 
@@ -49,34 +54,38 @@ def pusher_goal(backend: str = 'mjx', preset='default') -> TaskFamily:
 
   def start(goal, rng_key):
     key_y, key_x, key_qd = jax.random.split(rng_key, 3)
-    place = jnp.stack([
+    position = jnp.stack([
       jax.random.uniform(key_y, minval=-0.3, maxval=-1e-6), jax.random.uniform(key_x, minval=-0.2, maxval=0.2)
     ])
-    distance = math.safe_norm(place)
-    place = place * jnp.where(distance < 0.17, 0.17 / distance, 1.0)
+    distance = math.safe_norm(position)
+    position = position * jnp.where(distance < 0.17, 0.17 / distance, 1.0)
     velocities = jax.random.uniform(key_qd, (system.qd_size(),), minval=-0.005, maxval=0.005)
-    return system.init_q.at[-4:].set(jnp.concatenate([place, goal])), velocities.at[-4:].set(0.0)
+    return system.init_q.at[-4:].set(jnp.concatenate([position, goal])), velocities.at[-4:].set(0.0)
 
   def observe(state):
-    return jnp.concatenate([state.q[:7], state.qd[:7], places(state.q).ravel(), state.qd[-4:-2]])
+    return jnp.concatenate([state.q[:7], state.qd[:7], positions(state.q).ravel(), state.qd[-4:-2]])
 
-  def reward(goal, before, action, after):
-    at_wrist, at_thing = places(after.q)
-    at_goal = jnp.array(ORIGIN) + goal[::-1]
+  def outcome(before, after):
+    wrist, thing = positions(after.q)
+    return jnp.append(thing[:2], math.safe_norm(thing - wrist))
+
+  def reward(goal, outcome, action):
+    position, distance_to_wrist = outcome[:2], outcome[2]
     return (
-      -math.safe_norm(at_thing[:2] - at_goal) - 0.5 * math.safe_norm(at_thing - at_wrist)
+      -math.safe_norm(position - _on_table(goal)) - 0.5 * distance_to_wrist
       - 0.1 * jnp.sum(jnp.square(control(action)))
     )
 
   goal = Goal(
     sample=lambda key: jax.random.uniform(key, (2,), minval=jnp.array(_GOAL_LOW), maxval=jnp.array(_GOAL_HIGH)),
-    scale=0.2, place=lambda goal, q: jnp.array(ORIGIN) + goal[::-1],
+    scale=0.2, position=lambda goal, q: _on_table(goal),
+    achieved=lambda outcome, valid: (hindsight.last_outcome(outcome, valid)[:2] - jnp.array(ORIGIN))[::-1],
     describe=lambda goal: f'push the object to the place {100 * float(goal[1]):.0f} cm across and '
                           f'{100 * float(goal[0]):.0f} cm along the table',
   )
   return make_family(
     'pusher_goal', robot, definition=pusher_goal.__doc__, goal=goal, start=start, observe=observe, reward=reward,
-    control=control, episode_length=EPISODE_LENGTH, camera='top', view=(-0.4, 1.0, -0.9, 0.5),
+    outcome=outcome, control=control, episode_length=EPISODE_LENGTH, camera='top', view=(-0.4, 1.0, -0.9, 0.5),
     ranges=choose_ranges(preset, {n: Range() for n in _DEFAULT}, BACKENDS[backend], f'pusher_goal ({backend})'),
     far_only=preset == 'far',
   )

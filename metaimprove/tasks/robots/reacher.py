@@ -10,10 +10,10 @@ import math
 import jax
 import jax.numpy as jnp
 
-from metaimprove.tasks.robots import physics
-from metaimprove.tasks.family import Range
+from metaimprove.tasks import hindsight
+from metaimprove.tasks.family import Range, TaskFamily
 from metaimprove.tasks.goal import Goal
-from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.robots import physics
 from metaimprove.tasks.robots.build import choose_ranges, make_family
 
 EPISODE_LENGTH = 50
@@ -61,7 +61,10 @@ def _describe_goal(goal):
   return f'reach the point {100 * math.hypot(x, y):.0f} cm from the shoulder at {math.degrees(math.atan2(y, x)):.0f}°'
 
 
-_GOAL = Goal(sample=_sample_goal, scale=LENGTH_UNIT, describe=_describe_goal, place=lambda goal, q: goal)
+_GOAL = Goal(
+  sample=_sample_goal, scale=LENGTH_UNIT, describe=_describe_goal, position=lambda goal, q: goal,
+  achieved=hindsight.last_outcome,
+)
 
 _SHARED = """
   Task: a goal (x, y) in metres, uniform over the annulus `GOAL_RADII`: r = sqrt(U(0.02², 0.2²)), angle U(0, 2π). Link
@@ -82,7 +85,8 @@ def _family(name, backend, preset, definition, reward) -> TaskFamily:
 
   return make_family(
     name, robot, definition=definition + _SHARED, goal=_GOAL, start=start, observe=_observe,
-    reward=lambda goal, before, action, after: reward(jnp.linalg.norm(_fingertip(after.q) - goal)),
+    reward=lambda goal, fingertip, action: reward(jnp.linalg.norm(fingertip - goal)),
+    outcome=lambda before, after: _fingertip(after.q),
     ranges=choose_ranges(preset, {n: Range() for n in BACKENDS[backend]}, BACKENDS[backend], f'{name} ({backend})'),
     far_only=preset == 'far', episode_length=EPISODE_LENGTH, camera='top', view=(-0.24, 0.24, -0.24, 0.24),
   )
