@@ -19,3 +19,15 @@ class IncompatibleError(MetaImproveError, ValueError):
 
 class NonFiniteSimulationError(MetaImproveError, FloatingPointError):
   """A simulation that blew up in more episodes than can be left out."""
+
+
+class NonFiniteLossError(MetaImproveError, FloatingPointError):
+  """A training whose loss has become infinite or undefined."""
+
+
+class WaitingError(MetaImproveError, TimeoutError):
+  """Another process has not done in time what this one waits for."""
+
+
+class NoScoreError(MetaImproveError):
+  """An evaluation in which no task has a score, so that nothing can be said."""

@@ -8,6 +8,7 @@ import zlib
 
 import chex
 import jax
+import numpy as np
 
 
 def stream(rng_key: chex.PRNGKey | int, name: str) -> chex.PRNGKey:
@@ -15,3 +16,8 @@ def stream(rng_key: chex.PRNGKey | int, name: str) -> chex.PRNGKey:
   if isinstance(rng_key, int):
     rng_key = jax.random.key(rng_key)
   return jax.random.fold_in(rng_key, zlib.crc32(name.encode()))
+
+
+def generator(seed: int, name: str, *index: int) -> np.random.Generator:
+  """The numpy generator of the stream `name` of a seed; one for each index, such as a step."""
+  return np.random.default_rng([seed, zlib.crc32(name.encode()), *index])
