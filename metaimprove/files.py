@@ -51,8 +51,8 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
   """Raises `DamagedDataError` for a file that is missing or is not JSON."""
   try:
-    return json.loads(_read(path))
-  except ValueError as error:
+    return json.loads(read_bytes(path))
+  except (ValueError, RecursionError) as error:
     raise DamagedDataError(f'{path} is not valid JSON ({error}); delete it and run again what writes it.') from None
 
 
@@ -117,21 +117,22 @@ def save_tree(path: Path, tree: Any) -> None:
   write_bytes(path, tree_to_bytes(tree))
 
 
-def _read(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+  """Raises `DamagedDataError` for a file that is missing."""
   try:
     return pathlib.Path(path).read_bytes()
-  except (FileNotFoundError, NotADirectoryError):
+  except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
     raise DamagedDataError(f'{path} is missing; check the path, or run again what writes it.') from None
 
 
 def load_tree(path: Path, like: Any) -> Any:
   """See `tree_from_bytes`; raises `DamagedDataError` also for a missing file."""
-  return tree_from_bytes(_read(path), like, path)
+  return tree_from_bytes(read_bytes(path), like, path)
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
   """The arrays of a flat tree by name; raises `DamagedDataError` for a file that is missing or damaged."""
-  return _arrays(_read(path), path)
+  return _arrays(read_bytes(path), path)
 
 
 def claim(folder: Path, settings: dict[str, Any]) -> None:

@@ -68,6 +68,11 @@ def mean_return(trajectory: Trajectory) -> chex.Array:
   return jnp.mean(episode_return(trajectory), axis=-1, where=trajectory.finite)
 
 
+def hide_outcome(trajectory: Trajectory) -> Trajectory:
+  """Experience [..., E, T] with outcomes of size 0: they say what rewards refer to, which an operator must not see."""
+  return trajectory.replace(outcome=trajectory.outcome[..., :0])
+
+
 class Act(Protocol):
   """A policy that acts: observation [O] and a key to an action [A], and anything to record of the step."""
 

@@ -88,6 +88,16 @@ def describe(kinds: Mapping[str, Kind], names: Sequence[str], pairs: Pairs, rng:
   return Ask(values=values, given={name: np.ones(len(pairs.level), bool) for name in names})
 
 
+def drop(ask: Ask, rate: float, rng: np.random.Generator) -> Ask:
+  """Asks [B] in which each kind is left out with probability `rate`, so that asks for fewer kinds are learned too; one
+  of those that were given, at random, always stays."""
+  names = list(ask.given)
+  given = np.stack([ask.given[name] for name in names])
+  stays = np.where(given, rng.random(given.shape), -1).argmax(axis=0)
+  kept = given & ((rng.random(given.shape) >= rate) | (np.arange(len(names))[:, None] == stays))
+  return Ask(values=ask.values, given=dict(zip(names, kept)))
+
+
 def num_features(kinds: Mapping[str, Kind], names: Sequence[str]) -> int:
   """The size of `features` for the kinds named."""
   return sum(1 + kinds[name].num_features for name in names)

@@ -1,21 +1,25 @@
 """An operator as functions of batches, for `iteration.iterate`."""
 
-from typing import Any
+import functools
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metaimprove import iteration, parallel
 from metaimprove.asks import Ask
+from metaimprove.operators.memory import Memory
 from metaimprove.operators.operator import Operator
 from metaimprove.trees import batch_size, take
+from metaimprove.types import Params, Trajectory
 
 
 def make_improve(
-  operator: Operator, operator_params: Any, ask: Ask, *, reads_from: chex.Array | None = None
+  operator: Operator, operator_params: Params, ask: Ask, *, reads_from: chex.Array | None = None
 ) -> iteration.Improve:
-  """The operator applied to B policies, each with its own memory; compiled once.
+  """The operator applied to B policies, each with its own memory; one compiled program an operator, whatever its
+  parameters.
 
   Args:
     operator: see `Operator`.
@@ -25,24 +29,30 @@ def make_improve(
       With others', on their tasks, it is the control for leaks: a gain that survives this does not come from the
       experience.
   """
-  @jax.jit
-  def apply(operator_params, params, memory, ask):
-    num = batch_size(params)
-    ask = jax.tree.map(lambda x: jax.numpy.broadcast_to(x, (num, *x.shape[1:])), ask)
+  ask = jax.tree.map(np.asarray, ask)
+
+  def improve(params: Params, memory: Memory) -> Params:
     if reads_from is not None:
       params, memory = take((params, memory), reads_from)
-    return parallel.vmap(operator.improve, in_axes=(None, 0, 0, 0))(operator_params, params, memory, ask)
+    return _improve(operator, operator_params, params, memory, ask)
 
-  ask = jax.tree.map(np.asarray, ask)
-  return lambda params, memory: apply(operator_params, params, memory, ask)
+  return improve
 
 
 def make_remember(operator: Operator) -> iteration.Remember:
-  """What the operator remembers, for B policies; compiled once."""
-  @jax.jit
-  def apply(memory, params, trajectory):
-    if memory is None:
-      return jax.vmap(lambda p, t: operator.remember(None, p, t))(params, trajectory)
-    return jax.vmap(operator.remember)(memory, params, trajectory)
+  """What the operator remembers, for B policies; one compiled program an operator."""
+  return functools.partial(_remember, operator)
 
-  return apply
+
+@functools.partial(jax.jit, static_argnames='operator')
+def _improve(operator: Operator, operator_params: Params, params: Params, memory: Memory, ask: Ask) -> Params:
+  num = batch_size(params)
+  ask = jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *x.shape[1:])), ask)
+  return parallel.vmap(operator.improve, in_axes=(None, 0, 0, 0))(operator_params, params, memory, ask)
+
+
+@functools.partial(jax.jit, static_argnames='operator')
+def _remember(operator: Operator, memory: Memory | None, params: Params, trajectory: Trajectory) -> Memory:
+  if memory is None:
+    return jax.vmap(lambda p, t: operator.remember(None, p, t))(params, trajectory)
+  return jax.vmap(operator.remember)(memory, params, trajectory)

@@ -3,7 +3,7 @@
 import chex
 
 from metaimprove.policies import Policy
-from metaimprove.types import Params, Trajectory
+from metaimprove.types import Params, Trajectory, hide_outcome
 
 
 @chex.dataclass(frozen=True)
@@ -11,7 +11,7 @@ class Memory:
   """Experience that is remembered, in E episodes.
 
   Attributes:
-    trajectory: [E, T, ...].
+    trajectory: [E, T, ...], without outcomes.
     behaviour: [E, T, 2A] float32, the logits (location and raw scale of the normal before tanh) of the policy that took
       each step, at its observation.
   """
@@ -23,4 +23,4 @@ class Memory:
 def remember_latest(policy: Policy, memory: Memory | None, params: Params, trajectory: Trajectory) -> Memory:
   """The memory of the latest experience alone, [E, T, ...]; what was remembered before is forgotten."""
   del memory
-  return Memory(trajectory=trajectory, behaviour=policy.apply(params, trajectory.observation))
+  return Memory(trajectory=hide_outcome(trajectory), behaviour=policy.apply(params, trajectory.observation))

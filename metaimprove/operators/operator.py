@@ -15,55 +15,12 @@ from metaimprove.asks.ask import Ask
 from metaimprove.asks.ask import features as ask_features
 from metaimprove.asks.ask import num_features as num_ask_features
 from metaimprove.errors import IncompatibleError
+from metaimprove.operators.config import OperatorConfig
 from metaimprove.operators.decoder import decode
 from metaimprove.operators.encoder import encode
 from metaimprove.operators.memory import Memory, remember_latest
 from metaimprove.operators.reading import num_transition_features, read
-from metaimprove.tasks.family import TaskFamily
 from metaimprove.types import Params, Trajectory
-
-
-@dataclasses.dataclass(frozen=True)
-class OperatorConfig:
-  """What an operator is for and how large it is; stored with its parameters.
-
-  Attributes:
-    family: name of the task family it was trained on.
-    backend: its physics backend.
-    observation_size: O.
-    action_size: A.
-    episode_length: T, the time limit, which time stamps are relative to.
-    num_episodes: E, episodes of experience it was trained to read.
-    hidden_sizes: of the policies it emits.
-    width: of tokens and latents.
-    num_latents: summaries of the experience.
-    num_blocks: of attention.
-    code_size: numbers from which a policy is generated.
-    max_transitions: of longer experience, evenly spaced transitions are read.
-    asks: the kinds of ask it understands; see `metaimprove.asks.KINDS`.
-  """
-
-  family: str
-  backend: str
-  observation_size: int
-  action_size: int
-  episode_length: int
-  num_episodes: int = 2
-  hidden_sizes: tuple[int, ...] = policies.HIDDEN_SIZES
-  width: int = 64
-  num_latents: int = 8
-  num_blocks: int = 2
-  code_size: int = 64
-  max_transitions: int = 128
-  asks: tuple[str, ...] = (steps.NAME,)
-
-  @classmethod
-  def of(cls, family: TaskFamily, **sizes) -> 'OperatorConfig':
-    """The configuration for a family; `sizes` other than the defaults."""
-    return cls(
-      family=family.name, backend=family.backend, observation_size=family.observation_size,
-      action_size=family.action_size, episode_length=family.episode_length, **sizes,
-    )
 
 
 class Improve(Protocol):
@@ -151,21 +108,17 @@ def make_operator(config: OperatorConfig) -> Operator:
   )
 
 
-def _layer_sizes(config: OperatorConfig) -> tuple[int, ...]:
-  return config.observation_size, *config.hidden_sizes, 2 * config.action_size
-
-
 def _network(config: OperatorConfig, transitions: chex.Array, valid: chex.Array, asked: chex.Array) -> Params:
   """θ of the next policy; to be called inside a Haiku transform."""
   code = encode(
     transitions, valid, asked, width=config.width, num_latents=config.num_latents, num_blocks=config.num_blocks,
     code_size=config.code_size,
   )
-  return decode(code, _layer_sizes(config))
+  return decode(code, config.layer_sizes)
 
 
 def _check_params(config: OperatorConfig, params: Params) -> None:
-  sizes = _layer_sizes(config)
+  sizes = config.layer_sizes
   layer_shapes = [params[name]['w'].shape for name in policies.layer_names(params)]
   wanted = list(zip(sizes[:-1], sizes[1:]))
   if layer_shapes != wanted:

@@ -1,0 +1,106 @@
+"""What an operator is for and how large it is."""
+
+import dataclasses
+from typing import Any
+
+from metaimprove import asks, policies
+from metaimprove.asks import steps
+from metaimprove.errors import IncompatibleError
+from metaimprove.tasks.family import TaskFamily
+
+_LARGEST_POLICY = 10**7
+_LARGEST_OPERATOR = 10**9
+_LONGEST_NAME = 200
+_RANGES = {
+  'observation_size': (1, 10**5), 'action_size': (1, 10**4), 'episode_length': (1, 10**7), 'num_episodes': (1, 10**4),
+  'width': (32, 4096), 'num_latents': (1, 1024), 'num_blocks': (1, 64), 'code_size': (1, 4096),
+  'max_transitions': (1, 10**6),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatorConfig:
+  """What an operator is for and how large it is; stored with its parameters.
+
+  Attributes:
+    family: name of the task family it was trained on.
+    backend: its physics backend.
+    observation_size: O.
+    action_size: A.
+    episode_length: T, the time limit, which time stamps are relative to.
+    num_episodes: E, episodes of experience it was trained to read.
+    hidden_sizes: of the policies it emits.
+    width: of tokens and latents; a multiple of 32.
+    num_latents: summaries of the experience.
+    num_blocks: of attention.
+    code_size: numbers from which a policy is generated.
+    max_transitions: of longer experience, evenly spaced transitions are read.
+    asks: the kinds of ask it understands; see `metaimprove.asks.KINDS`.
+
+  Raises:
+    IncompatibleError: for values that are no configuration of an operator, or of one that is too large to be meant.
+  """
+
+  family: str
+  backend: str
+  observation_size: int
+  action_size: int
+  episode_length: int
+  num_episodes: int = 2
+  hidden_sizes: tuple[int, ...] = policies.HIDDEN_SIZES
+  width: int = 64
+  num_latents: int = 8
+  num_blocks: int = 2
+  code_size: int = 64
+  max_transitions: int = 128
+  asks: tuple[str, ...] = (steps.NAME,)
+
+  @classmethod
+  def of(cls, family: TaskFamily, **sizes: Any) -> 'OperatorConfig':
+    """The configuration for a family; `sizes` other than the defaults."""
+    return cls(
+      family=family.name, backend=family.backend, observation_size=family.observation_size,
+      action_size=family.action_size, episode_length=family.episode_length, **sizes,
+    )
+
+  def __post_init__(self):
+    for name in ('family', 'backend'):
+      value = getattr(self, name)
+      _check(isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME, name, value, 'a name')
+    for name, (low, high) in _RANGES.items():
+      value = getattr(self, name)
+      _check(_is_int(value) and low <= value <= high, name, value, f'a whole number from {low} to {high:,d}')
+    _check(self.width % 32 == 0, 'width', self.width, 'a multiple of 32')
+    for name in ('hidden_sizes', 'asks'):
+      value = getattr(self, name)
+      _check(isinstance(value, (tuple, list)) and len(value) <= 16, name, value, 'a tuple of at most 16')
+      object.__setattr__(self, name, tuple(value))
+    for size in self.hidden_sizes:
+      _check(_is_int(size) and 1 <= size <= 4096, 'hidden_sizes', self.hidden_sizes, 'whole numbers from 1 to 4,096')
+    known = all(isinstance(name, str) and name in asks.KINDS for name in self.asks)
+    _check(
+      bool(self.asks) and known and len(set(self.asks)) == len(self.asks), 'asks', self.asks,
+      f'one or more of {", ".join(asks.KINDS)}',
+    )
+    policy = sum((inputs + 1) * outputs for inputs, outputs in zip(self.layer_sizes[:-1], self.layer_sizes[1:]))
+    _check(
+      policy <= _LARGEST_POLICY, 'hidden_sizes', self.hidden_sizes, f'policies of at most {_LARGEST_POLICY:,d} weights'
+    )
+    size = policy * (self.code_size + 2) + self.num_blocks * 20 * self.width**2
+    _check(
+      size <= _LARGEST_OPERATOR, 'code_size', self.code_size, f'operators of at most {_LARGEST_OPERATOR:,d} weights'
+    )
+
+  @property
+  def layer_sizes(self) -> tuple[int, ...]:
+    """(O, hidden sizes..., 2A) of the policies that are read and emitted."""
+    return self.observation_size, *self.hidden_sizes, 2 * self.action_size
+
+
+def _is_int(value: Any) -> bool:
+  return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check(holds: bool, name: str, value: Any, wanted: str) -> None:
+  if not holds:
+    raise IncompatibleError(f'An operator can not have {name}={str(value)[:100]}; it takes {wanted}.')

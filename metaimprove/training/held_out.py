@@ -1,0 +1,82 @@
+"""How good an operator is on tasks that are kept out of training, measured while it trains."""
+
+import functools
+
+import jax
+import numpy as np
+from scipy import stats
+
+from metaimprove import asks
+from metaimprove.asks import steps
+from metaimprove.histories.dataset import Dataset
+from metaimprove.iteration import iterate
+from metaimprove.operators.apply import make_improve, make_remember
+from metaimprove.operators.operator import Operator, OperatorConfig
+from metaimprove.rng import generator, stream
+from metaimprove.training.examples import Examples
+from metaimprove.training.loss import divergence_loss
+from metaimprove.training.settings import TrainingSettings
+from metaimprove.types import Params, Play, mean_return
+
+
+def env_steps(settings: TrainingSettings, config: OperatorConfig) -> int:
+  """Environment steps of all held-out figures of a training; episodes that end early count as whole ones."""
+  policies = settings.num_evaluations * settings.num_validation * (settings.round_applications + 1)
+  return policies * config.num_episodes * config.episode_length
+
+
+@functools.partial(jax.jit, static_argnames=('operator', 'num_states'))
+def mean_loss(operator: Operator, operator_params: Params, examples, num_states: int) -> jax.Array:
+  """[] mean `divergence_loss` of a batch of examples."""
+  loss = functools.partial(divergence_loss, operator, num_states=num_states)
+  return jax.vmap(loss, in_axes=(None, 0))(operator_params, examples).mean()
+
+
+def losses(
+  operator: Operator, operator_params: Params, examples: Examples, histories: np.ndarray
+) -> dict[str, float]:
+  """The loss of examples of held-out histories, for each size of improvement by which pairs are drawn."""
+  rng, figures = generator(0, 'held-out examples'), {}
+  history = np.resize(histories, examples.settings.batch_size)
+  for size in steps.SIZES:
+    batch = examples.of_histories(history, np.full(len(history), size), rng)
+    value = mean_loss(operator, operator_params, batch, examples.settings.num_states)
+    figures[f'held_out_loss/{steps.words(size)}'] = float(value)
+  return figures
+
+
+def returns(
+  operator: Operator, operator_params: Params, play: Play, dataset: Dataset, histories: np.ndarray,
+  num_applications: int,
+) -> dict[str, float]:
+  """IQM of normalised returns after each application with the ask 'best', on the tasks of held-out histories.
+
+  For speed 0 and 1 are here few episodes' returns: of the initial policy, and of the best checkpoint in any history of
+  the task. A figure is absent where no task has a score.
+  """
+  tasks, first = np.unique(dataset.task_index[histories], return_index=True)
+  start = jax.vmap(operator.policy.init)(jax.random.split(stream(0, 'held-out policies'), len(tasks)))
+  improve = make_improve(operator, operator_params, asks.ask(steps='best'))
+  found = [np.asarray(mean_return(after.trajectory)) for after in iterate(
+    improve, make_remember(operator), play, start, dataset.read_tasks(histories[first]),
+    stream(0, 'held-out episodes'), num_applications=num_applications,
+  )]
+  best = dataset.returns[histories, dataset.best[histories]]
+  error = dataset.return_error[histories, dataset.best[histories]]
+  same_task = dataset.task_index[histories] == tasks[:, None]
+  reference = np.where(same_task, best, -np.inf).max(axis=1)
+  figures = {}
+  for application, values in enumerate(found[1:], start=1):
+    known = scores(values, found[0], reference, np.where(same_task, error, 0).max(axis=1))
+    known = known[np.isfinite(known)]
+    if len(known):
+      figures[f'held_out_normalised_return/{application}'] = float(stats.trim_mean(known, 0.25))
+  return figures
+
+
+def scores(returns: np.ndarray, initial: np.ndarray, reference: np.ndarray, error: np.ndarray) -> np.ndarray:
+  """[B] normalised returns: 0 is `initial`, 1 is `reference`. NaN where a return is not known, and where the reference
+  is not above the initial policy by more than twice its standard `error`, so that nothing could be told."""
+  gap = reference - initial
+  usable = np.isfinite(returns) & np.isfinite(gap) & (gap > 2 * error) & (gap > 0)
+  return np.where(usable, (returns - initial) / np.where(usable, gap, 1.0), np.nan)

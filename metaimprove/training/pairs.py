@@ -1,0 +1,29 @@
+"""Draws pairs of policies first, one that is shown and one that is the answer, and then describes them by an ask."""
+
+import numpy as np
+
+from metaimprove import asks
+from metaimprove.asks import steps
+from metaimprove.asks.ask import describe, drop
+from metaimprove.histories.dataset import Dataset
+from metaimprove.training.settings import TrainingSettings
+
+
+def draw_sizes(settings: TrainingSettings, num: int, rng: np.random.Generator) -> np.ndarray:
+  """[num] int, random sizes of improvement."""
+  return rng.choice(steps.SIZES, size=num, p=settings.size_shares)
+
+
+def pairs_of(dataset: Dataset, history: np.ndarray, level: np.ndarray, size: np.ndarray) -> asks.Pairs:
+  """The pairs [B] of the policy at a level of a history and the answer that is so much better."""
+  best = dataset.best[history]
+  return asks.Pairs(
+    level=level, target=steps.draw_target(level, size, best), best=best, returns=dataset.returns[history]
+  )
+
+
+def describe_pairs(
+  pairs: asks.Pairs, names: tuple[str, ...], settings: TrainingSettings, rng: np.random.Generator
+) -> asks.Ask:
+  """Asks [B] that describe pairs by the kinds named, some of which are left out at random."""
+  return drop(describe(asks.KINDS, names, pairs, rng), settings.drop_rate, rng)

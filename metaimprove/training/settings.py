@@ -1,0 +1,43 @@
+"""How an operator is trained: everything that determines the result besides data, operator and seed."""
+
+import dataclasses
+
+from metaimprove.asks import steps
+from metaimprove.errors import IncompatibleError
+from metaimprove.training.fit import FitSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings(FitSettings):
+  """How an operator is trained, besides `FitSettings`; half of a batch are its own iterates once there are any.
+
+  Attributes:
+    num_states: states at which the divergence of an example is taken; half visited by each of the two policies.
+    size_shares: how often each size of `asks.steps.SIZES` is drawn, by which pairs of policies are chosen.
+    drop_rate: how often each kind of an ask is left out where several kinds describe a pair; one always stays.
+    rounds: after which shares of the steps the operator is applied to the training tasks. The first time, untrained, it
+      emits random policies: bad ones of many kinds, to learn to improve.
+    round_applications: how often in a row.
+    round_tasks: tasks of a round.
+    round_fresh: share of them that begin with a fresh random policy, as tests do, instead of a stored checkpoint.
+    num_validation: training tasks kept out of training for the held-out figures in TensorBoard.
+    num_evaluations: how often these are taken.
+  """
+
+  num_states: int = 32
+  size_shares: tuple[float, ...] = steps.SHARES
+  drop_rate: float = 0.3
+  rounds: tuple[float, ...] = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8)
+  round_applications: int = 4
+  round_tasks: int = 512
+  round_fresh: float = 0.75
+  num_validation: int = 64
+  num_evaluations: int = 8
+
+  def __post_init__(self):
+    shares = self.size_shares
+    if len(shares) != len(steps.SIZES) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+      raise IncompatibleError(
+        f'size_shares={shares} must be {len(steps.SIZES)} shares that add up to 1, one for each size of '
+        f'{", ".join(map(steps.words, steps.SIZES))}.'
+      )
