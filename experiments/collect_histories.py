@@ -21,7 +21,7 @@ import pathlib
 from absl import flags
 
 from experiments import console, stages
-from metaimprove.improvers import evolution, independent_ppo, task_conditioned_ppo
+from metaimprove.improvers import evolution, independent_ppo, task_conditioned_ppo, tuned
 from metaimprove.tasks.registry import family_names
 
 FLAGS = flags.FLAGS
@@ -56,7 +56,7 @@ def main():
     pathlib.Path(FLAGS.folder), family=FLAGS.family, backend=FLAGS.backend, seed=FLAGS.seed,
     num_tasks={
       task_conditioned_ppo.NAME: FLAGS.num_tasks, independent_ppo.NAME: FLAGS.independent_tasks,
-      evolution.NAME: FLAGS.evolution_tasks, **{name: FLAGS.ladder_tasks for name in stages.LADDERS},
+      evolution.NAME: FLAGS.evolution_tasks, **{name: FLAGS.ladder_tasks for name in tuned.LADDERS},
     },
     num_checkpoints=FLAGS.num_checkpoints, num_episodes=FLAGS.num_episodes, shard_size=FLAGS.shard_size,
     num_updates=FLAGS.num_updates, patience=FLAGS.patience, worker=FLAGS.worker, num_workers=FLAGS.num_workers,

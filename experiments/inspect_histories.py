@@ -15,6 +15,7 @@ from metaimprove import files
 from metaimprove.errors import IncompatibleError
 from metaimprove.histories import card as cards
 from metaimprove.histories import storage
+from metaimprove.improvers import tuned
 from metaimprove.tasks.registry import make_family
 
 FLAGS = flags.FLAGS
@@ -76,7 +77,7 @@ def repair(folder, card):
   broken = {(e['source'], e['seed']) for e in storage.planned_shards(header) if e['file'] in wanting}
   broken = [source for source in header['sources'] if (source['name'], source['seed']) in broken]
   for source in broken:
-    if source['settings'] != stages.settings_of(family, source):
+    if source['settings'] != tuned.settings_of(family, source):
       raise IncompatibleError(
         f'{source["name"]} with seed={source["seed"]} was not made by collect_histories. Delete the shards named above '
         'and run again what made it; it makes just those.'
@@ -95,14 +96,11 @@ def repair(folder, card):
 def main():
   folder, progress = pathlib.Path(FLAGS.histories), console.Progress()
 
-  def make_card():
-    return cards.make_card(folder, lambda done, total: progress('check shards', done, total, {}))
-
-  card = make_card()
+  card = cards.make_card(folder, progress)
   print_card(card)
   if FLAGS.repair and (card['missing'] or card['damaged']):
     repair(folder, card)
-    card = make_card()
+    card = cards.make_card(folder, progress)
     print_card(card)
   output = pathlib.Path(FLAGS.output) if FLAGS.output else folder / 'card'
   write_card(output, card)

@@ -22,9 +22,7 @@ def main():
   if len(FLAGS.histories) < 2:
     raise flags.ValidationError('--histories needs two or more folders, with commas between them')
   progress = console.Progress()
-  merge.merge(
-    FLAGS.folder, FLAGS.histories, progress=lambda done, total: progress('merge histories', done, total, {})
-  )
+  merge.merge(FLAGS.folder, FLAGS.histories, progress=progress)
   print(f'The joined histories are in {FLAGS.folder}; inspect_histories tells what they are.')
 
 

@@ -2,11 +2,9 @@
 
 import functools
 import importlib.metadata
-import json
 import pathlib
 import platform
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,28 +12,23 @@ import numpy as np
 from experiments import console
 from metaimprove.operators import checkpoints
 from metaimprove import files
-from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation.evaluate import EvaluationSettings, evaluate
 from metaimprove.evaluation.report import record_improvement, write_report
-from metaimprove.histories import storage
-from metaimprove.histories.collect import collect, collecting_rates, learning_folder, wait_for_learning
+from metaimprove.histories.collect import collect
+from metaimprove.histories.rates import collecting_rates
+from metaimprove.histories.reference import final_policies, load_conditioned
+from metaimprove.rng import stream
 from metaimprove.tasks.splits import sample_tasks
 from metaimprove.trees import take
 from metaimprove.histories.dataset import load_dataset, read_complete_header
-from metaimprove.improvers import independent_ppo, task_conditioned_ppo, tuned
-from metaimprove.improvers.noise_ladder import check_ladder, noise_ladder
-from metaimprove.improvers.source import Learning, Source
-from metaimprove.improvers.run import learn, load_learning
+from metaimprove.improvers import independent_ppo, tuned
+from metaimprove.improvers.noise_ladder import check_ladder
+from metaimprove.improvers.run import learn
 from metaimprove.operators.operator import OperatorConfig, make_operator
-from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.registry import make_family
 from metaimprove.training.loop import TrainingSettings, train
 
 NUM_STEPS = 4000
-LADDERS = {'action_noise_ladder': 'actions', 'parameter_noise_ladder': 'parameters'}
-LADDER_RUNGS = 24
-LADDER_EPISODES = 4
-LADDER_CHECK_TASKS = 32
 LEARNING_RATE = 2e-3
 
 
@@ -48,7 +41,7 @@ def collect_histories(
   made_family = make_family(family, backend)
   sources = [
     (tuned.make_source(name, made_family, num_updates=num_updates, patience=patience), count)
-    for name, count in num_tasks.items() if count and name not in LADDERS
+    for name, count in num_tasks.items() if count and name not in tuned.LADDERS
   ]
   progress = console.Progress()
   with console.Stopwatch(wall or folder, 'collect') as watch:
@@ -58,73 +51,21 @@ def collect_histories(
 
     collect_some = functools.partial(
       collect, folder, made_family, seed=seed, num_checkpoints=num_checkpoints, num_episodes=num_episodes,
-      shard_size=shard_size, report=report, worker=worker, num_workers=num_workers,
+      shard_size=shard_size, progress=report, worker=worker, num_workers=num_workers,
     )
     # Ladders lead up to the final policies of the task-conditioned source, which are known by then.
-    ladders = [(name, count) for name, count in num_tasks.items() if count and name in LADDERS]
+    ladders = [(name, count) for name, count in num_tasks.items() if count and name in tuned.LADDERS]
     if sources or not ladders:
       collect_some(sources)
     if ladders:
-      base = _final_policies(folder, made_family, seed)
-      sources = [(_ladder(made_family, base, name), count) for name, count in ladders]
+      base = final_policies(folder, made_family, seed)
+      sources = [(tuned.make_source(name, made_family, base=base), count) for name, count in ladders]
       for source, count in sources:
-        some = sample_tasks(made_family, seed, min(max(2, count), LADDER_CHECK_TASKS), 'train')
-        check_ladder(learn(source, some, jax.random.fold_in(jax.random.key(seed), 2000)))
+        some = sample_tasks(made_family, seed, min(max(2, count), tuned.LADDER_CHECK_TASKS), 'train')
+        check_ladder(learn(source, some, stream(seed, 'check_ladder')))
       collect_some(sources)
   progress.close()
   return collecting_rates(folder)
-
-
-def settings_of(family: TaskFamily, stored: Mapping[str, Any]) -> dict[str, Any] | None:
-  """The settings with which `collect_histories` would make a source that a header names; None for an unknown one."""
-  name, settings = stored['name'], stored['settings']
-  if name in LADDERS:
-    source = _ladder(family, None, name)
-  elif name in tuned.SOURCES:
-    source = tuned.make_source(
-      name, family, num_updates=settings.get('num_updates'), patience=settings.get('patience')
-    )
-  else:
-    return None
-  return json.loads(json.dumps(dict(source.settings)))
-
-
-def _ladder(family, base, name):
-  return noise_ladder(family, base, kind=LADDERS[name], num_rungs=LADDER_RUNGS, num_episodes=LADDER_EPISODES)
-
-
-def _final_policies(folder, family, seed):
-  """(rng_key, task) -> θ: what the task-conditioned source of a folder has learned for a task, when it has."""
-  stored = storage.read_header(folder)['sources'] if (folder / storage.HEADER).exists() else []
-  stored = [entry for entry in stored if (entry['name'], entry['seed']) == (task_conditioned_ppo.NAME, seed)]
-  if not stored:
-    raise IncompatibleError('Noise ladders need histories by task_conditioned_ppo to begin with; set --num_tasks.')
-  source = tuned.make_source(
-    task_conditioned_ppo.NAME, family, num_updates=stored[0]['settings']['num_updates']
-  )
-  run = wait_for_learning(
-    source, sample_tasks(family, seed, 1, 'train'), learning_folder(folder, source.name, seed)
-  )
-  snapshot = take(run.snapshots, -1)
-  return lambda rng_key, task: source.params(snapshot, task)
-
-
-def load_conditioned(histories: pathlib.Path, family: TaskFamily) -> tuple[Source, Learning, int]:
-  """The task-conditioned source of a folder of histories, its run, and the number of its tasks.
-
-  Raises:
-    IncompatibleError: if the folder has none.
-  """
-  header = read_complete_header(histories, family)
-  stored = next((source for source in header['sources'] if source['name'] == task_conditioned_ppo.NAME), None)
-  if stored is None:
-    raise IncompatibleError(f'{histories} has no history by task_conditioned_ppo, whose policies are the reference.')
-  source = tuned.make_source(
-    stored['name'], family, tuple(header['hidden_sizes']), num_updates=stored['settings']['num_updates']
-  )
-  one = sample_tasks(family, stored['seed'], 1, 'train')
-  learning = load_learning(source, one, learning_folder(histories, source.name, stored['seed']))
-  return source, learning, stored['num_tasks']
 
 
 def train_operator(

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from metaimprove.histories.dataset import load_dataset
-from metaimprove.operators.operator import OperatorConfig, experience_statistics, make_operator
+from metaimprove.operators.operator import OperatorConfig, make_operator
+from metaimprove.operators.reading import experience_statistics
 from tests import point_job
 from tests.point_family import point_family
 from tests.point_histories import HIDDEN_SIZES, collect_point_histories
@@ -29,8 +30,8 @@ class Killed(Exception):
 
 
 def kill_at(when):
-  """A progress callback that ends the run at an update or step."""
-  def progress(done, figures):
+  """A `Progress` that ends the run when so much of a stage is done."""
+  def progress(stage, done, total, figures):
     if done == when:
       raise Killed
 

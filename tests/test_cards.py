@@ -77,7 +77,7 @@ def test_what_a_source_measures_besides_is_on_the_card(point, tmp_path):
 
 def test_merged_datasets_are_one(histories, seed_one, point, dataset, tmp_path):
   steps = []
-  merge(tmp_path, [histories, seed_one], progress=lambda done, total: steps.append((done, total)))
+  merge(tmp_path, [histories, seed_one], progress=lambda stage, done, total, figures: steps.append((done, total)))
   assert steps[-1] == (4, 4)
   both, other = load_dataset(tmp_path, point), load_dataset(seed_one, point)
   np.testing.assert_array_equal(both.returns, np.concatenate([dataset.returns, other.returns]))

@@ -42,7 +42,7 @@ def test_initial_policies_say_nothing_about_the_task(point):
 
 def test_returns_are_those_of_whole_episodes(point):
   """With early ends: as the first episode of each environment counts, not the fragments after it."""
-  learner = make_learner(point, PPO, task_conditioned=False, hidden_sizes=(1,))
+  learner = make_learner(point, PPO, task_conditioned=False, shared=False, hidden_sizes=(1,))
   state = learner.init(jax.random.key(0))
   bias = jax.tree.map(np.zeros_like, state.params.policy)
   bias['mlp/~/linear_1']['b'] = np.array([1.0986, -20.0], np.float32)  # tanh(1.0986) = 0.8, hardly any noise
@@ -54,7 +54,7 @@ def test_returns_are_those_of_whole_episodes(point):
 
 def test_the_learning_rate_halves_in_so_many_updates(point):
   settings = dataclasses.replace(PPO, learning_rate_half_life=2)
-  learner = make_learner(point, settings, task_conditioned=False, hidden_sizes=(1,))
+  learner = make_learner(point, settings, task_conditioned=False, shared=False, hidden_sizes=(1,))
   state, update = learner.init(jax.random.key(0)), jax.jit(learner.update)
   tasks = Task(goal=np.zeros((16, 1), np.float32), dynamics={'gear': np.ones(16, np.float32)})
   paths = [jax.flatten_util.ravel_pytree(state.params)[0]]
@@ -69,7 +69,7 @@ def test_the_learning_rate_halves_in_so_many_updates(point):
 
 def test_settings_that_do_not_divide(point):
   with pytest.raises(IncompatibleError, match='must divide'):
-    make_learner(point, PPOSettings(unroll_length=3), task_conditioned=False)
+    make_learner(point, PPOSettings(unroll_length=3), task_conditioned=False, shared=False)
 
 
 def test_unknown_source(point):
@@ -102,7 +102,7 @@ def test_updates_in_which_every_episode_blew_up_are_never_the_best():
 
 def test_episodes_that_blew_up_do_not_count():
   """Rewards are negative, and those after a blow-up are missing: counted, they would look good."""
-  learner = make_learner(point_family(blow_up_beyond=1.5), PPO, task_conditioned=False, hidden_sizes=(1,))
+  learner = make_learner(point_family(blow_up_beyond=1.5), PPO, task_conditioned=False, shared=False, hidden_sizes=(1,))
   state = learner.init(jax.random.key(0))
   far = jax.tree.map(np.zeros_like, state.params.policy)
   far['mlp/~/linear_1']['b'] = np.array([1.0986, -20.0], np.float32)

@@ -15,13 +15,14 @@ from metaimprove.errors import DamagedDataError, IncompatibleError, UnknownNameE
 from metaimprove.tasks.splits import sample_tasks
 from metaimprove.trees import take
 from metaimprove.improvers import run as runs
-from metaimprove.improvers.source import Learning, Source
+from metaimprove.improvers.source import Learning, Piece, Snapshots, Source
 from metaimprove.improvers.demonstrations import (
   ImitationSettings, demonstrations, imitation_gap, logged_demonstrations, make_act,
 )
 from metaimprove.improvers.evolution import EvolutionSettings, costs, evolution
 from metaimprove.improvers.independent_ppo import independent_ppo
 from metaimprove.improvers.noise_ladder import check_ladder, ladder_report, noise_ladder, one_of
+from metaimprove.improvers.domain_randomised_ppo import domain_randomised_ppo
 from metaimprove.improvers.task_conditioned_ppo import task_conditioned_ppo
 from metaimprove.policies import make_policy
 from metaimprove.rollouts import rollout, unroll
@@ -83,6 +84,7 @@ def make_logged(family):
 
 SOURCES = {
   'task_conditioned_ppo': lambda family: task_conditioned_ppo(family, PPO, 30, HIDDEN_SIZES),
+  'domain_randomised_ppo': lambda family: domain_randomised_ppo(family, PPO, 30, HIDDEN_SIZES),
   'independent_ppo': lambda family: independent_ppo(family, PPO, 20, HIDDEN_SIZES),
   'evolution': lambda family: evolution(family, EVOLUTION, 20, HIDDEN_SIZES),
   'action_noise_ladder': lambda family: noise_ladder(
@@ -126,6 +128,11 @@ def run(request):
   return run_of(request.param)
 
 
+def assert_same(learning, other):
+  np.testing.assert_array_equal(learning.returns, other.returns)
+  jax.tree.map(np.testing.assert_array_equal, learning.snapshots[:], other.snapshots[:])
+
+
 def test_policies_become_better(run, point):
   policy = make_policy(point.observation_size, point.action_size, HIDDEN_SIZES)
   play = jax.jit(jax.vmap(functools.partial(rollout, point, policy, num_episodes=32)))
@@ -143,16 +150,16 @@ def test_policies_become_better(run, point):
 
 def test_same_key_same_run(run):
   again = run.learn(take(run.tasks, slice(4)), jax.random.key(0))
-  jax.tree.map(np.testing.assert_array_equal, run.learning, again)
+  assert_same(run.learning, again)
 
 
 def test_one_program_for_all_updates_and_tasks(run):
   """And a learner's run does not depend on its neighbours, nor on where among them it stands."""
   assert sum('update' in name for name in run.compiled) == 1
-  places = np.array([5, 1, 0, 4])
-  tasks = take(run.tasks, places)
+  index = np.array([5, 1, 0, 4])
+  tasks = take(run.tasks, index)
   with counted() as compiled:
-    other = run.learn(tasks, jax.random.key(0), places=places)
+    other = run.learn(tasks, jax.random.key(0), index=index)
   assert compiled == []
   if not run.source.shared:
     np.testing.assert_allclose(other.returns[:, [2, 1]], run.learning.returns[:, :2], rtol=1e-4)
@@ -168,8 +175,8 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(run, tmp_path, monkeypatch)
   with pytest.raises(DamagedDataError, match='run the collection again'):
     runs.load_learning(run.source, tasks, tmp_path)
   resumed = run.learn(tasks, jax.random.key(0), folder=tmp_path)
-  jax.tree.map(np.testing.assert_array_equal, run.learning, resumed)
-  jax.tree.map(np.testing.assert_array_equal, run.learning, runs.load_learning(run.source, tasks, tmp_path))
+  assert_same(run.learning, resumed)
+  assert_same(run.learning, runs.load_learning(run.source, tasks, tmp_path))
 
 
 def test_state_keeps_its_shapes_and_types(run, point):
@@ -199,7 +206,7 @@ def test_evolution_climbs():
   first, last = (apply(theta, jnp.zeros(1))[:, 0] for theta in params)
   moved = last - first
   assert moved[0] > 0.2 and moved[1] < -0.2
-  np.testing.assert_allclose(snapshots[5, 2:], snapshots[0, 2:], atol=1e-5)
+  np.testing.assert_allclose(snapshots[5][2:], snapshots[0][2:], atol=1e-5)
 
 
 def test_evolution_measures_the_mean_alone_before_the_update(point):
@@ -221,7 +228,7 @@ def test_evolution_ranks_a_blow_up_last():
   reward = np.array([[[-4.0, -5.0], [-4.0, -5.0]], [[-1.0, 0.0], [-3.0, -2.0]]], np.float32)
   zero, ends = np.zeros((2, 2, 2, 1), np.float32), np.zeros((2, 2, 2), bool)
   trajectories = Trajectory(
-    observation=zero, action=zero, reward=reward, next_observation=zero, terminated=ends, valid=~ends,
+    observation=zero, action=zero, reward=reward, next_observation=zero, outcome=zero, terminated=ends, valid=~ends,
     finite=np.array([[True, True], [False, True]]),
   )
   np.testing.assert_array_equal(costs(trajectories), [9.0, np.inf])
@@ -255,10 +262,10 @@ def test_rungs_of_actions_by_hand():
 def test_rungs_of_parameters_by_hand():
   """On the arc to a fresh policy, another one on each task."""
   run = run_of('parameter_noise_ladder')
-  for rungs, top in zip(*map(jax.tree.leaves, (run.learning.snapshots, experts(take(run.tasks, slice(4)))))):
+  for rungs, top in zip(*map(jax.tree.leaves, (run.learning.snapshots[:], experts(take(run.tasks, slice(4)))))):
     angle = np.pi / 2 * LEVELS.reshape(-1, *[1] * top.ndim)
     np.testing.assert_allclose(rungs[:8], np.sin(angle) * rungs[0] + np.cos(angle) * top, atol=1e-5)
-  fresh = run.learning.snapshots['mlp/~/linear_1']['w'][0]
+  fresh = run.learning.snapshots[0]['mlp/~/linear_1']['w']
   np.testing.assert_allclose(fresh.std(), np.sqrt(1 / 8), rtol=0.3)  # variance scaling over 8 inputs
   assert abs(np.corrcoef(fresh[0].ravel(), fresh[1].ravel())[0, 1]) < 0.9
 
@@ -321,7 +328,7 @@ def test_ladders_that_can_not_be(point):
 def imitator_of(learning):
   """The final imitator's own actions, and their scale before tanh, at -0.2 and 0.2 on the first task."""
   policy = make_policy(1, 1, HIDDEN_SIZES)
-  params = take(learning.snapshots['params'], (-1, 0))
+  params = take(learning.snapshots[-1]['params'], 0)
   normal = policy.distribution.create_dist(policy.apply(params, jnp.array([[-0.2], [0.2]])))
   return np.tanh(normal.loc[:, 0]), normal.scale[:, 0]
 
@@ -343,7 +350,7 @@ def test_actions_at_the_limit(point):
   tasks = points(1.0, 1.0, 1.0, 1.0)
   source = logged_demonstrations(point, tasks, [[episode] * NUM_EPISODES] * 4, IMITATION, 10, HIDDEN_SIZES)
   learning = runs.learn(source, tasks, jax.random.key(0))
-  assert all(np.isfinite(x).all() for x in jax.tree.leaves(learning))
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves((learning.snapshots[:], learning.returns)))
   assert (imitator_of(learning)[0] > 0.9).all()
 
 
@@ -399,14 +406,15 @@ def test_policies_that_do_not_fit(point):
 def test_imitation_gap_by_hand():
   """The last measured return, 3 and 4, of demonstrations at 5 and 3.5."""
   learning = Learning(
-    snapshots={'demonstrated': np.array([[5.0, 3.5]] * 3)}, returns=np.array([[1.0, 2.0], [3.0, 4.0]]),
+    snapshots=Snapshots(pieces=(Piece(size=3, read=lambda: {'demonstrated': np.array([[5.0, 3.5]] * 3)}),)),
+    returns=np.array([[1.0, 2.0], [3.0, 4.0]]),
   )
   np.testing.assert_array_equal(imitation_gap(learning), [2.0, -0.5])
 
 
 def test_the_imitation_gap_closes():
   learning = run_of('demonstrations').learning
-  first = learning.snapshots['demonstrated'][0] - learning.returns[0]
+  first = learning.snapshots[0]['demonstrated'] - learning.returns[0]
   assert abs(imitation_gap(learning).mean()) < 0.6 < first.mean()
 
 

@@ -1,7 +1,6 @@
 """A dataset's card: what a folder of histories holds, and whether it is whole."""
 
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,18 +10,17 @@ from metaimprove import files
 from metaimprove.errors import DamagedDataError
 from metaimprove.histories import storage
 from metaimprove.improvers.curves import rank_correlation
+from metaimprove.types import Progress, silent
 
 _QUANTILES = (0.1, 0.5, 0.9)
 
 
-def make_card(
-  folder: files.Path, progress: Callable[[int, int], None] = lambda done, total: None
-) -> dict[str, Any]:
+def make_card(folder: files.Path, progress: Progress = silent) -> dict[str, Any]:
   """Reads every shard of a folder and compares it with its checksum.
 
   Args:
     folder: of the dataset; it need not be complete.
-    progress: (shards done, of how many).
+    progress: told of each shard.
 
   Returns:
     {'header': without the sources, 'bytes', 'missing': [file], 'damaged': [file], 'sources': [{'name', 'seed',
@@ -49,7 +47,7 @@ def make_card(
     except DamagedDataError:
       damaged.append(plan['file'])
     num_bytes += path.stat().st_size if path.exists() else 0
-    progress(index + 1, len(planned))
+    progress('check shards', index + 1, len(planned), {})
   return {
     'header': storage.without_sources(header), 'bytes': num_bytes, 'missing': missing, 'damaged': damaged,
     'sources': [_source_card(source, kept[source['name'], source['seed']]) for source in header['sources']],

@@ -16,25 +16,23 @@ from metaimprove.histories import storage
 from metaimprove.improvers import curves
 from metaimprove.improvers import run as runs
 from metaimprove.improvers.source import Learning, Source
-from metaimprove.rollouts import raw_stepping_rate, rollout
+from metaimprove.histories.rates import WorkerLog, raw_rate
+from metaimprove.rollouts import rollout
 from metaimprove.tasks.family import TaskFamily, distribution_of
 from metaimprove.tasks.splits import sample_tasks
 from metaimprove.trees import take
-from metaimprove.types import Task, episode_return
+from metaimprove.types import Progress, Task, episode_return, silent
 
 MAX_NON_FINITE = 0.01
 """The share of episodes that may blow up; such histories are stored, marked, and left out of training."""
 _POLL_SECONDS = 1.0
-
-Report = Callable[[str, int, int, dict[str, float]], None]
-"""(stage, done, of how many, figures to show)."""
 
 
 def collect(
   folder: files.Path, family: TaskFamily, source_list: Sequence[tuple[Source, int]], *, seed: int,
   num_checkpoints: int, num_episodes: int = 2, shard_size: int = 128,
   hidden_sizes: tuple[int, ...] = policies.HIDDEN_SIZES, worker: int | None = None, num_workers: int | None = None,
-  report: Report = lambda stage, done, total, figures: None,
+  progress: Progress = silent,
 ) -> None:
   """Fills a folder with histories, going on where an earlier call was stopped.
 
@@ -52,7 +50,7 @@ def collect(
     hidden_sizes: of the policies.
     worker: which worker this is, from 0; JAX's process index unless given.
     num_workers: how many there are; JAX's process count unless given.
-    report: called as the work goes on.
+    progress: told as the work goes on.
 
   Raises:
     IncompatibleError: if the folder holds a dataset made with other arguments.
@@ -76,7 +74,7 @@ def collect(
     ],
   })
   files.remove_leftovers(folder)
-  log = _WorkerLog(folder, worker, num_workers)
+  log = WorkerLog(folder, worker, num_workers)
   places = {s['name']: s['place'] for s in header['sources'] if s['seed'] == seed}
   base_key = jax.random.fold_in(jax.random.key(seed), 1000)
   collectors = []
@@ -84,7 +82,7 @@ def collect(
     place = places[source.name]
     collectors.append(_Collector(
       folder=folder, header=header, family=family, source=source, seed=seed, worker=worker, num_workers=num_workers,
-      owner=place % num_workers, rng_key=jax.random.fold_in(base_key, place), log=log, report=report,
+      owner=place % num_workers, rng_key=jax.random.fold_in(base_key, place), log=log, report=progress,
     ))
   # What has to wait for another worker comes last.
   for collector in sorted(collectors, key=lambda c: c.source.shared and c.owner != worker):
@@ -104,20 +102,6 @@ def wait_for_learning(
     waiting()
     time.sleep(_POLL_SECONDS)
   return runs.load_learning(source, tasks, folder)
-
-
-class _WorkerLog:
-  """Seconds and speeds of one worker, in a file of its own."""
-
-  def __init__(self, folder, worker, num_workers):
-    self._path = folder / 'workers' / f'{worker:04d}-of-{num_workers:04d}.json'
-    self.entries = {'shard_seconds': {}, 'raw_env_steps_per_second': {}}
-    if self._path.exists():
-      self.entries = files.read_json(self._path)
-
-  def note(self, kind, name, value):
-    self.entries[kind][name] = value
-    files.write_json(self._path, self.entries)
 
 
 class _Collector:
@@ -179,16 +163,14 @@ class _Collector:
     if self.owner == self._worker:
       learning = self._learn(
         tasks, self._key_learn, folder=folder,
-        progress=lambda done, figures: self._report(
-          f'learn {self.source.name}', done, self.source.num_updates, figures
-        ),
+        progress=self._report,
       )
     else:
       learning = wait_for_learning(
         self.source, tasks, folder, lambda: self._report(f'wait: worker {self.owner} learns', 0, 1, {})
       )
     chosen = curves.choose_checkpoints(learning.returns, self._header['num_checkpoints'], self.source.patience)
-    snapshots = take(learning.snapshots, chosen)
+    snapshots = learning.snapshots[chosen]
     return lambda entry, places: snapshots
 
   def _own_policies(self, tasks, missing):
@@ -199,19 +181,19 @@ class _Collector:
     def learn(entry, places):
       before, last = updates * missing.index(entry), [0, time.perf_counter()]
 
-      def progress(done, figures):
+      def progress(stage, done, total, figures):
         """One bar for all shards; recording one is short and goes on beside the learning of the next."""
         now = time.perf_counter()
         rate = (done - last[0]) * size * self.source.env_steps_per_update / (now - last[1])
         last[:] = done, now
         self._report(
-          f'learn {self.source.name}', before + done, updates * len(missing),
+          stage, before + done, updates * len(missing),
           {**figures, 'tasks done': self._num_recorded, 'env_steps/s': rate},
         )
 
       learners = places[:size]
       learning = self._learn(
-        take(tasks, learners), self._key_learn, places=learners, folder=self._shard_learning(entry), progress=progress,
+        take(tasks, learners), self._key_learn, index=learners, folder=self._shard_learning(entry), progress=progress,
       )
       if self.source.figures is not None:
         self._figures[entry['file']] = {
@@ -223,7 +205,7 @@ class _Collector:
         for curve in learning.returns.T
       ])
       row = np.arange(len(places)) % size
-      return take(learning.snapshots, (chosen[row].T, row[None, :]))
+      return take(learning.snapshots.of_learners(chosen.T), (slice(None), row))
 
     return learn
 
@@ -294,26 +276,4 @@ class _Collector:
     """Notes how fast bare stepping is with the tasks and actions of a shard."""
     path = storage.shard_path(self._folder, entry)
     histories = storage.read_shard(path, storage.history_structure(self._header))
-    actions = np.moveaxis(histories.trajectory.action[:, :, 0], 0, 2)  # [H, C, T, A] -> [C, T, H, A]
-    rate = raw_stepping_rate(self._family, histories.task, actions, jax.random.key(0))
-    self._log.note('raw_env_steps_per_second', self.source.name, rate)
-
-
-def collecting_rates(folder: files.Path) -> dict[str, float]:
-  """Environment steps a second of recording with writing, and of bare stepping with the same batch and actions.
-
-  Both are of one worker, the mean over all of them; of shards that are still there.
-  """
-  folder = pathlib.Path(folder)
-  seconds, raw_seconds, env_steps = 0.0, 0.0, 0
-  for path in sorted((folder / 'workers').glob('*.json')):
-    log = files.read_json(path)
-    for name, spent in log['shard_seconds'].items():
-      if (folder / storage.SHARDS / name).exists():
-        entry = storage.read_entry(folder / storage.SHARDS / name)
-        if entry['source'] in log['raw_env_steps_per_second']:
-          seconds, env_steps = seconds + spent, env_steps + entry['env_steps']
-          raw_seconds += entry['env_steps'] / log['raw_env_steps_per_second'][entry['source']]
-  if not env_steps:
-    return {'env_steps_per_second': None, 'raw_env_steps_per_second': None}
-  return {'env_steps_per_second': env_steps / seconds, 'raw_env_steps_per_second': env_steps / raw_seconds}
+    self._log.note('raw_env_steps_per_second', self.source.name, raw_rate(self._family, histories))

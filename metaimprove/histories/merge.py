@@ -1,22 +1,21 @@
 """Joins datasets into one."""
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from metaimprove import files
 from metaimprove.errors import IncompatibleError
 from metaimprove.histories import storage
+from metaimprove.types import Progress, silent
 
 
-def merge(
-  into: files.Path, folders: Sequence[files.Path], progress: Callable[[int, int], None] = lambda done, total: None
-) -> None:
+def merge(into: files.Path, folders: Sequence[files.Path], progress: Progress = silent) -> None:
   """Copies datasets into a new folder; a call that was stopped goes on where it was.
 
   Args:
     into: the new folder.
     folders: complete datasets of one family, version and shape, no two with the same source and seed.
-    progress: (shards done, of how many).
+    progress: told of each shard.
 
   Raises:
     IncompatibleError: if they do not fit together, or `into` holds something else.
@@ -47,7 +46,7 @@ def merge(
     if not goal.exists() or storage.read_entry(goal) != storage.read_entry(origin):
       storage.verify_shard(origin)
       files.write_bytes(goal, origin.read_bytes())
-    progress(index + 1, len(jobs))
+    progress('merge histories', index + 1, len(jobs), {})
   for folder in folders:
     for origin in sorted((pathlib.Path(folder) / 'learning').rglob('*.safetensors')):
       files.write_bytes(into / origin.relative_to(folder), origin.read_bytes())

@@ -15,6 +15,7 @@ whoever it is assigned to: workers need nothing of each other but the folder.
 import hashlib
 import json
 import pathlib
+import re
 from typing import Any
 
 import chex
@@ -27,6 +28,8 @@ from metaimprove.types import Params, Task, Trajectory
 FORMAT_VERSION = 3
 HEADER = 'header.json'
 SHARDS = 'shards'
+_SOURCE_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_-]{0,63}')
+_SHARD_NAME = re.compile(_SOURCE_NAME.pattern + r'-[0-9]{1,10}-[0-9]{8,12}\.safetensors')
 _NO_CHECKSUM = '0' * 64
 
 
@@ -56,6 +59,16 @@ def history_structure(header: dict[str, Any]) -> History:
     task=Task(goal=None, dynamics={name: None for name in header['dynamics']}), params=params,
     trajectory=Trajectory(**{field: None for field in Trajectory.__dataclass_fields__}), returns=None, finite=None,
   )
+
+
+def is_source_name(name: Any) -> bool:
+  """Whether a name may be a source's: it becomes part of file names."""
+  return isinstance(name, str) and _SOURCE_NAME.fullmatch(name) is not None
+
+
+def is_shard_name(name: Any) -> bool:
+  """Whether a name may be a shard's file."""
+  return isinstance(name, str) and _SHARD_NAME.fullmatch(name) is not None
 
 
 def without_sources(header: dict[str, Any]) -> dict[str, Any]:

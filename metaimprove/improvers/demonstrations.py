@@ -238,4 +238,4 @@ def imitation_gap(learning: Learning) -> np.ndarray:
 
   The imitator is the last whose return was measured, in `ImitationSettings.num_episodes` episodes.
   """
-  return learning.snapshots['demonstrated'][-1] - learning.returns[-1]
+  return learning.snapshots[-1]['demonstrated'] - learning.returns[-1]

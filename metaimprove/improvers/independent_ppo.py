@@ -21,7 +21,7 @@ def independent_ppo(
   patience: int | None = None,
 ) -> Source:
   """The source: every task has a learner with its own random θ⁰, optimiser and normaliser."""
-  learner = make_learner(family, settings, task_conditioned=False, hidden_sizes=hidden_sizes)
+  learner = make_learner(family, settings, task_conditioned=False, shared=False, hidden_sizes=hidden_sizes)
 
   def update(state, task, rng_key):
     same_task = jax.tree.map(lambda x: jnp.broadcast_to(x, (settings.num_envs, *x.shape)), task)

@@ -6,8 +6,9 @@ all. Schulman et al., "Proximal Policy Optimization Algorithms", arXiv:1707.0634
 """
 
 import dataclasses
-from typing import Any
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import haiku as hk
@@ -16,7 +17,8 @@ import jax.numpy as jnp
 import optax
 
 from metaimprove import parallel, policies, quiet_brax# noqa: F401  (before brax)
-from brax.training import networks, types
+from brax.training import networks as brax_networks
+from brax.training import types
 from brax.training.acme import running_statistics, specs
 from brax.training.agents.ppo import losses
 from brax.training.agents.ppo import networks as ppo_networks
@@ -92,8 +94,30 @@ class Learner:
   env_steps_per_update: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Networks:
+  """A learner's networks and what they are given.
+
+  Attributes:
+    policy: over all inputs, normalised.
+    value: the value network.
+    ppo: both with the normaliser before them, as Brax's losses want them.
+    observe: (task, observation [..., O]) -> inputs [..., I] before the normaliser: the observation, and for a
+      task-conditioned learner the privileged description of the task.
+    observation_size: O. Only the observation is normalised.
+    num_inputs: I.
+  """
+
+  policy: policies.Policy
+  value: hk.Transformed
+  ppo: ppo_networks.PPONetworks
+  observe: Callable[[Task, chex.Array], chex.Array]
+  observation_size: int
+  num_inputs: int
+
+
 def make_learner(
-  family: TaskFamily, settings: PPOSettings, *, task_conditioned: bool,
+  family: TaskFamily, settings: PPOSettings, *, task_conditioned: bool, shared: bool,
   hidden_sizes: tuple[int, ...] = policies.HIDDEN_SIZES,
 ) -> Learner:
   """A learner for a family.
@@ -102,20 +126,51 @@ def make_learner(
     family: the task family.
     settings: see there.
     task_conditioned: give the networks the privileged description of the task as further inputs.
+    shared: it is the only learner, so its environments are spread over the local devices; where learners run side by
+      side, they are spread as a whole.
     hidden_sizes: of the policy.
 
   Raises:
     IncompatibleError: for settings whose sizes do not divide as they must.
   """
+  _check_sizes(family, settings)
+  networks = make_networks(family, settings, task_conditioned, hidden_sizes)
+  optimizer = make_optimizer(settings)
+  batch = parallel.vmap if shared else jax.vmap
+  play = batch(functools.partial(_play_episode, family, networks), in_axes=(None, 0, 0))
+
+  def update(state: LearnerState, tasks: Task, rng_key: chex.PRNGKey) -> tuple[LearnerState, chex.Array]:
+    key_play, key_sgd = jax.random.split(rng_key)
+    data, returns, finite = play(state, tasks, jax.random.split(key_play, settings.num_envs))
+    state = _learn(networks, optimizer, settings, state, data, key_sgd)
+    return state, jnp.mean(returns, where=finite)
+
+  def params(snapshot: Any, task: Task) -> Params:
+    privileged = family.privileged(task) if task_conditioned else None
+    return policies.fold(snapshot['policy'], snapshot['mean'], snapshot['std'], privileged)
+
+  return Learner(
+    init=functools.partial(_init, networks, optimizer), update=update, snapshot=_snapshot, params=params,
+    env_steps_per_update=settings.num_envs * family.episode_length,
+  )
+
+
+def _check_sizes(family: TaskFamily, settings: PPOSettings) -> None:
   pieces = settings.num_envs * family.episode_length / settings.unroll_length
   if family.episode_length % settings.unroll_length or pieces % settings.num_minibatches:
     raise IncompatibleError(
       f'unroll_length={settings.unroll_length} must divide the episode length {family.episode_length}, and '
       f'num_minibatches={settings.num_minibatches} the {pieces:g} pieces that num_envs={settings.num_envs} give.'
     )
+
+
+def make_networks(
+  family: TaskFamily, settings: PPOSettings, task_conditioned: bool, hidden_sizes: tuple[int, ...]
+) -> Networks:
+  """The policy and value networks of a learner; see `make_learner` for the arguments."""
   size = family.observation_size
-  inputs = size + (family.privileged_size if task_conditioned else 0)
-  policy = policies.make_policy(inputs, family.action_size, hidden_sizes)
+  num_inputs = size + (family.privileged_size if task_conditioned else 0)
+  policy = policies.make_policy(num_inputs, family.action_size, hidden_sizes)
   value = hk.without_apply_rng(hk.transform(
     lambda x: hk.nets.MLP((*settings.value_hidden_sizes, 1), activation=jax.nn.swish)(x)[..., 0]
   ))
@@ -123,106 +178,117 @@ def make_learner(
   def normalise(statistics, x):
     return jnp.concatenate([running_statistics.normalize(x[..., :size], statistics), x[..., size:]], axis=-1)
 
-  network = ppo_networks.PPONetworks(
-    policy_network=networks.FeedForwardNetwork(policy.init, lambda s, p, x: policy.apply(p, normalise(s, x))),
-    value_network=networks.FeedForwardNetwork(value.init, lambda s, p, x: value.apply(p, normalise(s, x))),
-    parametric_action_distribution=policy.distribution,
-  )
-  learning_rate = settings.learning_rate
-  if settings.learning_rate_half_life is not None:
-    steps = settings.learning_rate_half_life * settings.num_epochs * settings.num_minibatches
-    learning_rate = optax.exponential_decay(learning_rate, steps, decay_rate=0.5)
-  optimizer = optax.chain(
-    optax.clip_by_global_norm(settings.max_gradient_norm), optax.adam(learning_rate, eps=1e-5)
-  )
-
-  def with_task(task, observation):
+  def observe(task, observation):
     if not task_conditioned:
       return observation
     privileged = family.privileged(task)
     privileged = jnp.broadcast_to(privileged, (*observation.shape[:-1], *privileged.shape))
     return jnp.concatenate([observation, privileged], axis=-1)
 
-  def init(rng_key):
-    key_policy, key_value = jax.random.split(rng_key)
-    policy_params = policy.init(key_policy)
-    first = policies.layer_names(policy_params)[0]
-    # The task starts without influence, so that θ⁰ says nothing about it.
-    policy_params[first]['w'] = policy_params[first]['w'].at[size:].set(0.0)
-    params = losses.PPONetworkParams(policy=policy_params, value=value.init(key_value, jnp.zeros(inputs)))
-    return LearnerState(
-      params=params, optimizer_state=optimizer.init(params),
-      # A weakly typed number, as is the default, would not come back from a file as one, and compile `update` again.
-      statistics=running_statistics.init_state(specs.Array((size,), jnp.float32), std_eps=jnp.zeros(())),
+  ppo = ppo_networks.PPONetworks(
+    policy_network=brax_networks.FeedForwardNetwork(policy.init, lambda s, p, x: policy.apply(p, normalise(s, x))),
+    value_network=brax_networks.FeedForwardNetwork(value.init, lambda s, p, x: value.apply(p, normalise(s, x))),
+    parametric_action_distribution=policy.distribution,
+  )
+  return Networks(
+    policy=policy, value=value, ppo=ppo, observe=observe, observation_size=size, num_inputs=num_inputs
+  )
+
+
+def make_optimizer(settings: PPOSettings) -> optax.GradientTransformation:
+  """Adam with the clipping and the learning-rate schedule of the settings."""
+  learning_rate = settings.learning_rate
+  if settings.learning_rate_half_life is not None:
+    steps = settings.learning_rate_half_life * settings.num_epochs * settings.num_minibatches
+    learning_rate = optax.exponential_decay(learning_rate, steps, decay_rate=0.5)
+  return optax.chain(
+    optax.clip_by_global_norm(settings.max_gradient_norm), optax.adam(learning_rate, eps=1e-5)
+  )
+
+
+def _init(networks: Networks, optimizer: optax.GradientTransformation, rng_key: chex.PRNGKey) -> LearnerState:
+  key_policy, key_value = jax.random.split(rng_key)
+  policy_params = networks.policy.init(key_policy)
+  first = policies.layer_names(policy_params)[0]
+  # The task starts without influence, so that θ⁰ says nothing about it.
+  policy_params[first]['w'] = policy_params[first]['w'].at[networks.observation_size:].set(0.0)
+  value_params = networks.value.init(key_value, jnp.zeros(networks.num_inputs))
+  params = losses.PPONetworkParams(policy=policy_params, value=value_params)
+  # A weakly typed deviation, which is the default, would not come back from a file as one: `update` would compile anew.
+  statistics = running_statistics.init_state(
+    specs.Array((networks.observation_size,), jnp.float32), std_eps=jnp.zeros(())
+  )
+  return LearnerState(params=params, optimizer_state=optimizer.init(params), statistics=statistics)
+
+
+def _snapshot(state: LearnerState) -> dict[str, Any]:
+  return {'policy': state.params.policy, 'mean': state.statistics.mean, 'std': state.statistics.std}
+
+
+def _play_episode(
+  family: TaskFamily, networks: Networks, state: LearnerState, task: Task, rng_key: chex.PRNGKey
+) -> tuple[types.Transition, chex.Array, chex.Array]:
+  """As many steps of one environment as an episode has at most, for Brax's losses.
+
+  Returns:
+    Transitions [T, ...]; the return [] of the first episode in them; [] bool, whether nothing blew up.
+  """
+  policy = networks.policy
+
+  def act(observation, key):
+    logits = networks.ppo.policy_network.apply(
+      state.statistics, state.params.policy, networks.observe(task, observation)
     )
+    raw_action = policy.distribution.sample_no_postprocessing(logits, key)
+    return policy.distribution.postprocess(raw_action), (raw_action, logits)
 
-  def collect(state, task, rng_key):
-    """An episode's worth of steps of one environment, as Brax's losses want them."""
-    def act(observation, key):
-      logits = network.policy_network.apply(state.statistics, state.params.policy, with_task(task, observation))
-      raw_action = policy.distribution.sample_no_postprocessing(logits, key)
-      return policy.distribution.postprocess(raw_action), (raw_action, logits)
-
-    trajectory, (raw_action, logits), _ = unroll(family, act, task, rng_key, num_episodes=1, auto_reset=True)
-    trajectory, raw_action, logits = jax.tree.map(lambda x: x[0], (trajectory, raw_action, logits))
-    is_last = jnp.arange(family.episode_length) == family.episode_length - 1
-    truncation = (is_last & ~trajectory.terminated) | ~trajectory.valid
-    transition = types.Transition(
-      observation=with_task(task, trajectory.observation), action=trajectory.action, reward=trajectory.reward,
-      discount=1.0 - trajectory.terminated, next_observation=with_task(task, trajectory.next_observation),
-      extras={
-        'state_extras': {'truncation': truncation.astype(jnp.float32)},
-        'policy_extras': {
-          'raw_action': raw_action, 'log_prob': policy.distribution.log_prob(logits, raw_action),
-          'distribution_params': logits,
-        },
+  trajectory, (raw_action, logits), _ = unroll(family, act, task, rng_key, num_episodes=1, auto_reset=True)
+  trajectory, raw_action, logits = jax.tree.map(lambda x: x[0], (trajectory, raw_action, logits))
+  is_last = jnp.arange(family.episode_length) == family.episode_length - 1
+  truncation = (is_last & ~trajectory.terminated) | ~trajectory.valid
+  transition = types.Transition(
+    observation=networks.observe(task, trajectory.observation), action=trajectory.action, reward=trajectory.reward,
+    discount=1.0 - trajectory.terminated, next_observation=networks.observe(task, trajectory.next_observation),
+    extras={
+      'state_extras': {'truncation': truncation.astype(jnp.float32)},
+      'policy_extras': {
+        'raw_action': raw_action, 'log_prob': policy.distribution.log_prob(logits, raw_action),
+        'distribution_params': logits,
       },
-    )
-    ended_before = jnp.cumsum(trajectory.terminated) - trajectory.terminated > 0
-    first_episode_return = jnp.sum(trajectory.reward * ~ended_before)
-    return transition, first_episode_return, trajectory.finite
+    },
+  )
+  ended_before = jnp.cumsum(trajectory.terminated) - trajectory.terminated > 0
+  first_episode_return = jnp.sum(trajectory.reward * ~ended_before)
+  return transition, first_episode_return, trajectory.finite
 
-  def sgd_step(statistics, carry, minibatch):
+
+def _learn(
+  networks: Networks, optimizer: optax.GradientTransformation, settings: PPOSettings, state: LearnerState,
+  data: types.Transition, rng_key: chex.PRNGKey,
+) -> LearnerState:
+  """The epochs over one update's experience, transitions [num_envs, T, ...]."""
+  statistics = running_statistics.update(state.statistics, data.observation[..., :networks.observation_size])
+  # [num_envs, T, ...] -> [pieces, unroll_length, ...]
+  data = jax.tree.map(lambda x: x.reshape(-1, settings.unroll_length, *x.shape[2:]), data)
+
+  def sgd_step(carry, inputs):
     params, optimizer_state = carry
-    data, rng_key = minibatch
+    minibatch, key_loss = inputs
     gradient, _ = jax.grad(losses.compute_ppo_loss, has_aux=True)(
-      params, statistics, data, rng_key, ppo_network=network, entropy_cost=settings.entropy_cost,
+      params, statistics, minibatch, key_loss, ppo_network=networks.ppo, entropy_cost=settings.entropy_cost,
       discounting=settings.discounting, reward_scaling=settings.reward_scaling, gae_lambda=settings.gae_lambda,
       clipping_epsilon=settings.clipping_epsilon,
     )
     updates, optimizer_state = optimizer.update(gradient, optimizer_state)
     return (optax.apply_updates(params, updates), optimizer_state), None
 
-  def update(state, tasks, rng_key):
-    key_collect, key_sgd = jax.random.split(rng_key)
-    keys = jax.random.split(key_collect, settings.num_envs)
-    batch = parallel.vmap if task_conditioned else jax.vmap  # independent learners are spread as a whole
-    data, returns, finite = batch(collect, in_axes=(None, 0, 0))(state, tasks, keys)
-    statistics = running_statistics.update(state.statistics, data.observation[..., :size])
-    # [envs, T, ...] -> [pieces, unroll_length, ...]
-    data = jax.tree.map(lambda x: x.reshape(-1, settings.unroll_length, *x.shape[2:]), data)
+  def epoch(carry, epoch_key):
+    key_order, key_loss = jax.random.split(epoch_key)
+    order = jax.random.permutation(key_order, data.reward.shape[0])
+    minibatches = jax.tree.map(lambda x: x[order].reshape(settings.num_minibatches, -1, *x.shape[1:]), data)
+    return jax.lax.scan(sgd_step, carry, (minibatches, jax.random.split(key_loss, settings.num_minibatches)))
 
-    def epoch(carry, epoch_key):
-      key_order, key_loss = jax.random.split(epoch_key)
-      order = jax.random.permutation(key_order, data.reward.shape[0])
-      parts = jax.tree.map(lambda x: x[order].reshape(settings.num_minibatches, -1, *x.shape[1:]), data)
-      loss_keys = jax.random.split(key_loss, settings.num_minibatches)
-      return jax.lax.scan(lambda c, part: sgd_step(statistics, c, part), carry, (parts, loss_keys))
-
-    (params, optimizer_state), _ = jax.lax.scan(
-      epoch, (state.params, state.optimizer_state), jax.random.split(key_sgd, settings.num_epochs)
-    )
-    state = LearnerState(params=params, optimizer_state=optimizer_state, statistics=statistics)
-    return state, jnp.mean(returns, where=finite)
-
-  def snapshot(state):
-    return {'policy': state.params.policy, 'mean': state.statistics.mean, 'std': state.statistics.std}
-
-  def params(snapshot, task):
-    privileged = family.privileged(task) if task_conditioned else None
-    return policies.fold(snapshot['policy'], snapshot['mean'], snapshot['std'], privileged)
-
-  return Learner(
-    init=init, update=update, snapshot=snapshot, params=params,
-    env_steps_per_update=settings.num_envs * family.episode_length,
+  (params, optimizer_state), _ = jax.lax.scan(
+    epoch, (state.params, state.optimizer_state), jax.random.split(rng_key, settings.num_epochs)
   )
+  return LearnerState(params=params, optimizer_state=optimizer_state, statistics=statistics)

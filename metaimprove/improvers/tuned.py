@@ -1,24 +1,45 @@
-"""PPO settings per family, stored as the families' defaults: some tuned once on training tasks, some taken over."""
+"""The settings of the sources for each family: PPO's stored per family, some tuned on training tasks, some taken over.
+"""
 
 import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
 
 from metaimprove import policies
 from metaimprove.errors import UnknownNameError
-from metaimprove.improvers import evolution, independent_ppo, task_conditioned_ppo
+from metaimprove.improvers import (
+  domain_randomised_ppo, evolution, independent_ppo, noise_ladder, task_conditioned_ppo
+)
+from metaimprove.improvers.noise_ladder import Base
 from metaimprove.improvers.ppo import PPOSettings
 from metaimprove.improvers.source import Source
 from metaimprove.tasks.family import TaskFamily
 
-SOURCES = (task_conditioned_ppo.NAME, independent_ppo.NAME, evolution.NAME)
 EVOLUTION_UPDATES = 150
+
+LADDERS: Mapping[str, str] = {'action_noise_ladder': 'actions', 'parameter_noise_ladder': 'parameters'}
+"""The ladders and their kinds of noise."""
+LADDER_RUNGS = 24
+LADDER_EPISODES = 4
+LADDER_CHECK_TASKS = 32
+"""On so many tasks it is checked that the returns of a ladder rise."""
+
+SOURCES = (task_conditioned_ppo.NAME, domain_randomised_ppo.NAME, independent_ppo.NAME, evolution.NAME, *LADDERS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tuned:
-  """Settings and number of updates of both PPO sources on a family, whatever its backend."""
+  """Settings and number of updates of the PPO sources on a family, whatever its backend.
 
-  conditioned: PPOSettings
-  conditioned_updates: int
+  Attributes:
+    shared, shared_updates: of the learners that serve all tasks, told the task or not.
+    independent, independent_updates: of the learners that have each their own task. Their learning rate follows the
+      same schedule.
+  """
+
+  shared: PPOSettings
+  shared_updates: int
   independent: PPOSettings
   independent_updates: int
 
@@ -31,30 +52,30 @@ _RUNNER = PPOSettings(
 
 _LONE_RUNNER = dataclasses.replace(_RUNNER, num_envs=8, num_minibatches=4)
 
-_SHORT_RUN = Tuned(
-  conditioned=_RUNNER, conditioned_updates=80, independent=_LONE_RUNNER, independent_updates=250,
+_SHORT_RUN = Tuned(shared=_RUNNER, shared_updates=80, independent=_LONE_RUNNER, independent_updates=250)
+
+_LONG_RUN = Tuned(
+  shared=dataclasses.replace(_RUNNER, learning_rate_half_life=150), shared_updates=500,
+  independent=dataclasses.replace(_LONE_RUNNER, learning_rate_half_life=150), independent_updates=250,
 )
 
-_HOPPING = dataclasses.replace(_SHORT_RUN, conditioned=dataclasses.replace(_RUNNER, num_envs=256))
+_HOPPING = dataclasses.replace(_SHORT_RUN, shared=dataclasses.replace(_RUNNER, num_envs=256))
 
 _PENDULUM = Tuned(
-  conditioned=PPOSettings(learning_rate=1e-3, discounting=0.97), conditioned_updates=100,
+  shared=PPOSettings(learning_rate=1e-3, discounting=0.97), shared_updates=100,
   independent=PPOSettings(num_envs=16, learning_rate=1e-3, discounting=0.97, num_minibatches=4, num_epochs=8),
   independent_updates=100,
 )
 
 _REACHER = Tuned(
-  conditioned=PPOSettings(learning_rate=2e-3), conditioned_updates=120,
+  shared=PPOSettings(learning_rate=2e-3), shared_updates=120,
   independent=PPOSettings(num_envs=8, learning_rate=2e-3, num_minibatches=4, num_epochs=8),
   independent_updates=100,
 )
 
 _TUNED = {
   'reacher_goal': _REACHER,
-  'half_cheetah_vel': Tuned(
-    conditioned=dataclasses.replace(_RUNNER, learning_rate_half_life=150), conditioned_updates=500,
-    independent=_LONE_RUNNER, independent_updates=250,
-  ),
+  'half_cheetah_vel': _LONG_RUN,
   'half_cheetah_dir': _SHORT_RUN,
   'ant_dir': _SHORT_RUN,
   'hopper_rand_params': _HOPPING,
@@ -83,7 +104,7 @@ def settings_for(family: TaskFamily) -> Tuned:
 
 def make_source(
   name: str, family: TaskFamily, hidden_sizes: tuple[int, ...] = policies.HIDDEN_SIZES, num_updates: int | None = None,
-  patience: int | None = None,
+  patience: int | None = None, base: Base | None = None,
 ) -> Source:
   """A source with its tuned settings.
 
@@ -91,21 +112,49 @@ def make_source(
     name: one of `SOURCES`.
     family: the task family.
     hidden_sizes: of its policies.
-    num_updates: other than tuned.
+    num_updates: other than tuned; not for ladders, which have as many as rungs.
     patience: of learners that have each their own task; see `Source`.
+    base: the policies that ladders lead up to; only they need it.
 
   Raises:
     UnknownNameError: for another name, or a family without tuned settings.
   """
-  tuned = settings_for(family)
-  if name == task_conditioned_ppo.NAME:
-    updates = num_updates or tuned.conditioned_updates
-    return task_conditioned_ppo.task_conditioned_ppo(family, tuned.conditioned, updates, hidden_sizes)
-  if name == independent_ppo.NAME:
-    updates = num_updates or tuned.independent_updates
-    return independent_ppo.independent_ppo(family, tuned.independent, updates, hidden_sizes, patience)
+  if name in LADDERS:
+    return noise_ladder.noise_ladder(
+      family, base, kind=LADDERS[name], num_rungs=LADDER_RUNGS, num_episodes=LADDER_EPISODES,
+      hidden_sizes=hidden_sizes, name=name,
+    )
   if name == evolution.NAME:
     return evolution.evolution(
       family, evolution.EvolutionSettings(), num_updates or EVOLUTION_UPDATES, hidden_sizes, patience
     )
-  raise UnknownNameError(f'Source of improvement {name!r} is unknown; choose among: {", ".join(SOURCES)}.')
+  if name == independent_ppo.NAME:
+    tuned = settings_for(family)
+    updates = num_updates or tuned.independent_updates
+    return independent_ppo.independent_ppo(family, tuned.independent, updates, hidden_sizes, patience)
+  shared = {
+    task_conditioned_ppo.NAME: task_conditioned_ppo.task_conditioned_ppo,
+    domain_randomised_ppo.NAME: domain_randomised_ppo.domain_randomised_ppo,
+  }
+  if name not in shared:
+    raise UnknownNameError(f'Source of improvement {name!r} is unknown; choose among: {", ".join(SOURCES)}.')
+  tuned = settings_for(family)
+  return shared[name](family, tuned.shared, num_updates or tuned.shared_updates, hidden_sizes)
+
+
+def settings_of(family: TaskFamily, stored: Mapping[str, Any]) -> dict[str, Any] | None:
+  """The settings of `make_source`'s source of the same name, as they are read back from JSON.
+
+  Args:
+    family: the task family.
+    stored: 'name' and 'settings' of a source in the header of a dataset. The number of updates and the patience are
+      taken from there.
+
+  Returns:
+    Equal to `stored['settings']` if `make_source` made that source; None for an unknown name.
+  """
+  name, settings = stored['name'], stored['settings']
+  if name not in SOURCES:
+    return None
+  source = make_source(name, family, num_updates=settings.get('num_updates'), patience=settings.get('patience'))
+  return json.loads(json.dumps(dict(source.settings)))
