@@ -11,12 +11,16 @@ import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from metaimprove import quiet_brax# noqa: F401  (before brax)
+from metaimprove import quiet_brax  # noqa: F401  (before brax)
 from brax.training.distribution import NormalTanhDistribution
+from metaimprove.errors import IncompatibleError
 from metaimprove.types import Params
 
 HIDDEN_SIZES = (64, 64)
+_LARGEST_RATIO = 1000.0
+"""Of |mean| and deviation of an observation whose scaling is folded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +43,9 @@ class Policy:
   action_size: int
   hidden_sizes: tuple[int, ...]
 
-  def sample(self, params: Params, observation: chex.Array, rng_key: chex.PRNGKey):
+  def sample(
+    self, params: Params, observation: chex.Array, rng_key: chex.PRNGKey
+  ) -> tuple[chex.Array, chex.Array]:
     """An action [A] in [-1, 1] for an observation [O], and the pre-tanh action [A] it came from."""
     raw_action = self.distribution.sample_no_postprocessing(self.apply(params, observation), rng_key)
     return self.distribution.postprocess(raw_action), raw_action
@@ -78,21 +84,41 @@ def layer_names(params: Params) -> list[str]:
   return sorted(params, key=lambda name: int(name.rsplit('_', 1)[1]))
 
 
+def foldable_deviation(mean: chex.Array, std: chex.Array) -> chex.Array:
+  """[O] `std`, or a thousandth of |mean| where it is smaller: the deviation to normalise by if it is to be folded.
+
+  A folded layer multiplies the observation itself, not its difference from the mean. In float32 that costs the digits in
+  which observation and mean agree, about 6e-8 |mean| / std of each input: 1e-4 of the logits at a ratio of 1,000, and
+  0.1 at 1,000,000.
+  """
+  return jnp.maximum(std, jnp.abs(mean) / _LARGEST_RATIO)
+
+
 def fold(params: Params, mean: chex.Array, std: chex.Array, privileged: chex.Array | None = None) -> Params:
-  """Folds what stands before the network into its first layer, exactly.
+  """Folds what stands before the network into its first layer.
 
   A learner computes network(concatenate([(observation - mean) / std, privileged])); the result of this function
-  computes the same from the observation alone.
+  computes the same from the observation alone, up to rounding.
 
   Args:
     params: of a policy over O + D inputs.
     mean: [O] observation mean.
-    std: [O] observation standard deviation.
+    std: [O] observation standard deviation, of `foldable_deviation`.
     privileged: [D] what the learner knows of the task, or None where D is 0.
 
   Returns:
     Parameters of a policy over O inputs.
+
+  Raises:
+    IncompatibleError: if `std` is smaller than `foldable_deviation` allows, so that the result would be another policy;
+      not noticed while JAX traces.
   """
+  traced = isinstance(mean, jax.core.Tracer) or isinstance(std, jax.core.Tracer)
+  if not traced and np.any(np.asarray(std) * 1.01 < np.asarray(foldable_deviation(mean, std))):
+    raise IncompatibleError(
+      f'An observation varies by less than 1/{_LARGEST_RATIO:,.0f} of its mean, too little to fold its scaling into '
+      'float32 weights; normalise by policies.foldable_deviation.'
+    )
   first = layer_names(params)[0]
   weights, bias = params[first]['w'], params[first]['b']
   size = mean.shape[0]

@@ -268,6 +268,7 @@ def _learn(
 ) -> LearnerState:
   """The epochs over one update's experience, transitions [num_envs, T, ...]."""
   statistics = running_statistics.update(state.statistics, data.observation[..., :networks.observation_size])
+  statistics = statistics.replace(std=policies.foldable_deviation(statistics.mean, statistics.std))
   # [num_envs, T, ...] -> [pieces, unroll_length, ...]
   data = jax.tree.map(lambda x: x.reshape(-1, settings.unroll_length, *x.shape[2:]), data)
 
