@@ -5,10 +5,12 @@ import pathlib
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 
-import tensorboardX
 import tqdm
 from absl import app, flags, logging
+from tensorboardX import event_file_writer, summary
+from tensorboardX.proto import event_pb2
 
 from metaimprove import files
 from metaimprove.errors import MetaImproveError
@@ -139,17 +141,23 @@ def read_seconds(folder: pathlib.Path) -> dict[str, float]:
 
 
 class TensorBoard:
-  """Scalars to TensorBoard; after a resume, steps logged before the stop are written over."""
+  """Figures to TensorBoard, in one file a start of the program.
+
+  What is given is on its way to the disk at once, so that nothing is lost when the program is killed. After a resume,
+  figures of steps that are logged again replace those from before the stop.
+  """
 
   def __init__(self, folder: pathlib.Path):
     self._folder, self._writer = pathlib.Path(folder), None
 
-  def __call__(self, step: int, scalars: dict[str, float]) -> None:
+  def __call__(self, step: int, figures: Mapping[str, float], /) -> None:
     if self._writer is None:
-      self._writer = tensorboardX.SummaryWriter(str(self._folder), purge_step=int(step))
-    for name, value in scalars.items():
-      self._writer.add_scalar(name, value, int(step))
-
-  def close(self) -> None:
-    if self._writer is not None:
-      self._writer.close()
+      self._folder.mkdir(parents=True, exist_ok=True)
+      # Two starts within a second would have the same name without the process.
+      self._writer = event_file_writer.EventsWriter(str(self._folder / 'events'), f'.{os.getpid()}')
+      start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+      self._writer.write_event(event_pb2.Event(step=step, wall_time=time.time(), session_log=start))
+    for name, value in figures.items():
+      scalar = summary.scalar(name, value)
+      self._writer.write_event(event_pb2.Event(step=step, wall_time=time.time(), summary=scalar))
+    self._writer.flush()

@@ -87,9 +87,9 @@ def layer_names(params: Params) -> list[str]:
 def foldable_deviation(mean: chex.Array, std: chex.Array) -> chex.Array:
   """[O] `std`, or a thousandth of |mean| where it is smaller: the deviation to normalise by if it is to be folded.
 
-  A folded layer multiplies the observation itself, not its difference from the mean. In float32 that costs the digits in
-  which observation and mean agree, about 6e-8 |mean| / std of each input: 1e-4 of the logits at a ratio of 1,000, and
-  0.1 at 1,000,000.
+  A folded layer multiplies the observation itself, not its difference from the mean. In float32 that costs the digits
+  in which observation and mean agree, about 6e-8 |mean| / std of each input: logits are off by 1e-4 at a ratio of
+  1,000, and by 0.1 at 1,000,000.
   """
   return jnp.maximum(std, jnp.abs(mean) / _LARGEST_RATIO)
 
