@@ -1,13 +1,14 @@
-"""Brax as it should be: import this module before anything of `brax`, and make its environments in `making`.
+"""Brax without its known warnings. Import this module before anything of `brax`, and make environments in `making`.
 
-MuJoCo MJX, which Brax imports, prints two lines to standard output when the optional package `warp` is missing. They
-are dropped here by their text; whatever else an import prints is passed on, and errors are untouched.
+MuJoCo MJX, which Brax imports, prints two lines to standard output when the optional package `warp` is missing. These
+two are recognised by their text and dropped. Everything else that the import prints is printed, and errors are raised.
 """
 
 import contextlib
 import io
 import sys
 import warnings
+from collections.abc import Iterator
 
 import jax
 
@@ -30,9 +31,9 @@ def _warn(message: str) -> None:
 
 
 @contextlib.contextmanager
-def making():
-  """Within the block environments and MJX's data are made without warnings, and where this process can reach them: MJX
-  takes the first of all processes' devices, which may be another's."""
+def making() -> Iterator[None]:
+  """A block in which environments and MJX's data are made: without warnings, and on a device of this process. MJX
+  takes the first device of all processes, which may belong to another one."""
   everywhere = jax.devices
   if jax.process_count() > 1:
     jax.devices = lambda backend=None: jax.local_devices(backend=backend)
@@ -44,9 +45,9 @@ def making():
 
 
 @contextlib.contextmanager
-def known_warnings_ignored():
-  """Ignores, within the block, Brax's notice that its pipelines are no longer maintained (we call them knowingly), and
-  MuJoCo's that Brax's cheetah uses an old attribute, which it would print and append to a MUJOCO_LOG.TXT."""
+def known_warnings_ignored() -> Iterator[None]:
+  """A block in which two warnings are ignored: Brax's, that its pipelines are no longer maintained, and MuJoCo's, that
+  Brax's cheetah uses an old attribute, which MuJoCo would also append to a MUJOCO_LOG.TXT."""
   import mujoco
 
   mujoco.set_mju_user_warning(_warn)

@@ -1,6 +1,7 @@
-"""A point on a line that must go to a hidden place: small enough to compute by hand and to compile in a moment."""
+"""A point on a line that must go to a hidden position: small enough to compute by hand and to compile in a moment."""
 
 import types
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,10 @@ from metaimprove.tasks.robots.physics import Physics, PhysicsState
 LIMIT = 3.0
 
 
-def point_family(name='point', observation_size=1, blow_up_beyond=None, imperfections=None) -> TaskFamily:
+def point_family(
+  name: str = 'point', observation_size: int = 1, blow_up_beyond: float | None = None,
+  imperfections: Mapping[str, Range] | None = None, far_goals: bool = False,
+) -> TaskFamily:
   """x moves by `gear` times the action; reward -|x - goal|; ends beyond |x| > 3; 8 steps.
 
   Args:
@@ -22,6 +26,7 @@ def point_family(name='point', observation_size=1, blow_up_beyond=None, imperfec
     observation_size: x, repeated.
     blow_up_beyond: where x turns infinite, for tests of that.
     imperfections: ranges of delay and noise.
+    far_goals: whether far tasks may have goals U(1, 2) instead of U(-1, 1).
   """
   def init(parameters, q, qd):
     return PhysicsState(q=q, qd=qd, qacc_warmstart=qd)
@@ -37,6 +42,8 @@ def point_family(name='point', observation_size=1, blow_up_beyond=None, imperfec
     name, Physics(backend='none', system=system, time_step=1.0, init=init, step=step), definition='',
     goal=Goal(
       sample=lambda key: jax.random.uniform(key, (1,), minval=-1, maxval=1),
+      sample_far=(lambda key: jax.random.uniform(key, (1,), minval=1, maxval=2)) if far_goals else None,
+      is_far=(lambda goal: jnp.abs(goal[0]) > 1) if far_goals else None,
       describe=lambda goal: f'go to {float(goal[0]):.2f}',
       position=lambda goal, q: jnp.stack([goal[0], jnp.zeros(())]), achieved=hindsight.last_outcome,
     ),

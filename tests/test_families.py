@@ -12,13 +12,14 @@ import pytest
 from metaimprove import files
 from metaimprove.errors import IncompatibleError, UnknownNameError
 from metaimprove.rollouts import unroll
-from metaimprove.tasks.robots import dynamics, physics, reacher
-from metaimprove.tasks.robots.dynamics import IMPERFECTIONS
+from metaimprove.tasks import hindsight
 from metaimprove.tasks.family import TASK_SUITE_VERSION, distribution_of
 from metaimprove.tasks.from_brax import from_brax_env
-from metaimprove.tasks.robots.physics import PhysicsState
 from metaimprove.tasks.registry import backends_of, family_names, make_family
-from metaimprove.types import Task
+from metaimprove.tasks.robots import dynamics, physics, reacher
+from metaimprove.tasks.robots.dynamics import IMPERFECTIONS
+from metaimprove.tasks.robots.physics import PhysicsState
+from metaimprove.types import Task, Trajectory
 from tests import robots
 from tests.compilations import counted
 from tests.point_family import point_family
@@ -83,6 +84,9 @@ def test_shapes_and_sizes(bench):
   assert start.observation.shape == (NUM_TASKS, family.observation_size)
   assert after.observation.shape == (NUM_STEPS, NUM_TASKS, family.observation_size)
   assert after.reward.shape == after.terminated.shape == (NUM_STEPS, NUM_TASKS)
+  assert after.outcome.shape == (NUM_STEPS, NUM_TASKS, family.outcome_size) and after.outcome.dtype == np.float32
+  np.testing.assert_array_equal(start.outcome, np.zeros((NUM_TASKS, family.outcome_size)))
+  assert bench.tasks.goal.shape == (NUM_TASKS, family.goal_size)
   assert after.terminated.dtype == bool
   assert np.isfinite(after.observation).all() and np.isfinite(after.reward).all()
   task = jax.tree.map(lambda x: x[0], bench.tasks)
@@ -108,7 +112,7 @@ def test_ranges_are_frozen():
     for name in family_names()
   }
   digest = files.checksum(json.dumps(definitions, sort_keys=True).encode())
-  assert (TASK_SUITE_VERSION, digest[:16]) == (1, '53dddaf0c6fe0e54')
+  assert (TASK_SUITE_VERSION, digest[:16]) == (2, '53dddaf0c6fe0e54')
 
 
 def test_definitions_are_frozen(bench):
@@ -137,15 +141,58 @@ def test_other_tasks_and_true_resets_in_the_same_program(bench):
 
 
 def test_the_goal_is_hidden_and_matters(bench):
-  """Another goal changes the rewards, and neither the first observation nor, in free motion, the following ones."""
+  """Another goal changes the rewards, but no observation and no outcome."""
   if not bench.tasks.goal.shape[1]:
     pytest.skip('tasks differ in dynamics only')
   start, after = bench.done
   start_moved, after_moved = bench.run(bench.tasks.replace(goal=-bench.tasks.goal))
   np.testing.assert_array_equal(start.observation, start_moved.observation)
   np.testing.assert_allclose(after.observation, after_moved.observation, atol=1e-4)
+  np.testing.assert_allclose(after.outcome, after_moved.outcome, atol=1e-4)
   if bench.name != 'reacher_goal_sparse':  # by hand, below: hardly any first steps are rewarded
     assert np.abs(after.reward - after_moved.reward).max() > 1e-3
+
+
+def test_the_outcome_is_hidden(bench):
+  """A policy cannot see the last outcome: with another one in the state, everything that follows is the same."""
+  start, after = bench.done
+  step = jax.vmap(bench.family.step)
+  again = step(bench.tasks, start.replace(outcome=start.outcome + 7), bench.actions[0])
+  np.testing.assert_array_equal(again.observation, after.observation[0])
+  np.testing.assert_array_equal(again.outcome, after.outcome[0])
+
+
+def trajectories_of(bench):
+  """[NUM_TASKS, 1, NUM_STEPS, ...]: the run as one episode of each task, all steps valid."""
+  _, after = bench.done
+  by_task = lambda x: jnp.moveaxis(x, 0, 1)[:, None]
+  reward, observation = by_task(after.reward), by_task(after.observation)
+  return Trajectory(
+    observation=observation, action=by_task(bench.actions), reward=reward, next_observation=observation,
+    outcome=by_task(after.outcome), terminated=jnp.zeros(reward.shape, bool), valid=jnp.ones(reward.shape, bool),
+    finite=jnp.ones(reward.shape[:2], bool),
+  )
+
+
+def test_relabelling_with_its_own_goal_gives_the_stored_rewards(bench):
+  trajectories = trajectories_of(bench)
+  rewards = jax.vmap(functools.partial(hindsight.relabel, bench.family))(trajectories, bench.tasks.goal)
+  np.testing.assert_allclose(rewards, trajectories.reward, rtol=1e-5, atol=1e-5)
+
+
+def test_the_achieved_goal_pays_more_than_the_goals_of_other_tasks(bench):
+  """Wrong signs, swapped axes and wrong units of an achieved goal all make it pay less than goals drawn at random."""
+  family, trajectories = bench.family, trajectories_of(bench)
+  if not family.goal_size:
+    with pytest.raises(IncompatibleError, match=f'{bench.name}.*no goal'):
+      hindsight.achieved(family, trajectories)
+    return
+  achieved = jax.vmap(functools.partial(hindsight.achieved, family))(trajectories)
+  assert achieved.shape == (NUM_TASKS, 1, family.goal_size) and np.isfinite(achieved).all()
+  returns = lambda goal: jax.vmap(lambda t, g: hindsight.relabel(family, t, g).sum())(trajectories, goal)
+  others = np.stack([returns(jnp.roll(bench.tasks.goal, shift, axis=0)) for shift in range(NUM_TASKS)])
+  own = returns(achieved[:, 0])
+  assert (own >= others.mean(axis=0) - 1e-5).all() and own.sum() > others.mean(axis=0).sum() + 1e-3
 
 
 @pytest.fixture
@@ -226,6 +273,18 @@ def test_rewards_and_ends_by_hand(gliding, name, arguments, reward, terminated):
 def test_fingertip_by_hand():
   np.testing.assert_allclose(reacher._fingertip(jnp.zeros(4)), [0.21, 0.0], atol=1e-7)
   np.testing.assert_allclose(reacher._fingertip(jnp.array([jnp.pi / 2, 0, 0, 0])), [0.0, 0.21], atol=1e-7)
+
+
+def test_the_pushed_object_is_the_goal_it_achieved(gliding):
+  """An object at the goal's sliding joints is a goal achieved, in the goal's own order of axes."""
+  family = make_family('pusher_goal', None, 'none')
+  task = Task(goal=jnp.array([0.1, -0.05]), dynamics={})
+  state = family.reset(task, jax.random.key(0))
+  still = state.physics.replace(
+    q=jnp.zeros(11).at[7:9].set(jnp.array([-0.2, 0.15])), qd=jnp.zeros_like(state.physics.qd)
+  )
+  after = family.step(task, state.replace(physics=still), jnp.zeros(family.action_size))
+  np.testing.assert_allclose(family.achieved(after.outcome[None], jnp.ones(1, bool)), [-0.2, 0.15], atol=1e-6)
 
 
 def goals(name, num=4000):
@@ -323,11 +382,11 @@ def test_delay_by_hand():
   """Half a step late: the first action moves half as far, and the other half comes with the second."""
   family, task = point_with(action_delay=0.5)
   state = family.reset(task, jax.random.key(0))
-  places = [state.physics.q[0]]
+  positions = [state.physics.q[0]]
   for action in (1.0, 0.0, 0.0):
     state = family.step(task, state, jnp.array([action]))
-    places.append(state.physics.q[0])
-  np.testing.assert_allclose(np.diff(places), [0.5, 0.5, 0.0], atol=1e-6)
+    positions.append(state.physics.q[0])
+  np.testing.assert_allclose(np.diff(positions), [0.5, 0.5, 0.0], atol=1e-6)
 
 
 def test_noises_have_their_size_and_leave_the_rest_alone():

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 
 import chex
 
+from metaimprove.errors import IncompatibleError
 from metaimprove.types import Task
 
-TASK_SUITE_VERSION = 1
+TASK_SUITE_VERSION = 2
 """Version of all definitions here. It goes up when one of them changes, and histories of another version are refused.
 The tests hold the definitions to it."""
 
@@ -19,8 +20,8 @@ class Range:
 
   Attributes:
     low, high: ends of the training range. Training, validation and held-out tasks are drawn from it.
-    far_low, far_high: ends of the far range. A far draw lies in [far_low, low] or in [high, far_high]. Where far_low
-      equals low, far draws lie above only; where far_high equals high, below only. One of the two must differ.
+    far_low, far_high: ends of the far range. A far draw lies in [far_low, low] or in [high, far_high]. If far_low
+      equals low, all far draws lie in [high, far_high]; if far_high equals high, all lie in [far_low, low].
     elements: 0 for one number for the whole robot; otherwise the number of elements, each with a draw of its own.
     logarithmic: whether draws are log-uniform, as multipliers are, or uniform.
   """
@@ -31,6 +32,13 @@ class Range:
   far_high: float = 3.0
   elements: int = 0
   logarithmic: bool = True
+
+  def __post_init__(self) -> None:
+    in_order = self.far_low <= self.low < self.high <= self.far_high
+    if not in_order or self.far_high - self.far_low == self.high - self.low:
+      raise IncompatibleError(f'{self} needs far_low <= low < high <= far_high, and a far range on at least one side.')
+    if self.logarithmic and self.far_low <= 0:
+      raise IncompatibleError(f'{self} is logarithmic, so its ends must be greater than 0.')
 
 
 @chex.dataclass(frozen=True)
@@ -101,6 +109,8 @@ class TaskFamily:
     step: takes one step.
     reward: the reward of a step from goal, outcome and action; the one that `step` gives. None where the reward needs
       more than these, so that it cannot be computed again for another goal.
+    is_far_goal: (goal) -> [] bool, whether a goal lies outside the training range; None where `sample_far` draws none
+      that does.
     achieved: the goal that an episode achieved; None where tasks have no goal, or where it cannot be told.
     privileged: (task) -> [P] float32 of order 1, the whole task as numbers. For task-conditioned sources only.
     describe: (task) -> str, the task in words.
@@ -127,6 +137,7 @@ class TaskFamily:
   step: Step
   reward: Reward | None
   achieved: Achieved | None
+  is_far_goal: Callable[[chex.Array], chex.Array] | None
   privileged: Callable[[Task], chex.Array]
   describe: Callable[[Task], str]
   picture: Callable[[Task, chex.Array], dict[str, chex.Array]]

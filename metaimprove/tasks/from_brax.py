@@ -40,17 +40,17 @@ def from_brax_env(
   """A family whose observations, starts and ends are those of a Brax environment.
 
   Args:
-    env: any `brax.envs.Env`, not wrapped for training. It must not keep a time limit of its own.
+    env: any `brax.envs.Env`, not wrapped for training. It must have no time limit of its own.
     name: of the family; histories and operators are marked with it.
-    goal: what differs between tasks; nothing by default. The environment's observation must not show it.
+    goal: what differs between tasks; nothing by default. The environment's observation must not depend on it.
     reward: with `outcome`: (goal, outcome, action) -> []. Without: (goal, `brax.envs.State` before, action,
       `brax.envs.State` after) -> [], and then rewards cannot be computed for another goal in hindsight. The
       environment's own by default.
     outcome: (`brax.envs.State` before, `brax.envs.State` after) -> [D] float32, what `reward` refers to besides goal
       and action. It is stored with the experience.
-    dynamics: what is randomised besides, with the default ranges or your own: multipliers that its backend has fields
-      for (whether each really moves this robot is yours to check, as tests/test_physics.py does), and imperfections.
-      Multipliers need a `PipelineEnv`.
+    dynamics: the names of what is randomised, or their ranges: imperfections, and multipliers that the backend has
+      fields for. Multipliers need a `PipelineEnv`; check that each really changes how this robot moves, as
+      tests/test_physics.py does.
     episode_length: T.
     definition: in words.
     camera, view: for drawings; see `make_family`.
@@ -83,7 +83,7 @@ def _own_reward(before: BraxEnvState, after: BraxEnvState) -> chex.Array:
 
 
 def _rewarded_by_states(family: TaskFamily, reward: Callable[..., chex.Array]) -> TaskFamily:
-  """The family with another reward, (goal, state before, action, state after) -> []; it cannot be told in hindsight."""
+  """The family with a reward (goal, state before, action, state after) -> [], which cannot be relabelled."""
   def step(task, state, action):
     after = family.step(task, state, action)
     return after.replace(reward=reward(task.goal, state.physics.env, action, after.physics.env))
@@ -92,7 +92,7 @@ def _rewarded_by_states(family: TaskFamily, reward: Callable[..., chex.Array]) -
 
 
 def _ranges(env: Any, dynamics: Sequence[str] | Mapping[str, Range]) -> dict[str, Range]:
-  """The ranges of what is randomised, where all of it fits the environment."""
+  """The ranges of what is randomised; raises where something does not fit the environment."""
   base, kind, names = env.unwrapped, type(env).__name__, tuple(dynamics)
   has_system = hasattr(base, 'sys')
   if has_system and env is not base:

@@ -71,8 +71,9 @@ def mean_outcome(outcome: chex.Array, valid: chex.Array) -> chex.Array:
   return jnp.where(valid[:, None], outcome, 0.0).sum(axis=0) / jnp.maximum(jnp.sum(valid), 1)
 
 
-def direction(vector: chex.Array) -> chex.Array:
-  """The unit vector [D] along a vector [D]; along the first axis for the zero vector."""
-  first = jnp.zeros_like(vector).at[0].set(1.0)
-  length = jnp.linalg.norm(vector)
-  return jnp.where(length > 0, vector / jnp.where(length > 0, length, 1.0), first)
+def mean_direction(outcome: chex.Array, valid: chex.Array) -> chex.Array:
+  """The unit vector [D] along the mean outcome of an episode, from [T, D] and [T]; the first axis where that is 0."""
+  mean = mean_outcome(outcome, valid)
+  length = jnp.linalg.norm(mean)
+  first = jnp.zeros_like(mean).at[0].set(1.0)
+  return jnp.where(length > 0, mean / jnp.where(length > 0, length, 1.0), first)

@@ -8,6 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from metaimprove import rng
 from metaimprove.errors import UnknownNameError
 from metaimprove.tasks.family import Range, Reset, Reward, State, Step, TaskFamily
 from metaimprove.tasks.goal import Goal
@@ -17,6 +18,8 @@ from metaimprove.tasks.robots.physics import Parameters, Physics
 from metaimprove.types import Task
 
 PRESETS = ('none', 'default', 'far')
+Preset = str | Sequence[str]
+"""One of `PRESETS`, or the names of the parameters to randomise."""
 
 Start = Callable[[chex.Array, chex.PRNGKey], tuple[Any, Any]]
 Observe = Callable[[Any], chex.Array]
@@ -26,7 +29,7 @@ Control = Callable[[chex.Array], chex.Array]
 
 
 def choose_ranges(
-  preset: str | Sequence[str], default: Mapping[str, Range], real: Sequence[str], what: str
+  preset: Preset, default: Mapping[str, Range], real: Sequence[str], what: str
 ) -> dict[str, Range]:
   """The ranges of the dynamics parameters to randomise.
 
@@ -91,18 +94,18 @@ def make_family(
   """
   action_size = robot.system.act_size()
   imperfections = Imperfections(frozenset(ranges) & frozenset(dynamics.IMPERFECTIONS), action_size)
-  sample = functools.partial(_sample, goal, ranges)
-  task, key = jax.eval_shape(lambda: (sample(False, jax.random.key(0)), jax.random.key(0)))
-  state = jax.eval_shape(lambda task, key: robot.init(multipliers_of(task), *start(task.goal, key)), task, key)
+  sample, sample_far = (functools.partial(draw, goal, ranges) for draw in (_sample, _sample_far))
+  task = jax.eval_shape(sample, jax.random.key(0))
+  begin = lambda task, rng_key: robot.init(multipliers_of(task), *start(task.goal, rng_key))
+  state = jax.eval_shape(begin, task, jax.random.key(0))
   outcome_size = jax.eval_shape(outcome, state, state).shape[0]
   privileged = functools.partial(_privileged, goal, ranges)
   draw = functools.partial(pictures.lines, robot.system, camera=camera) if lines is None else lines
   return TaskFamily(
-    name=name, backend=robot.backend, sample=functools.partial(sample, far_only),
-    sample_far=functools.partial(sample, True),
+    name=name, backend=robot.backend, sample=sample_far if far_only else sample, sample_far=sample_far,
     reset=_make_reset(robot, imperfections, start, observe, outcome_size),
     step=_make_step(robot, imperfections, observe, outcome, reward, terminated, control),
-    reward=reward, achieved=goal.achieved, privileged=privileged,
+    reward=reward, achieved=goal.achieved, is_far_goal=goal.is_far, privileged=privileged,
     describe=lambda task: f'{goal.describe(task.goal)}, {dynamics.describe(task.dynamics)}',
     picture=lambda task, q: {'lines': draw(q), 'goal': goal.position(task.goal, q)}, view=view,
     observation_size=jax.eval_shape(observe, state).shape[0], action_size=action_size, goal_size=task.goal.shape[0],
@@ -117,9 +120,19 @@ def multipliers_of(task: Task) -> Parameters:
   return {name: value for name, value in task.dynamics.items() if name in dynamics.MULTIPLIERS}
 
 
-def _sample(goal: Goal, ranges: Mapping[str, Range], far: bool, rng_key: chex.PRNGKey) -> Task:
+def _sample(goal: Goal, ranges: Mapping[str, Range], rng_key: chex.PRNGKey, far_dynamics: bool = False) -> Task:
   key_goal, key_dynamics = jax.random.split(rng_key)
-  return Task(goal=goal.sample(key_goal), dynamics=dynamics.sample(key_dynamics, ranges, far))
+  return Task(goal=goal.sample(key_goal), dynamics=dynamics.sample(key_dynamics, ranges, far_dynamics))
+
+
+def _sample_far(goal: Goal, ranges: Mapping[str, Range], rng_key: chex.PRNGKey) -> Task:
+  """A task with a far goal or with one far dynamics parameter, all with the same probability."""
+  far_dynamics = _sample(goal, ranges, rng_key, far_dynamics=True)
+  if goal.sample_far is None:
+    return far_dynamics
+  far_goal = _sample(goal, ranges, rng_key).replace(goal=goal.sample_far(rng.stream(rng_key, 'far goal')))
+  is_goal = jax.random.bernoulli(rng.stream(rng_key, 'goal or dynamics'), 1 / (1 + len(ranges)))
+  return jax.tree.map(functools.partial(jnp.where, is_goal), far_goal, far_dynamics)
 
 
 def _privileged(goal: Goal, ranges: Mapping[str, Range], task: Task) -> chex.Array:
@@ -148,10 +161,10 @@ def _make_step(
   def step(task, state, action):
     command, memory, key_see = imperfections.act(task.dynamics, state.memory, action)
     physics = robot.step(multipliers_of(task), state.physics, control(command))
-    came_of_it = outcome(state.physics, physics)
+    result = outcome(state.physics, physics)
     return State(
-      physics=physics, observation=imperfections.see(task.dynamics, observe(physics), key_see), outcome=came_of_it,
-      reward=reward(task.goal, came_of_it, action), terminated=terminated(physics), memory=memory,
+      physics=physics, observation=imperfections.see(task.dynamics, observe(physics), key_see), outcome=result,
+      reward=reward(task.goal, result, action), terminated=terminated(physics), memory=memory,
     )
 
   return step

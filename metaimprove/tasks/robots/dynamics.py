@@ -1,14 +1,14 @@
 """Domain randomisation: what differs from the stock robot, per task.
 
-Physical constants (`MULTIPLIERS`) are multiplied, one factor for all of a robot or one for each element, drawn
-log-uniformly, so that halving and doubling are equally likely. Imperfections (`IMPERFECTIONS`) are amounts of noise and
-delay, drawn uniformly; 0 is the stock robot. 'far' draws put one parameter, chosen at random, outside its training
-range and leave the others inside.
+Physical constants (`MULTIPLIERS`) are multiplied, with one factor for the whole robot or one for each element. Factors
+are log-uniform, so that halving and doubling are equally likely. Imperfections (`IMPERFECTIONS`) are amounts of noise
+and delay. They are uniform, and 0 is the stock robot. A far draw puts one parameter, chosen at random, outside its
+training range and leaves the others inside.
 
 Brax's `spring` and `positional` do not simulate a link's mass m but m^(1 - spring_mass_scale), and likewise inertia
-(`spring_inertia_scale`; at 1, as on the hopper, no mass does anything at all). Multipliers there act on what is
-simulated; see `simulated_constants`. These backends have no joint damping either, only the angular damping of their
-joint constraints, about the joint's own axis too: 'damping' acts on that.
+with spring_inertia_scale. At a scale of 1, as on the hopper, masses have no effect. Multipliers act on the simulated
+constants instead; see `simulated_constants`. These backends have no joint damping, only the angular damping of their
+joint constraints, which also acts about the joint's own axis; 'damping' multiplies that.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,15 +36,15 @@ IMPERFECTIONS = {
   'action_noise': Range(low=0.0, high=0.1, far_low=0.0, far_high=0.3, logarithmic=False),
   'observation_noise': Range(low=0.0, high=0.02, far_low=0.0, far_high=0.1, logarithmic=False),
 }
-"""Of actuators and sensors, on every family: the delay is in environment steps (the command is held, so a delay d of a
-step means d parts of the last action and 1 - d of this one), the noises are standard deviations, of actions in [-1, 1]
-and of observations in their own units."""
+"""Imperfections of actuators and sensors, available on every family. The delay d is in environment steps: the motors
+get d times the last action plus 1 - d times this one. The noises are standard deviations, of actions in [-1, 1] and of
+observations in their own units."""
 
 # What a multiplier scales, by backend: fields of the system, or of parts of it.
 _BODIES = {'gear': ('actuator.gear',), 'gravity': ('gravity',), 'friction': ('geom_friction',)}
 _FIELDS = {
-  # 'inertia' takes the rotor inertia reflected to the joints (armature) along with the links' own: on the reacher the
-  # former is 10,000 times the latter, which alone would be an illusion of randomisation.
+  # 'inertia' includes the rotor inertia reflected to the joints (armature). On the reacher it is 10,000 times that of
+  # the links, so that multiplying the links' alone would change nothing.
   'mjx': {
     'gear': ('actuator_gear',), 'damping': ('dof_damping',), 'mass': ('body_mass',),
     'inertia': ('body_inertia', 'dof_armature'), 'friction': ('geom_friction',), 'gravity': ('opt.gravity',),
@@ -73,7 +73,7 @@ _IN_WORDS = {
 
 
 def sample(rng_key: chex.PRNGKey, ranges: Mapping[str, Range], far: bool = False) -> dict[str, chex.Array]:
-  """Draws each parameter, [] or [elements] float32."""
+  """Draws each parameter, [] or [elements] float32: all in their training ranges, or one of them `far`."""
   if not ranges:
     return {}
   key_inside, key_outside, key_sign, key_which = jax.random.split(rng_key, 4)
@@ -99,14 +99,14 @@ def sample(rng_key: chex.PRNGKey, ranges: Mapping[str, Range], far: bool = False
 
 
 def stock(parameters: Mapping[str, chex.Array]) -> dict[str, chex.Array]:
-  """The same parameters where they are the stock robot's."""
+  """The stock robot's values of the same parameters."""
   return {name: jnp.full_like(value, name in MULTIPLIERS) for name, value in parameters.items()}
 
 
-def simulated_constants(system, backend: str):
-  """The system with masses and inertias replaced by those that its backend computes with, and no scale left to apply.
+def simulated_constants(system: Any, backend: str) -> Any:
+  """The system with masses and inertias replaced by those that its backend computes with, and with scales of 0.
 
-  It moves as the stock one does, but for the rounding of a power, and a multiplier means what it says.
+  It moves like the stock one up to rounding, and a multiplier of a mass multiplies the simulated mass.
   """
   if backend not in ('spring', 'positional'):
     return system
@@ -120,8 +120,8 @@ def simulated_constants(system, backend: str):
   )
 
 
-def apply(system, backend: str, parameters: Mapping[str, chex.Array]):
-  """The system with its constants multiplied; a multiplier of 1 changes no bit, imperfections are left to the family.
+def apply(system: Any, backend: str, parameters: Mapping[str, chex.Array]) -> Any:
+  """The system with its constants multiplied. A multiplier of 1 changes no bit; imperfections are ignored.
 
   Args:
     system: the stock system, with `simulated_constants`.
@@ -133,11 +133,11 @@ def apply(system, backend: str, parameters: Mapping[str, chex.Array]):
     multiplier = parameters[name]
     for field in _FIELDS[backend][name]:
       changes[field] = _scaled(changes.get(field, _get(system, field)), multiplier)
-    if name == 'length':  # of a body about its joint: inertia about the centre grows with its square
+    if name == 'length':  # the distance from a body's joint to its centre; inertia grows with its square
       field = 'body_inertia' if backend == 'mjx' else 'link.inertia.i'
       changes[field] = _scaled(changes.get(field, _get(system, field)), multiplier**2)
     if name == 'mass' and backend == 'spring':
-      # The springs that hold its joints together would shake a light robot apart: they give with its mass.
+      # Joint springs of full stiffness make light links unstable, so their stiffness falls with the mass.
       for field in ('link.constraint_stiffness', 'link.constraint_vel_damping'):
         changes[field] = _scaled(_get(system, field), jnp.minimum(multiplier, 1.0))
   for field, value in changes.items():
@@ -145,20 +145,20 @@ def apply(system, backend: str, parameters: Mapping[str, chex.Array]):
   return system
 
 
-def _get(system, field: str):
+def _get(system: Any, field: str) -> chex.Array:
   for part in field.split('.'):
     system = getattr(system, part)
   return system
 
 
-def _replaced(node: Any, path: Sequence[str], value):
+def _replaced(node: Any, path: Sequence[str], value: Any) -> Any:
   if len(path) > 1:
     value = _replaced(getattr(node, path[0]), path[1:], value)
   return node.replace(**{path[0]: value})
 
 
-def _scaled(value, multiplier):
-  """Per element where there are several; a field that also counts the world (MJX's body 0) leaves that alone."""
+def _scaled(value: chex.Array, multiplier: chex.Array) -> chex.Array:
+  """The value times one multiplier, or times one for each element. MJX's body 0, the world, is left alone."""
   multiplier = jnp.asarray(multiplier)
   if multiplier.ndim == 0:
     return value * multiplier
@@ -184,18 +184,26 @@ def check_known(names: Sequence[str], real: Sequence[str], what: str) -> None:
     )
 
 
-def privileged(parameters: Mapping[str, chex.Array], ranges: Mapping[str, Range]) -> chex.Array:
-  """[number of elements] float32, within [-1, 1] in training: where each lies in its range, names in order."""
-  def place(name):
-    r, value = ranges[name], jnp.ravel(parameters[name])
-    low, high, value = (jnp.log(x) for x in (r.low, r.high, value)) if r.logarithmic else (r.low, r.high, value)
-    return (2 * value - low - high) / (high - low)
+def _relative(value: chex.Array, r: Range) -> chex.Array:
+  """Values relative to the training range, which is [-1, 1]: on a logarithmic scale where the range is."""
+  low, high, value = (jnp.log(x) for x in (r.low, r.high, value)) if r.logarithmic else (r.low, r.high, value)
+  return (2 * value - low - high) / (high - low)
 
-  return jnp.concatenate([jnp.zeros(0), *(place(name) for name in sorted(parameters))])
+
+def privileged(parameters: Mapping[str, chex.Array], ranges: Mapping[str, Range]) -> chex.Array:
+  """[number of elements] float32: all parameters relative to their ranges, in alphabetical order of the names."""
+  relative = (_relative(jnp.ravel(parameters[name]), ranges[name]) for name in sorted(parameters))
+  return jnp.concatenate([jnp.zeros(0), *relative])
+
+
+def outside(parameters: Mapping[str, chex.Array], ranges: Mapping[str, Range]) -> dict[str, np.ndarray]:
+  """name -> [B] bool, whether a parameter lies outside its training range in any element, by more than rounding."""
+  relative = {name: np.asarray(_relative(jnp.asarray(parameters[name]), r)) for name, r in ranges.items()}
+  return {name: (np.abs(x.reshape(len(x), -1)) > 1 + 1e-5).any(axis=1) for name, x in relative.items()}
 
 
 def describe(parameters: Mapping[str, chex.Array]) -> str:
-  """The dynamics in words: whatever is off the stock robot by more than a quarter, and every imperfection."""
+  """The dynamics in words: parameters more than a quarter off the stock robot's, and all imperfections."""
   phrases = []
   for name, value in parameters.items():
     value = np.ravel(value)

@@ -1,4 +1,4 @@
-"""`hopper_rand_params` and `walker_rand_params`: run forward on a body whose every part is off the stock one.
+"""`hopper_rand_params` and `walker_rand_params`: run forward on a body whose parts all differ from stock.
 
 Definitions are those of rand_param_envs, which PEARL uses (Rakelly et al., arXiv:1903.08254): mass, inertia and
 friction times 1.5^U(-3, 3), damping times 1.3^U(-3, 3), for each element. Here an element is a link for mass and
@@ -6,12 +6,15 @@ inertia (the original draws each axis of inertia for itself, of which a planar r
 (the original draws its rolling and torsional coefficients too, which condim 3 does not use), and a joint for damping.
 """
 
+from typing import Any
+
+import chex
 import jax.numpy as jnp
 
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.goal import no_goal
 from metaimprove.tasks.robots import physics, starts
-from metaimprove.tasks.robots.build import choose_ranges, make_family
+from metaimprove.tasks.robots.build import Preset, Terminated, choose_ranges, make_family
 from metaimprove.tasks.robots.dynamics import per_element
 
 EPISODE_LENGTH = 200
@@ -26,11 +29,11 @@ Reward per step: v + 1 - 1e-3 Σa², v the root's over the step. Velocities are 
 the model's pose + U(±0.005), velocities U(±0.005). 200 steps of 0.008 s."""
 
 
-def _height(state):
+def _height(state: Any) -> chex.Array:
   return state.q[1] + 1.25  # the model's pose has the torso there, and rootz at 0
 
 
-def _elements(robot, name):
+def _elements(robot: physics.Physics, name: str) -> int:
   system = robot.system
   if name == 'friction':
     return len(system.geom_bodyid)
@@ -39,7 +42,10 @@ def _elements(robot, name):
   return system.num_links()
 
 
-def _family(name, brax_name, backend, preset, definition, terminated, view) -> TaskFamily:
+def _family(
+  name: str, brax_name: str, backend: str, preset: Preset, definition: str, terminated: Terminated,
+  view: tuple[float, float, float, float],
+) -> TaskFamily:
   robot = physics.load(brax_name, backend)
   default = {name: per_element(base, _elements(robot, name)) for name, base in _DEFAULT.items()}
 
@@ -50,13 +56,13 @@ def _family(name, brax_name, backend, preset, definition, terminated, view) -> T
     name, robot, definition=definition + _SHARED, goal=no_goal('run forward'),
     start=starts.near_initial(robot.system, q_noise=5e-3, qd_uniform=5e-3),
     observe=lambda s: jnp.concatenate([_height(s)[None], s.q[2:], jnp.clip(s.qd, -10, 10)]), reward=reward,
-    outcome=lambda before, after: (after.q[:1] - before.q[:1]) / robot.time_step, terminated=terminated,
+    outcome=physics.root_velocity(robot, 1), terminated=terminated,
     ranges=choose_ranges(preset, default, BACKENDS[backend], f'{name} ({backend})'), far_only=preset == 'far',
     episode_length=EPISODE_LENGTH, view=view,
   )
 
 
-def hopper_rand_params(backend: str = 'spring', preset='default') -> TaskFamily:
+def hopper_rand_params(backend: str = 'spring', preset: Preset = 'default') -> TaskFamily:
   """Hop forward on an altered body. Ends when the torso sinks to 0.7 m, leans more than 0.2 rad or some number leaves
   ±100. Observation [11]: height, pitch, three joint angles; all velocities."""
   def terminated(s):
@@ -69,7 +75,7 @@ def hopper_rand_params(backend: str = 'spring', preset='default') -> TaskFamily:
   )
 
 
-def walker_rand_params(backend: str = 'spring', preset='default') -> TaskFamily:
+def walker_rand_params(backend: str = 'spring', preset: Preset = 'default') -> TaskFamily:
   """Walk forward on an altered body. Ends when the torso's height leaves (0.8, 2) m or it leans more than 1 rad.
   Observation [17]: height, pitch, six joint angles; all velocities."""
   def terminated(s):

@@ -1,16 +1,14 @@
-"""`humanoid_dir`: walk in a direction that is not told."""
+"""`humanoid_dir`: walk in a hidden direction."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 
-from metaimprove.tasks import hindsight
 from metaimprove.tasks.family import Range, TaskFamily
-from metaimprove.tasks.goal import Goal
 from metaimprove.tasks.robots import physics, starts
-from metaimprove.tasks.robots.build import choose_ranges, make_family
+from metaimprove.tasks.robots.build import Preset, choose_ranges, make_family
+from metaimprove.tasks.robots.directions import direction_goal
 
 EPISODE_LENGTH = 200
 HEALTHY_Z = (1.0, 2.0)
@@ -19,8 +17,8 @@ BACKENDS = {'spring': _ALL, 'mjx': _ALL}
 _DEFAULT = ('gear', 'friction', 'gravity')
 
 
-def humanoid_dir(backend: str = 'spring', preset='default') -> TaskFamily:
-  """Walk in a hidden direction, angle ~ U(0, 2π), told apart by its cosine and sine. Reward per step: 1.25 v·dir + 5 -
+def humanoid_dir(backend: str = 'spring', preset: Preset = 'default') -> TaskFamily:
+  """Walk in a hidden direction, angle ~ U(0, 2π), given as its cosine and sine. Reward per step: 1.25 v·dir + 5 -
   0.1 Σu², v the centre of mass's velocity over the step in m/s, u the control: actions in [-1, 1] stretched to the
   motors' range of ±0.4, as stock. Ends when the torso's height leaves [1, 2] m. 200 steps.
 
@@ -51,18 +49,9 @@ def humanoid_dir(backend: str = 'spring', preset='default') -> TaskFamily:
   def reward(goal, velocity, action):
     return 1.25 * velocity @ goal + 5.0 - 0.1 * jnp.sum(jnp.square(control(action)))
 
-  def sample(rng_key):
-    angle = jax.random.uniform(rng_key, maxval=2 * jnp.pi)
-    return jnp.stack([jnp.cos(angle), jnp.sin(angle)])
-
-  goal = Goal(
-    sample=sample, describe=lambda goal: f'walk towards {math.degrees(math.atan2(goal[1], goal[0])) % 360:.0f}°',
-    position=lambda goal, q: jnp.stack([goal[0] + 0.4 * goal[1], 0.3 * goal[1]]),
-    achieved=lambda velocity, valid: hindsight.direction(hindsight.mean_outcome(velocity, valid)),
-  )
   ranges = choose_ranges(preset, {n: Range() for n in _DEFAULT}, BACKENDS[backend], f'humanoid_dir ({backend})')
   return make_family(
-    'humanoid_dir', robot, definition=humanoid_dir.__doc__, goal=goal,
+    'humanoid_dir', robot, definition=humanoid_dir.__doc__, goal=direction_goal('walk'),
     start=starts.near_initial(robot.system, q_noise=1e-2, qd_uniform=1e-2),
     observe=lambda s: jnp.concatenate([s.q[2:], s.qd]), reward=reward, outcome=outcome, control=control,
     ranges=ranges, far_only=preset == 'far', episode_length=EPISODE_LENGTH, camera='oblique',

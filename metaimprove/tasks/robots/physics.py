@@ -1,8 +1,8 @@
 """The simulator as two pure functions of dynamics, state and control.
 
-Brax's environment wrappers fix the dynamics when they are built and reset to the first state for ever (brax issues 167,
-275, 446, 609, 422). Its pipelines take the system as an argument; called directly, dynamics are an input and a reset is
-a reset.
+Brax's environment wrappers fix the dynamics when they are built, and always reset to the first state (brax issues 167,
+275, 446, 609, 422). Brax's pipelines take the system as an argument. Here they are called directly, so that dynamics
+are an input and every reset draws a new start.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ Parameters = Mapping[str, chex.Array]
 
 @chex.dataclass(frozen=True)
 class PhysicsState:
-  """All that MJX carries from one step to the next; everything else it derives again from these at the next step.
+  """What MJX carries from one step to the next. It computes everything else from these at the next step.
 
   Attributes:
     q: [nq] float32, generalised positions.
@@ -88,15 +88,15 @@ def simulator_of(backend: str) -> str:
   return backend.removesuffix('_fast')
 
 
-def of_env(env) -> Physics:
+def of_env(env: Any) -> Physics:
   """The physics of a `brax.envs.PipelineEnv`."""
   system = dynamics.simulated_constants(env.sys, env.backend)
   make = _mjx if env.backend == 'mjx' else _brax
   init, substep = make(env)
   num_substeps = env._n_frames
 
-  # Compiled by itself when called outside of any other program: what is tested step by step compiles once for all
-  # families on a robot. Inside another program it leaves no trace.
+  # Tests take single steps outside of any other program: with a jit here, a step is compiled once for all families on a
+  # robot. Inside another program it is inlined and changes nothing.
   @functools.partial(jax.jit, inline=True)
   def step(parameters, state, control):
     changed = dynamics.apply(system, env.backend, parameters)
@@ -109,7 +109,12 @@ def of_env(env) -> Physics:
   return Physics(backend=env.backend, system=system, time_step=float(env.dt), init=start, step=step)
 
 
-def _mjx(env):
+def root_velocity(robot: Physics, axes: int) -> Callable[[Any, Any], chex.Array]:
+  """(state before, state after) -> [axes] m/s, the root's velocity over a step along the first axes."""
+  return lambda before, after: (after.q[:axes] - before.q[:axes]) / robot.time_step
+
+
+def _mjx(env: Any) -> tuple[Callable, Callable]:
   from mujoco import mjx
 
   with quiet_brax.making():
@@ -127,7 +132,7 @@ def _mjx(env):
   return init, substep
 
 
-def _brax(env):
+def _brax(env: Any) -> tuple[Callable, Callable]:
   pipeline = env._pipeline
 
   def init(system, q, qd):

@@ -1,4 +1,6 @@
-"""A robot as lines: enough to see what it does, without a renderer."""
+"""Drawings of a robot as lines, without a renderer."""
+
+from typing import Any
 
 import chex
 import jax
@@ -20,10 +22,10 @@ def project(points: chex.Array, camera: str) -> chex.Array:
   return jnp.stack([x + 0.4 * y, z + 0.3 * y], axis=-1)
 
 
-def lines(system, q: chex.Array, camera: str) -> chex.Array:
+def lines(system: Any, q: chex.Array, camera: str) -> chex.Array:
   """[L, 2, 2] metres: an axis for each capsule of a Brax system at configuration q, then marks on the ground.
 
-  The side and oblique cameras go along with the robot's first link, so that the marks move as it does.
+  The side and oblique cameras follow the robot's first link, so that the marks show how it moves.
   """
   import mujoco  # needed for drawing only
   from brax import kinematics, math
@@ -37,7 +39,7 @@ def lines(system, q: chex.Array, camera: str) -> chex.Array:
   half = jnp.asarray(system.geom_size)[chosen, 1]
   rotate = jax.vmap(math.rotate)
 
-  def end(sign):
+  def end(sign: float) -> chex.Array:
     local = jnp.zeros((len(chosen), 3)).at[:, 2].set(sign * half)
     at = jnp.asarray(system.geom_pos)[chosen] + rotate(local, jnp.asarray(system.geom_quat)[chosen])
     return x.pos[link] + rotate(at, x.rot[link])

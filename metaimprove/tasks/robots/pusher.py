@@ -1,7 +1,8 @@
-"""`pusher_goal`: a seven-joint arm has to push an object to a place on the table that is not told."""
+"""`pusher_goal`: a seven-joint arm has to push an object to a hidden position on the table."""
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -9,30 +10,40 @@ from metaimprove.tasks import hindsight
 from metaimprove.tasks.family import Range, TaskFamily
 from metaimprove.tasks.goal import Goal
 from metaimprove.tasks.robots import physics
-from metaimprove.tasks.robots.build import choose_ranges, make_family
+from metaimprove.tasks.robots.build import Preset, choose_ranges, make_family
 
 EPISODE_LENGTH = 100
 ORIGIN = (0.45, -0.05)
-"""Metres: where the object's and the goal's sliding joints have their zero, on the table."""
+"""Metres: the position on the table where the object's and the goal's sliding joints are at zero."""
 _GOAL_LOW, _GOAL_HIGH = (-0.2, -0.15), (0.15, 0.15)
-"""Metres from there, along y and x, in the order of the sliding joints."""
+"""Metres from the origin, along y and x, in the order of the sliding joints."""
 BACKENDS = {'mjx': ('gear', 'damping', 'mass', 'inertia')}
 _DEFAULT = ('gear', 'damping', 'mass')
 
 
-def _on_table(goal):
-  """[2] metres: the position (x, y) of a goal, which is given as the sliding joints are."""
+def _on_table(goal: chex.Array) -> chex.Array:
+  """[2] metres: the position (x, y) on the table of a goal (y, x) relative to the origin."""
   return jnp.array(ORIGIN) + goal[::-1]
 
 
-def pusher_goal(backend: str = 'mjx', preset='default') -> TaskFamily:
-  """Push an object to a hidden place. Reward per step: -|object - goal| - 0.5 |object - wrist| - 0.1 Σu², in m after
+def _object_start(key_y: chex.PRNGKey, key_x: chex.PRNGKey) -> chex.Array:
+  """[2] metres, (y, x) from the origin: where the object lies at first, at least 0.17 m away."""
+  position = jnp.stack([
+    jax.random.uniform(key_y, minval=-0.3, maxval=-1e-6), jax.random.uniform(key_x, minval=-0.2, maxval=0.2)
+  ])
+  distance = jnp.linalg.norm(position)
+  return position * jnp.where(distance < 0.17, 0.17 / distance, 1.0)
+
+
+def pusher_goal(backend: str = 'mjx', preset: Preset = 'default') -> TaskFamily:
+  """Push an object to a hidden position. Reward per step: -|object - goal| - 0.5 |object - wrist| - 0.1 Σu², in m after
   the step, u the control: actions in [-1, 1] stretched to the motors' range of ±2. Stock measures before the step, and
-  the first distance in three dimensions, of which the third never changes. Stock's goal is always at the same place;
-  here it is U(-0.2, 0.15) by U(-0.15, 0.15) m from there. 100 steps of 0.05 s, never ended early.
+  the first distance in three dimensions, of which the third never changes. Stock's goal is always the same
+  position; here it is U(-0.2, 0.15) by U(-0.15, 0.15) m from there. There are no far goals, because the arm reaches
+  little further. 100 steps of 0.05 s, never ended early.
   Observation [22]: seven joint angles, their velocities, wrist and object in m, the object's velocity (stock also shows
   the goal, and not that velocity). Start, as stock: the model's pose, joint velocities U(±0.005), the object
-  U(-0.3, 0) by U(-0.2, 0.2) m from the middle, and no nearer than 0.17 m (stock: than 0.17 m to the goal).
+  U(-0.3, 0) by U(-0.2, 0.2) m from the middle, and at least 0.17 m from it (stock: at least 0.17 m from the goal).
   """
   from brax import kinematics, math
 
@@ -54,11 +65,7 @@ def pusher_goal(backend: str = 'mjx', preset='default') -> TaskFamily:
 
   def start(goal, rng_key):
     key_y, key_x, key_qd = jax.random.split(rng_key, 3)
-    position = jnp.stack([
-      jax.random.uniform(key_y, minval=-0.3, maxval=-1e-6), jax.random.uniform(key_x, minval=-0.2, maxval=0.2)
-    ])
-    distance = math.safe_norm(position)
-    position = position * jnp.where(distance < 0.17, 0.17 / distance, 1.0)
+    position = _object_start(key_y, key_x)
     velocities = jax.random.uniform(key_qd, (system.qd_size(),), minval=-0.005, maxval=0.005)
     return system.init_q.at[-4:].set(jnp.concatenate([position, goal])), velocities.at[-4:].set(0.0)
 
@@ -80,7 +87,7 @@ def pusher_goal(backend: str = 'mjx', preset='default') -> TaskFamily:
     sample=lambda key: jax.random.uniform(key, (2,), minval=jnp.array(_GOAL_LOW), maxval=jnp.array(_GOAL_HIGH)),
     scale=0.2, position=lambda goal, q: _on_table(goal),
     achieved=lambda outcome, valid: (hindsight.last_outcome(outcome, valid)[:2] - jnp.array(ORIGIN))[::-1],
-    describe=lambda goal: f'push the object to the place {100 * float(goal[1]):.0f} cm across and '
+    describe=lambda goal: f'push the object to the position {100 * float(goal[1]):.0f} cm across and '
                           f'{100 * float(goal[0]):.0f} cm along the table',
   )
   return make_family(

@@ -1,12 +1,15 @@
-"""`reacher_goal` and `reacher_goal_sparse`: a two-link arm has to bring its fingertip to a place it is not told.
+"""`reacher_goal` and `reacher_goal_sparse`: a two-link arm has to bring its fingertip to a hidden position.
 
 The robot is Brax's `reacher` (two links of 0.1 m and 0.11 m to the fingertip, one motor a joint). Differences from the
 stock task: the target is hidden from the observation, the episode has 50 steps, and the reward is the distance alone,
-so that nothing is gained by merely acting less.
+so that acting less is not rewarded in itself.
 """
 
 import math
+from typing import Any
+from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -14,14 +17,14 @@ from metaimprove.tasks import hindsight
 from metaimprove.tasks.family import Range, TaskFamily
 from metaimprove.tasks.goal import Goal
 from metaimprove.tasks.robots import physics
-from metaimprove.tasks.robots.build import choose_ranges, make_family
+from metaimprove.tasks.robots.build import Preset, choose_ranges, make_family
 
 EPISODE_LENGTH = 50
 LINK_LENGTHS = (0.1, 0.11)
 """Metres: shoulder to elbow, elbow to the fingertip's centre."""
 GOAL_RADII = (0.02, 0.2)
 """Metres: goals are uniform over the area between these circles. The arm reaches from 0.018 (elbow at its limit of 3
-rad) to 0.21, so every goal can be reached."""
+rad) to 0.21, so every goal can be reached, and there are no far goals."""
 LENGTH_UNIT = 0.1
 """Metres: the dense reward is the distance in this unit."""
 SPARSE_RADIUS = 0.03
@@ -30,7 +33,7 @@ _ALL = ('gear', 'damping', 'mass', 'inertia')
 BACKENDS = {'mjx': _ALL, 'generalized': _ALL, 'spring': ('gear', 'damping', 'inertia')}
 
 
-def _fingertip(q):
+def _fingertip(q: chex.Array) -> chex.Array:
   """[2] position in metres, by forward kinematics: MJX's own body positions lag half a step behind q."""
   shoulder, elbow = q[0], q[0] + q[1]
   upper, lower = LINK_LENGTHS
@@ -40,7 +43,7 @@ def _fingertip(q):
   ])
 
 
-def _observe(physics_state):
+def _observe(physics_state: Any) -> chex.Array:
   """[8]: cosine and sine of both joints, their velocities in 10 rad/s, the fingertip in units of 0.1 m."""
   angles = physics_state.q[:2]
   return jnp.concatenate([
@@ -48,7 +51,7 @@ def _observe(physics_state):
   ])
 
 
-def _sample_goal(rng_key):
+def _sample_goal(rng_key: chex.PRNGKey) -> chex.Array:
   key_radius, key_angle = jax.random.split(rng_key)
   near, wide = GOAL_RADII
   radius = jnp.sqrt(jax.random.uniform(key_radius, minval=near**2, maxval=wide**2))
@@ -56,7 +59,7 @@ def _sample_goal(rng_key):
   return radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
 
 
-def _describe_goal(goal):
+def _describe_goal(goal: chex.Array) -> str:
   x, y = (float(v) for v in goal)
   return f'reach the point {100 * math.hypot(x, y):.0f} cm from the shoulder at {math.degrees(math.atan2(y, x)):.0f}°'
 
@@ -74,7 +77,10 @@ _SHARED = """
 """
 
 
-def _family(name, backend, preset, definition, reward) -> TaskFamily:
+def _family(
+  name: str, backend: str, preset: Preset, definition: str, reward: Callable[[chex.Array], chex.Array]
+) -> TaskFamily:
+  """A family whose reward is that of the fingertip's distance [] from the goal, in m."""
   robot = physics.load('reacher', backend)
 
   def start(goal, rng_key):
@@ -92,14 +98,14 @@ def _family(name, backend, preset, definition, reward) -> TaskFamily:
   )
 
 
-def reacher_goal(backend: str = 'mjx', preset='default') -> TaskFamily:
-  """Bring the fingertip to a hidden place. Reward per step: minus the distance in units of 0.1 m (stock: metres, and
+def reacher_goal(backend: str = 'mjx', preset: Preset = 'default') -> TaskFamily:
+  """Bring the fingertip to a hidden position. Reward per step: minus the distance in units of 0.1 m (stock: metres, and
   minus Σa²)."""
   return _family('reacher_goal', backend, preset, reacher_goal.__doc__, lambda distance: -distance / LENGTH_UNIT)
 
 
-def reacher_goal_sparse(backend: str = 'mjx', preset='default') -> TaskFamily:
-  """Bring the fingertip to a hidden place. Reward per step: 1 within 0.03 m of it, else 0."""
+def reacher_goal_sparse(backend: str = 'mjx', preset: Preset = 'default') -> TaskFamily:
+  """Bring the fingertip to a hidden position. Reward per step: 1 within 0.03 m of it, else 0."""
   return _family(
     'reacher_goal_sparse', backend, preset, reacher_goal_sparse.__doc__,
     lambda distance: (distance < SPARSE_RADIUS).astype(jnp.float32),

@@ -1,9 +1,15 @@
-"""How episodes begin on Brax's robots: near the configuration their model files give."""
+"""How episodes begin on Brax's robots: near the configuration that their model files give."""
 
+from typing import Any
+from collections.abc import Callable
+
+import chex
 import jax
 
 
-def near_initial(system, *, q_noise: float, qd_normal: float = 0.0, qd_uniform: float = 0.0):
+def near_initial(
+  system: Any, *, q_noise: float, qd_normal: float = 0.0, qd_uniform: float = 0.0
+) -> Callable[[chex.Array, chex.PRNGKey], tuple[chex.Array, chex.Array]]:
   """(goal, rng_key) -> (q, qd): init_q + U(±q_noise), and velocities N(0, qd_normal²) or U(±qd_uniform), as stock."""
   def start(goal, rng_key):
     del goal
