@@ -1,0 +1,111 @@
+"""Asks: descriptions of pairs of policies, worked by hand."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metaimprove import asks
+from metaimprove.asks import SAME, ask, steps
+from metaimprove.asks.ask import Ask, Kind, Pairs, describe, drop, features, num_features
+from metaimprove.errors import IncompatibleError, UnknownNameError
+
+RETURN = Kind(
+  name='return', value=np.float32, words=str, num_features=1, features=lambda value: jnp.asarray(value)[None],
+  describe=lambda pairs, rng: np.take_along_axis(pairs.returns, np.maximum(pairs.target, 0)[:, None], 1)[:, 0],
+)
+"""Another kind, for tests: the return that the answer has."""
+KINDS = {**asks.KINDS, 'return': RETURN}
+
+
+def pairs_of(level, target, best):
+  level, target, best = (np.array(numbers) for numbers in (level, target, best))
+  return Pairs(level=level, target=target, best=best, returns=np.tile([-4.0, -3.0, -2.0, -1.0], (len(level), 1)))
+
+
+def test_targets_by_hand():
+  """0 is the policy itself; others go on to the best checkpoint at most, and back to it from beyond."""
+  level, size, best = np.array([0, 2, 3, 1, 1, 3]), np.array([1, 4, 0, steps.BEST, 0, 1]), np.array([3, 3, 3, 2, 3, 2])
+  np.testing.assert_array_equal(steps.draw_target(level, size, best), [1, 3, SAME, 2, SAME, 2])
+
+
+def test_a_description_leads_to_the_target():
+  """Whatever is drawn among the true descriptions, asking for it draws the pair's target again."""
+  rng = np.random.default_rng(0)
+  level, best = rng.integers(12, size=500), rng.integers(12, size=500)
+  target = steps.draw_target(level, rng.choice(steps.SIZES, size=500), best)
+  found = steps.describe(Pairs(level=level, target=target, best=best, returns=np.zeros((500, 12))), rng)
+  np.testing.assert_array_equal(steps.draw_target(level, found, best), target)
+  assert set(found[target == SAME]) == {0} and 0 not in found[target != SAME]
+
+
+def test_descriptions_are_drawn_by_their_shares():
+  """From level 1 to the best one, 2: sizes 1, 2, 4, 8 and 'best' are all true; shares 0.15 four times and 0.3."""
+  found = steps.describe(pairs_of([1] * 9000, [2] * 9000, [2] * 9000), np.random.default_rng(0))
+  shares = [np.mean(found == size) for size in (1, 2, 4, 8, steps.BEST)]
+  np.testing.assert_allclose(shares, [1 / 6] * 4 + [1 / 3], atol=0.02)
+
+
+def test_a_difference_that_is_no_size_is_described_by_itself():
+  """3 is none of the sizes, and level 3 is not the best."""
+  np.testing.assert_array_equal(steps.describe(pairs_of([0], [3], [9]), np.random.default_rng(0)), [3])
+
+
+def test_words():
+  assert ask(steps='best').values['steps'] == steps.BEST and ask(steps='4').values['steps'] == 4
+  assert steps.words(steps.BEST) == 'best' and steps.words(0) == '0'
+  np.testing.assert_array_equal(ask(steps=[1, 2]).given['steps'], [True, True])
+  for wrong in ('better', -2, 1.5, '-1', ''):
+    with pytest.raises(UnknownNameError, match="'best' or a number"):
+      ask(steps=wrong)
+  with pytest.raises(UnknownNameError, match="no kind of ask 'goal'; choose among: steps"):
+    ask(goal=3)
+  with pytest.raises(UnknownNameError, match='must say what is wanted'):
+    ask()
+
+
+def test_features_by_hand():
+  np.testing.assert_allclose(steps.features(jnp.asarray(7)), [0, 1, 1])
+  np.testing.assert_allclose(steps.features(jnp.asarray(0)), [0, 0, 0])
+  np.testing.assert_allclose(steps.features(jnp.asarray(steps.BEST)), [1, 1, 0])
+  # Whether it is given, and its features; a kind that is not there is not given.
+  np.testing.assert_allclose(features(KINDS, ('return', 'steps'), ask(steps=7)), [0, 0, 1, 0, 1, 1])
+  assert num_features(KINDS, ('return', 'steps')) == 6
+
+
+def test_what_is_not_given_is_not_read():
+  hidden = Ask(values={'steps': np.int32(7)}, given={'steps': np.bool_(False)})
+  np.testing.assert_array_equal(features(KINDS, ('steps',), hidden), [0, 0, 0, 0])
+
+
+def test_a_kind_that_is_not_understood_is_refused():
+  with pytest.raises(IncompatibleError, match="does not understand an ask for 'steps'; it understands: return"):
+    features(KINDS, ('return',), ask(steps=1))
+
+
+def test_same_is_asked_for_only_where_it_is_given():
+  assert steps.is_same(ask(steps=0)) and not steps.is_same(ask(steps=1))
+  assert not steps.is_same(dataclasses.replace(ask(steps=0), given={'steps': np.bool_(False)}))
+  assert not steps.is_same(Ask(values={}, given={}))
+
+
+def test_kinds_are_left_out_but_never_all():
+  """Of two kinds each is left out in a third of the asks, unless it is the one that stays: 1/2 of 1/3."""
+  num, rng = 6000, np.random.default_rng(0)
+  described = describe(KINDS, ('steps', 'return'), pairs_of([0] * num, [2] * num, [3] * num), rng)
+  np.testing.assert_array_equal(described.values['return'], -2.0)
+  dropped = drop(described, 1 / 3, rng)
+  given = np.stack(list(dropped.given.values()))
+  assert given.any(axis=0).all()
+  np.testing.assert_allclose(given.mean(axis=1), 1 - 1 / 6, atol=0.02)
+  everything = drop(described, 0.0, rng)
+  assert np.all(list(everything.given.values()))
+
+
+def test_what_was_not_given_does_not_come_back():
+  """The one that stays is one of those that were given."""
+  given = {'steps': np.zeros(50, bool), 'return': np.ones(50, bool)}
+  values = {name: np.zeros(50) for name in given}
+  dropped = drop(Ask(values=values, given=given), 1.0, np.random.default_rng(0))
+  assert not dropped.given['steps'].any() and dropped.given['return'].all()
