@@ -1,25 +1,29 @@
 """What the binaries share at the terminal: starting, progress bars, time spent, TensorBoard."""
 
+import contextlib
 import os
 import pathlib
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import tqdm
 from absl import app, flags, logging
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
 
-from metaimprove import files
+from metaimprove import files, types
 from metaimprove.errors import MetaImproveError
+from metaimprove.evaluation.results import Results
 
 _SECONDS = 'wall_seconds.json'
+_TICK = 5.0
+"""Seconds between two savings of the time spent."""
 _joined: list[int] = []
 
 
-def launch(main) -> None:
+def launch(main: Callable[[], None]) -> None:
   """Runs `main()` after parsing flags; an error the user can act on ends it with one line instead of a traceback."""
   def run(argv):
     if len(argv) > 1:
@@ -67,30 +71,69 @@ def command_line() -> str:
   return shlex.join([*start, *sys.argv[1:]])
 
 
-def print_results(results: dict) -> None:
-  """The figures of an evaluation as a short table."""
-  iqm = results['normalised_return']
-  print(f'\n{results["family"]}: normalised return on {results["heldout_tasks"]} held-out tasks (IQM, 95% interval)')
-  print('  applications  env steps  operator               far tasks  shuffled experience')
-  last = len(results['env_steps']) - 1
+def print_results(results: Results) -> None:
+  """The figures of an evaluation as short tables, controls beside the operator.
+
+  Raises:
+    NoScoreError: if there is nothing to show.
+  """
+  results.check_scored()
+  main = results.normalised_return
+  curves = {'far tasks': results.far} | {
+    _SHORT[name]: figures for name, figures in results.controls.items() if len(figures['iqm']) > 1
+  }
+  constants = {name: figures for name, figures in results.controls.items() if len(figures['iqm']) == 1}
+  seeds = f', {results.num_seeds} seeds' if results.num_seeds > 1 else ''
+  print(f'\n{results.family}: score on {results.heldout_tasks} held-out tasks{seeds} (IQM, 95% interval)')
+  print('  applications  env steps  operator                ' + '  '.join(f'{name:>14s}' for name in curves))
+  last = len(results.env_steps) - 1
   for n in sorted({n for n in (0, 1, 2, 3, 4, 10, 20, last) if n <= last}):
-    interval = f'[{iqm["low"][n]:.3f}, {iqm["high"][n]:.3f}]'
+    interval = f'[{main["low"][n]:.3f}, {main["high"][n]:.3f}]'
+    others = '  '.join(f'{_shown(figures["iqm"][n]):>14s}' for figures in curves.values())
+    print(f'  {n:12d}  {results.env_steps[n]:9,d}  {main["iqm"][n]:6.3f} {interval:16s} {others}')
+  for name, figures in constants.items():
+    low, high = _shown(figures['low'][0]), _shown(figures['high'][0])
+    print(f'  control: {_SHORT[name]:24s} {_shown(figures["iqm"][0])} [{low}, {high}]')
+  need = ', '.join(f'{name.replace("_", " ")} {_shown(value)}' for name, value in results.need.items())
+  print(f'  needs: {need}')
+  print(f'  {results.verdict}')
+  for name, count in results.left_out_tasks.items():
+    if count:
+      print(f'  {count} tasks have no score ({name}): a simulation blew up, or the reference is not better.')
+  if results.ppo is not None:
+    ppo = results.ppo_env_steps_to_match
+    matched = _steps(ppo) if ppo is not None else f'not in {results.ppo["env_steps"][-1]:,d}'
+    flat = {True: 'flat', False: 'still rising', None: 'unknown'}[results.ppo['flat']]
     print(
-      f'  {n:12d}  {results["env_steps"][n]:9,d}  {iqm["iqm"][n]:6.3f} {interval:15s} '
-      f'{results["far"]["iqm"][n]:10.3f}  {results["shuffled_experience"]["iqm"][n]:19.3f}'
+      f'  environment steps of a task to {results.target}: operator {_steps(results.operator_env_steps_to_match)}, PPO '
+      f'from scratch {matched} (its curve at the end: {flat})'
     )
-  steps, ppo = results['operator_env_steps_to_match'], results['ppo_env_steps_to_match']
-  matched = f'{ppo:,d}' if ppo is not None else f'does not reach it in {results["ppo"]["env_steps"][-1]:,d}'
-  print(f'  environment steps a task to {results["target"]:.3f}: operator {steps:,d}, PPO from scratch {matched}\n')
+  known = [steps for stage, steps in results.training_env_steps.items() if stage != 'controls' and steps is not None]
+  paid = f'paid back after {results.break_even_tasks:,d} new tasks' if results.break_even_tasks else 'not paid back'
+  print(f'  environment steps of training: {sum(known):,d}, {paid}\n')
+
+
+_SHORT = {
+  'told_goal': 'told the goal only', 'no_experience': 'one policy for all', 'identify': 'identify',
+  'shuffled_experience': "another task's",
+}
+
+
+def _shown(value: float | None) -> str:
+  return '-' if value is None else f'{value:.3f}'
+
+
+def _steps(value: int | None) -> str:
+  return 'does not reach it' if value is None else f'{value:,d}'
 
 
 class Progress:
-  """One progress bar a stage, fed by the `report` callbacks of the library: (stage, done, total, figures)."""
+  """A `types.Progress` that draws one bar a stage."""
 
   def __init__(self):
     self._bar, self._stage = None, None
 
-  def __call__(self, stage: str, done: int, total: int, figures: dict[str, float]) -> None:
+  def __call__(self, stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
     if stage != self._stage:
       self.close()
       self._stage = stage
@@ -109,33 +152,33 @@ class Progress:
     self._bar, self._stage = None, None
 
 
-class Stopwatch:
-  """Seconds spent on a stage over all runs of a command, kept in a file; a kill loses those since the last tick."""
+@contextlib.contextmanager
+def stage(folder: pathlib.Path, name: str) -> Iterator[types.Progress]:
+  """A stage of a command: gives a progress bar, and adds the seconds spent to those of earlier runs, in a file of
+  `folder`. A kill loses those since the last tick."""
+  progress, before = Progress(), read_seconds(folder).get(name, 0.0)
+  began = saved = time.perf_counter()
 
-  def __init__(self, folder: pathlib.Path, stage: str):
-    self._folder, self._stage = folder, stage
-    self._before = read_seconds(folder).get(stage, 0.0)
-    self._began = self._saved = time.perf_counter()
+  def save():
+    seconds = before + time.perf_counter() - began
+    files.write_json(folder / _SECONDS, {**read_seconds(folder), name: round(seconds, 1)})
 
-  def __enter__(self):
-    return self
+  def watched(*done):
+    nonlocal saved
+    if time.perf_counter() - saved > _TICK:
+      saved = time.perf_counter()
+      save()
+    progress(*done)
 
-  def __exit__(self, *_):
-    self._save()
-
-  def tick(self) -> None:
-    """Called often; writes now and then."""
-    if time.perf_counter() - self._saved > 5:
-      self._save()
-
-  def _save(self):
-    self._saved = time.perf_counter()
-    seconds = self._before + self._saved - self._began
-    files.write_json(self._folder / _SECONDS, {**read_seconds(self._folder), self._stage: round(seconds, 1)})
+  try:
+    yield watched
+  finally:
+    progress.close()
+    save()
 
 
 def read_seconds(folder: pathlib.Path) -> dict[str, float]:
-  """Seconds by stage, as `Stopwatch` kept them."""
+  """Seconds by stage, as `stage` kept them."""
   path = folder / _SECONDS
   return files.read_json(path) if path.exists() else {}
 

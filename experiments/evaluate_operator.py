@@ -1,6 +1,8 @@
-"""Judges an operator on tasks it has never seen, beside PPO from scratch and with shuffled experience as control.
+"""Judges an operator on tasks it has never seen, beside PPO from scratch and controls.
 
-Writes results.json and report.html. Can be stopped at any moment; run again, it goes on where it was.
+Writes results.json and report.html. Can be stopped at any moment; run again, it goes on where it was. Controls are
+policies that are told something, or know nothing; two of them are trained here, which takes about as long as the
+operator took.
 
   python -m experiments.evaluate_operator --operator=runs/mine/training/operator --histories=runs/mine/histories
 """
@@ -10,9 +12,9 @@ import pathlib
 from absl import flags
 
 from experiments import console, stages
-from metaimprove.evaluation.evaluate import EvaluationSettings
-from metaimprove.asks import steps as asks
-from metaimprove.tasks.registry import family_names
+from metaimprove.asks import steps
+from metaimprove.methods.standard import EvaluationSettings
+from metaimprove.tasks.registry import family_names, make_family
 
 FLAGS = flags.FLAGS
 
@@ -27,19 +29,41 @@ if __name__ == '__main__':
   flags.DEFINE_integer('num_episodes', 2, 'Episodes of experience before each application.', 1)
   flags.DEFINE_string('ask', 'best', "What is asked for: 'best' or a number of checkpoints.")
   flags.DEFINE_integer('ppo_tasks', 16, 'Held-out tasks that PPO learns from scratch.', 1)
-  flags.DEFINE_integer('ppo_updates', None, "Its updates, instead of the family's tuned number.", 1)
+  flags.DEFINE_integer(
+    'num_updates', None, "Updates of PPO from scratch and of a control, instead of the family's tuned numbers.", 1
+  )
+  flags.DEFINE_bool('controls', True, 'Train and judge the controls too.')
+  flags.DEFINE_string(
+    'training', None, 'Folder in which the operator was trained: a control learns from its rounds too, and its '
+    'environment steps are counted. By default the folder above the operator, if it holds rounds.'
+  )
   flags.DEFINE_bool('thorough', False, 'PPO from scratch on every held-out and far task; takes long.')
 
 
+def training_folder() -> pathlib.Path | None:
+  """The folder in which the operator was trained, if it is known."""
+  if FLAGS.training:
+    return pathlib.Path(FLAGS.training)
+  above = pathlib.Path(FLAGS.operator).parent
+  return above if any(above.glob('iterates_*.safetensors')) else None
+
+
 def main():
-  folder = pathlib.Path(FLAGS.folder)
+  folder, operator = pathlib.Path(FLAGS.folder), pathlib.Path(FLAGS.operator)
+  histories = pathlib.Path(FLAGS.histories)
   settings = EvaluationSettings(
     num_tasks=FLAGS.num_tasks, num_applications=FLAGS.num_applications, num_episodes=FLAGS.num_episodes,
-    ask=asks.parse(FLAGS.ask), ppo_tasks=min(FLAGS.ppo_tasks, FLAGS.num_tasks), thorough=FLAGS.thorough,
+    steps=steps.words(steps.value(FLAGS.ask)), ppo_tasks=min(FLAGS.ppo_tasks, FLAGS.num_tasks),
+    thorough=FLAGS.thorough,
   )
-  results = stages.evaluate_operator(
-    folder, pathlib.Path(FLAGS.operator), pathlib.Path(FLAGS.histories), family=FLAGS.family, backend=FLAGS.backend,
-    settings=settings, commands=[console.command_line()], ppo_updates=FLAGS.ppo_updates,
+  family = make_family(FLAGS.family, FLAGS.backend)
+  judged = stages.judge_operator(
+    folder, operator, histories, family=family, settings=settings, controls=FLAGS.controls,
+    num_updates=FLAGS.num_updates, training=training_folder(),
+  )
+  results = stages.write_results(
+    folder, [judged], family=family, operator_folder=operator, histories=histories, settings=settings, wall=folder,
+    commands=[console.command_line()],
   )
   console.print_results(results)
   print(f'The report is {folder}/report.html, the figures are in {folder}/results.json.')

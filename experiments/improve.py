@@ -5,23 +5,23 @@
 
 import pathlib
 
-import jax
 from absl import flags
 
 from experiments import console
-from metaimprove.operators import checkpoints
+from metaimprove import asks
 from metaimprove.evaluation.report import record_improvement, write_rollouts
-from metaimprove.tasks.splits import sample_tasks
-from metaimprove.trees import take
-from metaimprove.asks import steps as asks
+from metaimprove.operators import checkpoints
+from metaimprove.rng import stream
 from metaimprove.tasks.registry import make_family
+from metaimprove.tasks.splits import SPLITS, sample_tasks
+from metaimprove.trees import take
 
 FLAGS = flags.FLAGS
 
 if __name__ == '__main__':
   flags.DEFINE_string('operator', 'runs/quickstart/operator', 'Folder of the operator; it names its family itself.')
   flags.DEFINE_integer('task', 0, 'Which task of the split, from 0.', 0)
-  flags.DEFINE_enum('split', 'heldout', ('train', 'heldout', 'far'), 'Which tasks.')
+  flags.DEFINE_enum('split', 'heldout', SPLITS, 'Which tasks.')
   flags.DEFINE_integer('seed', 0, 'Of the tasks, the initial policy and the episodes.')
   flags.DEFINE_integer('num_applications', 4, 'How often the operator is applied.', 1)
   flags.DEFINE_integer('num_episodes', 2, 'Episodes of experience before each application.', 1)
@@ -30,16 +30,15 @@ if __name__ == '__main__':
 
 
 def main():
-  ask = asks.parse(FLAGS.ask)
+  ask = asks.ask(steps=FLAGS.ask)
   operator, operator_params = checkpoints.load_operator(FLAGS.operator)
   family = make_family(operator.config.family, operator.config.backend)
   checkpoints.check_fits(operator.config, family)
   task = take(sample_tasks(family, FLAGS.seed, FLAGS.task + 1, FLAGS.split), FLAGS.task)
-  key_policy, key_run = jax.random.split(jax.random.fold_in(jax.random.key(FLAGS.seed), 3000))
   print(f'Task {FLAGS.task} of {FLAGS.split}: {family.describe(task)}.')
   rollouts = record_improvement(
-    family, operator, operator_params, task, operator.policy.init(key_policy), key_run,
-    num_applications=FLAGS.num_applications, num_episodes=FLAGS.num_episodes, ask=ask,
+    family, operator, operator_params, task, operator.policy.init(stream(FLAGS.seed, 'policy')),
+    stream(FLAGS.seed, 'improve'), num_applications=FLAGS.num_applications, num_episodes=FLAGS.num_episodes, ask=ask,
   )
   steps = FLAGS.num_episodes * family.episode_length
   for application, rollout in enumerate(rollouts):

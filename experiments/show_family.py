@@ -12,14 +12,17 @@ import pathlib
 import jax
 from absl import flags
 
-from experiments import console, stages
+from experiments import console
 from experiments.learn_families import final_policies
 from metaimprove import policies
 from metaimprove.evaluation.films import draw_contact_sheet, make_film
 from metaimprove.evaluation.report import write_family_page
+from metaimprove.histories.reference import load_conditioned
+from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.registry import family_names, make_family
 from metaimprove.tasks.splits import sample_tasks
 from metaimprove.trees import take
-from metaimprove.tasks.registry import family_names, make_family
+from metaimprove.types import Params, Task
 
 FLAGS = flags.FLAGS
 
@@ -34,12 +37,12 @@ if __name__ == '__main__':
   flags.DEFINE_string('folder', 'runs/families', 'Where NAME-BACKEND.html and .png go.')
 
 
-def learned_policies(family, tasks):
+def learned_policies(family: TaskFamily, tasks: Task) -> Params:
   """The final policies of the task-conditioned source of a folder, one for each task."""
   if FLAGS.learned:
     return jax.vmap(final_policies(family, pathlib.Path(FLAGS.learned) / family.name))(tasks)
-  source, learning, _ = stages.load_conditioned(pathlib.Path(FLAGS.histories), family)
-  return source.params_of(take(learning.snapshots, -1), tasks)
+  source, learning, _ = load_conditioned(pathlib.Path(FLAGS.histories), family)
+  return source.params_of(learning.snapshots[-1], tasks)
 
 
 def main():

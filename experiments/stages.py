@@ -4,54 +4,67 @@ import functools
 import importlib.metadata
 import pathlib
 import platform
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from experiments import console
-from metaimprove.operators import checkpoints
-from metaimprove import files
-from metaimprove.evaluation.evaluate import EvaluationSettings, evaluate
+from metaimprove import asks, files
+from metaimprove.errors import IncompatibleError
+from metaimprove.evaluation import results as results_
+from metaimprove.evaluation.bill import histories_env_steps
+from metaimprove.evaluation.evaluate import Evaluation, evaluate
 from metaimprove.evaluation.report import record_improvement, write_report
+from metaimprove.evaluation.results import Results
 from metaimprove.histories.collect import collect
+from metaimprove.histories.dataset import Dataset, load_dataset
 from metaimprove.histories.rates import collecting_rates
 from metaimprove.histories.reference import final_policies, load_conditioned
-from metaimprove.rng import stream
-from metaimprove.tasks.splits import sample_tasks
-from metaimprove.trees import take
-from metaimprove.histories.dataset import load_dataset, read_complete_header
-from metaimprove.improvers import independent_ppo, tuned
+from metaimprove.improvers import domain_randomised_ppo, independent_ppo, tuned
 from metaimprove.improvers.noise_ladder import check_ladder
 from metaimprove.improvers.run import learn
-from metaimprove.operators.operator import OperatorConfig, make_operator
+from metaimprove.methods import controls as controls_
+from metaimprove.methods.identify import Identifier
+from metaimprove.methods.method import initial_policies
+from metaimprove.methods.standard import (
+  EvaluationSettings, Playground, control_methods, operator_methods, ppo_from_scratch
+)
+from metaimprove.operators import checkpoints
+from metaimprove.operators.operator import Operator, OperatorConfig, make_operator
+from metaimprove.rng import stream
+from metaimprove.rollouts import make_play
+from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.registry import make_family
-from metaimprove.training.loop import TrainingSettings, train
+from metaimprove.tasks.splits import sample_tasks
+from metaimprove.training import loop, rounds
+from metaimprove.training.fit import FitSettings
+from metaimprove.training.settings import TrainingSettings
+from metaimprove.trees import take
 
 NUM_STEPS = 4000
 LEARNING_RATE = 2e-3
+_ENV_STEPS = 'env_steps.json'
+_FILM_APPLICATIONS = 4
 
 
 def collect_histories(
   folder: pathlib.Path, *, family: str, backend: str | None, seed: int, num_tasks: Mapping[str, int],
   num_checkpoints: int, num_episodes: int, shard_size: int, num_updates: int | None, patience: int | None = None,
   worker: int | None = None, num_workers: int | None = None, wall: pathlib.Path | None = None,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
   """Histories by the sources named in `num_tasks`, each of the first so many tasks; returns `collecting_rates`."""
   made_family = make_family(family, backend)
   sources = [
     (tuned.make_source(name, made_family, num_updates=num_updates, patience=patience), count)
     for name, count in num_tasks.items() if count and name not in tuned.LADDERS
   ]
-  progress = console.Progress()
-  with console.Stopwatch(wall or folder, 'collect') as watch:
-    def report(stage, done, total, figures):
-      watch.tick()
-      progress(stage, done, total, figures)
-
+  with console.stage(wall or folder, 'collect') as progress:
     collect_some = functools.partial(
       collect, folder, made_family, seed=seed, num_checkpoints=num_checkpoints, num_episodes=num_episodes,
-      shard_size=shard_size, progress=report, worker=worker, num_workers=num_workers,
+      shard_size=shard_size, progress=progress, worker=worker, num_workers=num_workers,
     )
     # Ladders lead up to the final policies of the task-conditioned source, which are known by then.
     ladders = [(name, count) for name, count in num_tasks.items() if count and name in tuned.LADDERS]
@@ -64,8 +77,19 @@ def collect_histories(
         some = sample_tasks(made_family, seed, min(max(2, count), tuned.LADDER_CHECK_TASKS), 'train')
         check_ladder(learn(source, some, stream(seed, 'check_ladder')))
       collect_some(sources)
-  progress.close()
   return collecting_rates(folder)
+
+
+def training_settings(
+  family: TaskFamily, num_tasks: int, *, num_steps: int, batch_size: int = 64, learning_rate: float = LEARNING_RATE
+) -> TrainingSettings:
+  """Settings that suit a family and a number of training tasks."""
+  return TrainingSettings(
+    num_steps=num_steps, batch_size=batch_size, learning_rate=learning_rate,
+    # Long episodes in fewer tasks: simulating them should not outweigh the gradient steps.
+    round_tasks=int(min(512, num_tasks, 51_200 // family.episode_length)),
+    num_validation=int(min(64, max(1, num_tasks // 4))),
+  )
 
 
 def train_operator(
@@ -84,71 +108,162 @@ def train_operator(
     made_family, num_episodes=dataset.header['num_episodes'], hidden_sizes=tuple(dataset.header['hidden_sizes']),
     width=width, code_size=width,
   ))
-  num_tasks = len(np.unique(dataset.task_index))
-  settings = TrainingSettings(
-    num_steps=num_steps, batch_size=batch_size, learning_rate=learning_rate,
-    # Long episodes in fewer tasks: simulating them should not outweigh the gradient steps.
-    round_tasks=int(min(512, num_tasks, 51_200 // made_family.episode_length)),
-    num_validation=int(min(64, max(1, num_tasks // 4))),
+  settings = training_settings(
+    made_family, len(np.unique(dataset.task_index)), num_steps=num_steps, batch_size=batch_size,
+    learning_rate=learning_rate,
   )
+  play = make_play(made_family, operator.policy, num_episodes=operator.config.num_episodes)
+  train = functools.partial(loop.train, operator, play, dataset, settings, seed=seed, folder=folder)
   if jax.process_index() > 0:  # the first process reports and writes
-    train(operator, made_family, dataset, settings, seed=seed, folder=folder)
+    train()
     return operator_folder
-  progress, board = console.Progress(), console.TensorBoard(folder / 'tensorboard')
-  with console.Stopwatch(wall or folder, 'train') as watch:
-    def report(done, figures):
-      watch.tick()
-      progress('train operator', done, num_steps, figures)
-
-    operator_params = train(
-      operator, made_family, dataset, settings, seed=seed, folder=folder, log=board, progress=report,
-      before_save=board.close,
-    )
-    progress.close()
-    board.close()
+  board = console.TensorBoard(folder / 'tensorboard')
+  with console.stage(wall or folder, 'train') as progress:
+    operator_params = train(log=board, progress=progress)
+    files.write_json(folder / _ENV_STEPS, loop.env_steps(operator, settings))
     checkpoints.save_operator(operator_folder, operator, operator_params)
   return operator_folder
 
 
-def evaluate_operator(
-  folder: pathlib.Path, operator_folder: pathlib.Path, histories: pathlib.Path, *, family: str, backend: str | None,
-  settings: EvaluationSettings, commands: list[str], ppo_updates: int | None = None,
-  output: pathlib.Path | None = None, wall: pathlib.Path | None = None,
-) -> dict:
-  """Judges an operator on tasks its histories do not hold; writes results.json and report.html to `output`."""
-  made_family = make_family(family, backend)
-  operator, operator_params = checkpoints.load_operator(operator_folder, made_family)
-  conditioned, learning, num_tasks = load_conditioned(histories, made_family)
-  header = read_complete_header(histories, made_family)
-  seed, hidden_sizes = header['sources'][0]['seed'], tuple(header['hidden_sizes'])
-  progress = console.Progress()
-  with console.Stopwatch(wall or folder, 'evaluate') as watch:
-    def report(stage, done, total, figures):
-      watch.tick()
-      progress(stage, done, total, figures)
+def judge_operator(
+  folder: pathlib.Path, operator_folder: pathlib.Path, histories: pathlib.Path, *, family: TaskFamily,
+  settings: EvaluationSettings, controls: bool = True, num_updates: int | None = None,
+  training: pathlib.Path | None = None, wall: pathlib.Path | None = None,
+) -> tuple[Evaluation, dict[str, int | None]]:
+  """Judges an operator on tasks its histories do not hold, beside PPO from scratch and controls.
 
-    figures = evaluate(
-      operator, operator_params, made_family, seed=seed, folder=folder, settings=settings,
-      conditioned=conditioned, conditioned_learning=learning, report=report,
-      ppo=tuned.make_source(independent_ppo.NAME, made_family, hidden_sizes, num_updates=ppo_updates),
+  Args:
+    folder: of the evaluation.
+    operator_folder: of the operator.
+    histories: they hold the reference policies.
+    family: the task family.
+    settings: see there.
+    controls: whether to train and judge the controls as well.
+    num_updates: of PPO from scratch and of the control that learns one policy, other than tuned.
+    training: of the operator; its rounds are examples for a control, and its environment steps are counted.
+    wall: where seconds are kept; `folder` unless given.
+
+  Returns:
+    The evaluation, and environment steps of training by stage.
+  """
+  operator, operator_params = checkpoints.load_operator(operator_folder, family)
+  conditioned, learning, _ = load_conditioned(histories, family)
+  snapshot = learning.snapshots[-1]
+  dataset = load_dataset(histories, family, verify=False)
+  seed, hidden_sizes = dataset.header['sources'][0]['seed'], tuple(dataset.header['hidden_sizes'])
+  num_episodes = operator.config.num_episodes
+  playground = Playground(
+    play=make_play(family, operator.policy, num_episodes=num_episodes), num_episodes=num_episodes, settings=settings
+  )
+  learners = folder / 'learning'
+  reference = controls_.told_everything(conditioned, snapshot, *playground.measure())
+  ppo = ppo_from_scratch(
+    tuned.make_source(independent_ppo.NAME, family, hidden_sizes, num_updates=num_updates), playground, learners
+  )
+  methods = [*operator_methods(operator, operator_params, playground), ppo]
+  judge = functools.partial(
+    evaluate, family=family, seed=seed, num_tasks=settings.num_tasks, folder=folder,
+    initial=controls_.random_policies(operator.policy, *playground.measure()),
+    references=[reference, ppo] if settings.thorough else [reference],
+  )
+  bill = {**histories_env_steps(histories, family), **_training_env_steps(training)}
+  with console.stage(wall or folder, 'evaluate') as progress:
+    evaluation = judge(methods, progress=progress)
+  if controls:
+    randomised = tuned.make_source(domain_randomised_ppo.NAME, family, hidden_sizes, num_updates=num_updates)
+    bill['controls'] = randomised.num_updates * randomised.env_steps_per_update
+    identifier = _identifier(
+      family, operator, operator_params, snapshot, dataset, training, seed=seed, folder=learners / 'identify'
     )
-    task = take(sample_tasks(made_family, seed, 1, 'heldout'), 0)
-    key_policy, key_films = jax.random.split(jax.random.fold_in(jax.random.key(seed), 3000))
-    rollouts = record_improvement(
-      made_family, operator, operator_params, task, operator.policy.init(key_policy), key_films,
-      num_applications=min(4, settings.num_applications),
-      num_episodes=settings.num_episodes, ask=settings.ask,
+    methods += control_methods(
+      conditioned, snapshot, randomised, identifier, playground, folder=learners, seed=seed
     )
-  seconds = console.read_seconds(wall or folder)
-  results = {
-    'family': family, 'backend': made_family.backend, 'seed': seed, 'train_tasks': num_tasks, **figures,
-    'collect': collecting_rates(histories),
-    'wall_seconds': {**seconds, 'total': round(sum(seconds.values()), 1)}, 'versions': versions(),
-  }
-  output = output or folder
-  write_report(output / 'report.html', made_family, results, rollouts, made_family.describe(task), commands)
-  files.write_json(output / 'results.json', results)
+    with console.stage(wall or folder, 'controls') as progress:
+      evaluation = judge(methods, progress=progress)
+  return evaluation, bill
+
+
+def _identifier(
+  family: TaskFamily, operator: Operator, operator_params: Any, snapshot: Any, dataset: Dataset,
+  training: pathlib.Path | None, *, seed: int, folder: pathlib.Path
+) -> Identifier | None:
+  """The control that identifies the task, trained as long as the operator was; None where there is nothing to tell."""
+  if not family.privileged_size:
+    return None
+  made_with = {'histories': dataset.checksum, 'rounds': None}
+  settings = FitSettings(num_steps=NUM_STEPS, learning_rate=LEARNING_RATE)
+  if training is not None:
+    stored = files.read_json(training / 'settings.json')
+    made_with['rounds'] = files.checksum((training / 'settings.json').read_bytes())
+    settings = FitSettings(num_steps=stored['num_steps'], batch_size=stored['batch_size'], learning_rate=LEARNING_RATE)
+
+  def load_rounds():
+    found = [] if training is None else rounds.load(training, dataset)
+    if training is not None and not found:
+      raise IncompatibleError(
+        f'{training} no longer holds the iterates of its rounds, which a control learns from; train again, or '
+        'evaluate with --nocontrols.'
+      )
+    return found
+
+  return Identifier(
+    family=family, operator=operator, statistics=operator_params['statistics'], snapshot=snapshot, dataset=dataset,
+    load_rounds=load_rounds, settings=settings, made_with=made_with, seed=seed, folder=folder,
+  )
+
+
+def _training_env_steps(training: pathlib.Path | None) -> dict[str, int | None]:
+  """By stage; None where it is not known."""
+  path = None if training is None else training / _ENV_STEPS
+  known = files.read_json(path) if path is not None and path.exists() else {}
+  return {'rounds': known.get('rounds'), 'held_out_figures': known.get('held_out')}
+
+
+def write_results(
+  output: pathlib.Path, judged: Sequence[tuple[Evaluation, dict[str, int | None]]], *, family: TaskFamily,
+  operator_folder: pathlib.Path, histories: pathlib.Path, settings: EvaluationSettings, wall: pathlib.Path,
+  commands: Sequence[str],
+) -> Results:
+  """Writes results.json, and then report.html, to `output`: figures are there whatever becomes of the page.
+
+  Args:
+    output: a folder.
+    judged: of `judge_operator`, for each seed.
+    family: the task family.
+    operator_folder: of the operator that is shown at work.
+    histories: its histories.
+    settings: of the evaluation.
+    wall: where seconds are kept.
+    commands: that made the results.
+  """
+  evaluations = [evaluation for evaluation, _ in judged]
+  seconds = console.read_seconds(wall)
+  results = results_.summarise(
+    evaluations, training_env_steps=judged[0][1], ask=settings.steps,
+    train_tasks=load_conditioned(histories, family)[2], collect=collecting_rates(histories),
+    wall_seconds={**seconds, 'total': round(sum(seconds.values()), 1)}, versions=versions(),
+  )
+  results_.write(output / 'results.json', results)
+  results.check_scored()
+  operator, operator_params = checkpoints.load_operator(operator_folder, family)
+  task = take(sample_tasks(family, results.seed, 1, 'heldout'), 0)
+  rng_key = stream(results.seed, 'film')
+  films = record_improvement(
+    family, operator, operator_params, task, take(initial_policies(operator.policy, 1, rng_key), 0), rng_key,
+    num_applications=min(_FILM_APPLICATIONS, settings.num_applications),
+    num_episodes=settings.num_episodes, ask=asks.ask(steps=settings.steps),
+  )
+  write_report(output / 'report.html', family, results, films, family.describe(task), list(commands))
   return results
+
+
+def tidy(training: pathlib.Path, evaluation: pathlib.Path) -> None:
+  """Deletes what is not read again once results are written: states and rounds of a finished training, and the
+  learning of baselines and controls, whose curves are kept."""
+  for pattern in ('training_state_*.safetensors', 'iterates_*.safetensors'):
+    for path in training.glob(pattern):
+      path.unlink()
+  shutil.rmtree(evaluation / 'learning', ignore_errors=True)
 
 
 def versions() -> dict[str, str]:

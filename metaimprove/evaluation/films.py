@@ -1,17 +1,18 @@
 """Rollouts as line drawings, for pages that open offline and for contact sheets."""
 
 import functools
-from typing import Any
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 
+from metaimprove import files
 from metaimprove.rollouts import unroll
 from metaimprove.tasks.family import TaskFamily
 
 
-def make_film(family: TaskFamily, act: Callable) -> Callable[..., dict[str, Any]]:
+def make_film(family: TaskFamily, act: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
   """Films episodes of a family; compiled once.
 
   Args:
@@ -41,7 +42,9 @@ def make_film(family: TaskFamily, act: Callable) -> Callable[..., dict[str, Any]
   return film
 
 
-def draw_contact_sheet(path, family: TaskFamily, films: list[dict[str, Any]], captions: list[str], columns: int = 8):
+def draw_contact_sheet(
+  path: files.Path, family: TaskFamily, films: list[dict[str, Any]], captions: list[str], columns: int = 8
+) -> None:
   """Writes a PNG: a row for each film, moments from its beginning to its end."""
   from matplotlib.collections import LineCollection
   from matplotlib.figure import Figure

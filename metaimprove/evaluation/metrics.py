@@ -1,15 +1,21 @@
-"""Normalised returns and their statistics.
+"""Normalised returns (scores) and their statistics.
 
 Interquartile mean and bootstrap intervals over tasks: Agarwal et al., "Deep Reinforcement Learning at the Edge of the
 Statistical Precipice", arXiv:2108.13264.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import stats
 
+FOUND = 0.2
+"""A task counts as found where the score is above this."""
+_FLAT = 0.01
+
 
 def normalise(returns: np.ndarray, initial: np.ndarray, reference: np.ndarray) -> np.ndarray:
-  """0 is the initial policy's return on a task, 1 the reference policy's on that very task.
+  """Scores: 0 is the initial policy's return on a task, 1 the reference policy's on that very task.
 
   Args:
     returns: [..., B].
@@ -25,32 +31,57 @@ def iqm(scores: np.ndarray) -> np.ndarray:
 
 
 def iqm_with_interval(
-  scores: np.ndarray, seed: int = 0, num_resamples: int = 2000, confidence: float = 0.95
-) -> dict[str, list[float]]:
+  strata: Sequence[np.ndarray], seed: int = 0, num_resamples: int = 2000, confidence: float = 0.95
+) -> dict[str, list[float | None]]:
   """Interquartile means with percentile bootstrap intervals, tasks resampled within each stratum.
 
   Args:
-    scores: [P, S, B]: P points of a curve, S strata (evaluation seeds), B tasks.
+    strata: scores [P, B_s] of each stratum (seed): P points of a curve, B_s tasks that have a score, possibly none.
     seed: of the resampling.
     num_resamples: bootstrap samples.
     confidence: of the interval.
 
   Returns:
-    {'iqm': [P], 'low': [P], 'high': [P]}.
+    {'iqm': [P], 'low': [P], 'high': [P]}; None everywhere if no stratum has a task.
   """
-  num_points, num_strata, num_tasks = scores.shape
-  index = np.random.default_rng(seed).integers(num_tasks, size=(num_resamples, num_strata, num_tasks))
+  scores = np.concatenate(strata, axis=1)
+  num_points, num_tasks = scores.shape
+  if num_tasks == 0:
+    return {name: [None] * num_points for name in ('iqm', 'low', 'high')}
+  rng, start, index = np.random.default_rng(seed), 0, []
+  for stratum in strata:
+    size = stratum.shape[1]
+    if size:
+      index.append(start + rng.integers(size, size=(num_resamples, size)))
+    start += size
+  index = np.concatenate(index, axis=1)
   tail = 100 * (1 - confidence) / 2
-  low, high = [], []
-  for point in scores:
-    resampled = np.take_along_axis(point[None], index, axis=-1).reshape(num_resamples, -1)
-    bounds = np.percentile(iqm(resampled), [tail, 100 - tail])
-    low.append(float(bounds[0]))
-    high.append(float(bounds[1]))
-  return {'iqm': iqm(scores.reshape(num_points, -1)).tolist(), 'low': low, 'high': high}
+  bounds = [np.percentile(iqm(point[index]), [tail, 100 - tail]) for point in scores]
+  low, high = (np.array(bounds).T[side].tolist() for side in (0, 1))
+  return {'iqm': iqm(scores).tolist(), 'low': low, 'high': high}
 
 
-def first_at_least(values: np.ndarray, level: float) -> int | None:
+def mean_and_found(strata: Sequence[np.ndarray]) -> dict[str, list[float | None]]:
+  """What an interquartile mean does not show: {'mean': [P] mean score, 'found': [P] share of tasks above `FOUND`}."""
+  scores = np.concatenate(strata, axis=1)
+  if scores.shape[1] == 0:
+    return {name: [None] * len(scores) for name in ('mean', 'found')}
+  return {'mean': scores.mean(axis=1).tolist(), 'found': (scores > FOUND).mean(axis=1).tolist()}
+
+
+def first_at_least(values: Sequence[float | None], level: float) -> int | None:
   """Index of the first value that reaches a level, or None."""
-  reached = np.flatnonzero(np.asarray(values) >= level)
-  return int(reached[0]) if len(reached) else None
+  return next((index for index, value in enumerate(values) if value is not None and value >= level), None)
+
+
+def rise_at_end(values: Sequence[float | None]) -> float | None:
+  """By how much a curve still rises: the mean of its last tenth, less that of the tenth before; None if unknown."""
+  width = max(1, len(values) // 10)
+  if len(values) < 2 or any(value is None for value in values):
+    return None
+  return float(np.mean(values[-width:]) - np.mean(values[-2 * width:-width]))
+
+
+def is_flat(rise: float | None) -> bool | None:
+  """Whether a rise at the end of a curve of scores is less than 0.01; None if it is unknown."""
+  return None if rise is None else bool(rise < _FLAT)

@@ -1,105 +1,149 @@
 """`report.html`: one self-contained page that shows what an operator does, and opens offline."""
 
-import functools
 import io
 import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import jinja2
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 
 from metaimprove import files
+from metaimprove.asks import Ask
 from metaimprove.evaluation.films import make_film
+from metaimprove.evaluation.results import Figures, Results
+from metaimprove.iteration import iterate
+from metaimprove.operators.apply import make_improve, make_remember
 from metaimprove.operators.operator import Operator
-from metaimprove.rollouts import rollout
+from metaimprove.rng import stream
+from metaimprove.rollouts import make_play
 from metaimprove.tasks.family import TaskFamily
+from metaimprove.trees import take
 from metaimprove.types import Params, Task
 
-_COLOURS = {'operator': '#1b6ca8', 'far': '#3a9d5d', 'ppo': '#c8553d', 'shuffled': '#8a8a8a'}
+_COLOURS = {
+  'operator': '#1b6ca8', 'far': '#3a9d5d', 'ppo': '#c8553d', 'shuffled_experience': '#8a8a8a', 'identify': '#8a5aa8',
+  'told_goal': '#d39b2a', 'no_experience': '#444444',
+}
+_TITLES = {
+  'told_goal': 'told the goal, not the dynamics', 'no_experience': 'one policy for all tasks',
+  'identify': 'identify the task', 'shuffled_experience': "operator, another task's experience",
+}
+"""Of the controls."""
+_BLUES = {'1': '#9ecae1', '2': '#6baed6', '4': '#3182bd', 'best': '#08306b'}
 
 
 def record_improvement(
-  family: TaskFamily, operator: Operator, operator_params, task: Task, params: Params, rng_key, *,
-  num_applications: int, num_episodes: int, ask: int,
+  family: TaskFamily, operator: Operator, operator_params: Any, task: Task, params: Params, rng_key: chex.PRNGKey, *,
+  num_applications: int, num_episodes: int, ask: Ask,
 ) -> list[dict[str, Any]]:
   """Films of a policy before and after each application, all from the same start.
 
   Returns:
     [num_applications + 1] films, see `films.make_film`, with a 'caption' each.
   """
-  experience = jax.jit(functools.partial(rollout, family, operator.policy, num_episodes=num_episodes))
-  improve = jax.jit(operator.improve)
   film = make_film(family, operator.policy.sample)
-  key_show, key_act = jax.random.split(rng_key)
-  films = [film(params, task, key_show)]
-  for application in range(num_applications):
-    trajectory = experience(params, task, jax.random.fold_in(key_act, application))
-    params = improve(operator_params, params, trajectory, jnp.asarray(ask))
-    films.append(film(params, task, key_show))
-  for index, shown in enumerate(films):
+  one_task, one_policy = jax.tree.map(lambda x: jnp.asarray(x)[None], (task, params))
+  iterates = iterate(
+    make_improve(operator, operator_params, ask), make_remember(operator),
+    make_play(family, operator.policy, num_episodes=num_episodes), one_policy, one_task, stream(rng_key, 'episodes'),
+    num_applications=num_applications,
+  )
+  films = []
+  for index, found in enumerate(iterates):
+    shown = film(take(found.params, 0), task, stream(rng_key, 'film'))
     when = f'after {index} application{"s" * (index > 1)}' if index else 'before'
-    shown['caption'] = f'{when}: return {shown["return"]:.1f}'
+    films.append({**shown, 'caption': f'{when}: return {shown["return"]:.1f}'})
   return films
 
 
-def _figure(draw, width=7.2, height=3.6) -> str:
-  """Draws on matplotlib axes and gives the SVG as text."""
+def _figure(draw: Callable[[Axes], None], width: float = 7.2, height: float = 3.6, columns: int = 2) -> str:
+  """Draws on matplotlib axes, with the legend below them, and gives the SVG as text."""
   from matplotlib.figure import Figure
 
   with matplotlib.rc_context({'svg.hashsalt': 'metaimprove', 'font.size': 9, 'axes.spines.top': False,
                               'axes.spines.right': False}):
     figure = Figure(figsize=(width, height), layout='constrained')
-    draw(figure.subplots())
+    axes = figure.subplots()
+    draw(axes)
+    if axes.get_legend_handles_labels()[0]:
+      figure.legend(frameon=False, loc='outside lower left', ncols=columns)
     text = io.StringIO()
     figure.savefig(text, format='svg', metadata={'Date': None})
   return text.getvalue()[text.getvalue().index('<svg'):]
 
 
-def _draw_band(axes, x, curve, label, colour):
-  axes.plot(x, curve['iqm'], color=colour, label=label)
-  axes.fill_between(x, curve['low'], curve['high'], color=colour, alpha=0.2, linewidth=0)
+def _draw_band(axes: Axes, x: Sequence[float], figures: Figures, label: str, colour: str) -> None:
+  """A curve with its interval; a single point is a line across."""
+  if None in figures['iqm']:
+    return
+  if len(figures['iqm']) == 1:
+    axes.axhline(figures['iqm'][0], color=colour, label=label, linewidth=1.2, linestyle=':')
+    axes.axhspan(figures['low'][0], figures['high'][0], color=colour, alpha=0.1, linewidth=0)
+    return
+  axes.plot(x, figures['iqm'], color=colour, label=label)
+  axes.fill_between(x, figures['low'], figures['high'], color=colour, alpha=0.2, linewidth=0)
 
 
-def _improvement_figure(results: dict[str, Any]) -> str:
+def _improvement_figure(results: Results) -> str:
   def draw(axes):
-    # An initial policy has used no steps; half an episode stands for it on the logarithmic axis.
-    start = results['env_steps'][1] / 4
-    at = np.maximum(results['env_steps'], start)
-    _draw_band(axes, at, results['normalised_return'], 'operator, held-out tasks', _COLOURS['operator'])
-    _draw_band(axes, at, results['far'], 'operator, far tasks', _COLOURS['far'])
-    _draw_band(axes, at, results['shuffled_experience'], "operator, another task's experience", _COLOURS['shuffled'])
-    _draw_band(
-      axes, np.maximum(results['ppo']['env_steps'], start), results['ppo'], 'PPO from scratch', _COLOURS['ppo']
-    )
-    axes.axhline(results['target'], color='black', linewidth=0.5, linestyle='--')
-    axes.set(xscale='log', xlabel='environment steps per task', ylabel='normalised return (IQM)', ylim=(-0.3, 1.2))
-    axes.legend(frameon=False, loc='lower right')
+    # An initial policy has used no steps; a quarter of the first experience stands for it on the logarithmic axis.
+    start = results.env_steps[1] / 4
+    at = np.maximum(results.env_steps, start)
+    _draw_band(axes, at, results.normalised_return, 'operator, held-out tasks', _COLOURS['operator'])
+    _draw_band(axes, at, results.far, 'operator, far tasks', _COLOURS['far'])
+    for name, figures in results.controls.items():
+      _draw_band(axes, at, figures, _TITLES[name], _COLOURS[name])
+    if results.ppo is not None:
+      steps = np.maximum(results.ppo['env_steps'], start)
+      _draw_band(axes, steps, results.ppo, 'PPO from scratch', _COLOURS['ppo'])
+    axes.axhline(results.target, color='black', linewidth=0.5, linestyle='--', label=f'target, {results.target}')
+    axes.set(xscale='log', xlabel='environment steps of a task', ylabel='score (IQM)', ylim=(-0.3, 1.2))
 
-  return _figure(draw)
+  return _figure(draw, height=4.6)
 
 
-def _spread_figure(results: dict[str, Any]) -> str:
-  scores = np.asarray(results['per_task']['normalised_return'])
+def _sizes_figure(results: Results) -> str:
+  def draw(axes):
+    length = max((len(figures['iqm']) for size, figures in results.improvement.items() if size != 'best'), default=None)
+    for size, figures in results.improvement.items():
+      shown = {name: figures[name][:length] for name in ('iqm', 'low', 'high')}
+      _draw_band(axes, range(len(shown['iqm'])), shown, f'k = {size}', _BLUES[size])
+    axes.set(xlabel='applications', ylabel='score (IQM)', ylim=(-0.3, 1.2))
+
+  return _figure(draw, height=3.4, columns=4)
+
+
+def _spread_figure(results: Results) -> str:
+  scores = np.asarray(results.per_task['normalised_return'])
   points = [p for p in (0, 1, 2, 3, 4, 8, 16, len(scores) - 1) if p < len(scores)]
 
   def draw(axes):
     jitter = np.random.default_rng(0).uniform(-0.25, 0.25, scores.shape[1])
-    for place, point in enumerate(points):
-      axes.plot(place + jitter, scores[point], '.', markersize=3, color=_COLOURS['operator'], alpha=0.5)
-      axes.plot([place - 0.3, place + 0.3], [np.median(scores[point])] * 2, color='black', linewidth=1)
-    axes.set(xlabel='applications', ylabel='normalised return of a task', ylim=(-0.5, 1.3))
+    for index, point in enumerate(points):
+      axes.plot(index + jitter, scores[point], '.', markersize=3, color=_COLOURS['operator'], alpha=0.5)
+      axes.plot([index - 0.3, index + 0.3], [np.median(scores[point])] * 2, color='black', linewidth=1)
+    axes.set(xlabel='applications', ylabel='score of a task', ylim=(-0.5, 1.3))
     axes.set_xticks(range(len(points)), points)
 
   return _figure(draw, height=3.0)
 
 
-def _render(path: files.Path, template: str = 'report_template.html', **values) -> None:
+def _render(path: files.Path, template: str = 'report_template.html', **values: Any) -> None:
   loader = jinja2.FileSystemLoader(pathlib.Path(__file__).parent)
   environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+  environment.filters['number'] = _number
   files.write_bytes(path, environment.get_template(template).render(**values).encode())
+
+
+def _number(value: float | None, form: str = '.3f') -> str:
+  """A figure in words; '-' for one that is not known."""
+  return '-' if value is None else format(value, form)
 
 
 def write_family_page(path: files.Path, family: TaskFamily, films: list[dict[str, Any]]) -> None:
@@ -108,7 +152,7 @@ def write_family_page(path: files.Path, family: TaskFamily, films: list[dict[str
 
 
 def write_report(
-  path: files.Path, family: TaskFamily, results: dict[str, Any], rollouts: list[dict[str, Any]], description: str,
+  path: files.Path, family: TaskFamily, results: Results, rollouts: list[dict[str, Any]], description: str,
   commands: list[str],
 ) -> None:
   """Writes the page.
@@ -116,27 +160,34 @@ def write_report(
   Args:
     path: of the page.
     family: the task family.
-    results: as README describes `results.json`.
+    results: the figures.
     rollouts: of `record_improvement`.
     description: of the task they are on.
     commands: that made the results.
   """
-  iqm = results['normalised_return']
-  rows = [
-    (n, results['episodes'][n], results['env_steps'][n], *(f'{iqm[k][n]:.3f}' for k in ('iqm', 'low', 'high')),
-     f'{results["far"]["iqm"][n]:.3f}', f'{results["shuffled_experience"]["iqm"][n]:.3f}')
-    for n in range(len(iqm['iqm'])) if n <= 5 or n % 5 == 0
-  ]
   _render(
-    path, title=f'metaimprove: {results["family"]}', family=family, results=results, rows=rows, commands=commands,
-    description=description, rollouts=rollouts, improvement_figure=_improvement_figure(results),
-    spread_figure=_spread_figure(results),
+    path, title=f'metaimprove: {results.family}', family=family, results=results, rows=_rows(results),
+    columns=[name for name in results.controls if len(results.controls[name]['iqm']) > 1], titles=_TITLES,
+    commands=commands, description=description, rollouts=rollouts, improvement_figure=_improvement_figure(results),
+    sizes_figure=_sizes_figure(results), spread_figure=_spread_figure(results),
   )
 
 
+def _rows(results: Results) -> list[list[str]]:
+  """The table of figures: a row for each of some applications."""
+  main = results.normalised_return
+  curves = [figures for figures in results.controls.values() if len(figures['iqm']) > 1]
+  return [
+    [str(n), f'{results.env_steps[n]:,d}']
+    + [_number(main[name][n]) for name in ('iqm', 'low', 'high', 'mean', 'found')]
+    + [_number(figures['iqm'][n]) for figures in (results.far, *curves)]
+    for n in range(len(main['iqm'])) if n <= 5 or n % 5 == 0
+  ]
+
+
 def write_rollouts(path: files.Path, family: TaskFamily, rollouts: list[dict[str, Any]], description: str) -> None:
-  """Writes a page with the rollouts alone."""
+  """Writes a page with the films alone."""
   _render(
-    path, title=f'metaimprove: one improvement on {family.name}', family=family, results=None, rows=[], commands=[],
-    description=description, rollouts=rollouts, improvement_figure='', spread_figure='',
+    path, title=f'metaimprove: one improvement on {family.name}', family=family, results=None, description=description,
+    rollouts=rollouts,
   )

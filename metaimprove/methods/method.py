@@ -5,8 +5,12 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import chex
+import jax
+import jax.numpy as jnp
 
-from metaimprove.types import Progress, Task
+from metaimprove.policies import Policy
+from metaimprove.rng import stream
+from metaimprove.types import Params, Progress, Task
 
 
 @chex.dataclass(frozen=True)
@@ -39,10 +43,11 @@ class Method:
   Attributes:
     name: in figures and file names: lower case letters, digits and underscores.
     title: in reports.
-    run: see `Run`. The same key gives the same curve. Methods that begin with random policies take them from the stream
-      'initial' of the key, so that all of them begin with the same ones.
+    run: see `Run`. The same key gives the same curve. Methods that begin with random policies take them from
+      `initial_policies`, so that all of them begin with the same ones.
     settings: plain data that determines the curve, besides tasks and key: with other settings it is another method.
     num_tasks: it is judged on the first so many tasks; None: on all.
+    splits: it is judged on the tasks of these splits.
   """
 
   name: str
@@ -50,3 +55,10 @@ class Method:
   run: Run
   settings: Mapping[str, Any]
   num_tasks: int | None = None
+  splits: tuple[str, ...] = ('heldout', 'far')
+
+
+def initial_policies(policy: Policy, num: int, rng_key: chex.PRNGKey) -> Params:
+  """[num, ...] random policies from the stream 'initial' of a key; the first ones are the same whatever `num` is."""
+  key = stream(rng_key, 'initial')
+  return jax.vmap(lambda index: policy.init(jax.random.fold_in(key, index)))(jnp.arange(num))

@@ -1,0 +1,83 @@
+"""What a run will take, said before it begins: roughly, from what was measured on two cores (docs/task_suite.md)."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from metaimprove import policies
+from metaimprove.improvers.source import Source
+from metaimprove.rollouts import rollout
+from metaimprove.tasks.family import TaskFamily
+
+_LEARNING_RATES = {
+  'reacher': 15_000, 'half_cheetah': 7_000, 'hopper': 12_000, 'walker': 9_000, 'ant': 8_000, 'humanoid': 3_000,
+  'inverted_pendulum': 12_000, 'pusher': 8_000,
+}
+"""Environment steps a second of PPO on the default backend of a robot, on two cores."""
+_PLAYING = 3
+"""Playing without learning is so many times as fast."""
+_GRADIENT_STEP_SECONDS = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+  """What a run will take.
+
+  Attributes:
+    minutes: on two cores; None where the speed of the family was not measured.
+    megabytes: on disk while it runs.
+    megabytes_kept: when it is done.
+  """
+
+  minutes: float | None
+  megabytes: float
+  megabytes_kept: float
+
+  def __str__(self) -> str:
+    time = 'a time that was not measured' if self.minutes is None else f'roughly {max(1, self.minutes):.0f} minutes'
+    return (
+      f'This will take {time} on two cores, and about {self.megabytes:,.0f} MB on disk, of which '
+      f'{self.megabytes_kept:,.0f} MB are kept.'
+    )
+
+
+def forecast(
+  family: TaskFamily, *, learning: dict[Source, int], num_histories: int, num_checkpoints: int, num_episodes: int,
+  num_steps: int, iterates: int, judged: int, num_seeds: int = 1,
+) -> Forecast:
+  """What collecting, training and judging will take.
+
+  Args:
+    family: the task family.
+    learning: sources and how many learners each has.
+    num_histories: to record.
+    num_checkpoints: of a history.
+    num_episodes: of each checkpoint, and of each iterate.
+    num_steps: gradient steps.
+    iterates: policies that training plays and stores.
+    judged: policies that the evaluation plays.
+    num_seeds: how often all that.
+  """
+  learned = sum(source.num_updates * source.env_steps_per_update * num for source, num in learning.items())
+  recorded = num_histories * num_checkpoints
+  played = (recorded + iterates + judged) * num_episodes * family.episode_length
+  rate = next((rate for robot, rate in _LEARNING_RATES.items() if family.name.startswith(robot)), None)
+  seconds = None if rate is None else (learned + played / _PLAYING) / rate + num_steps * _GRADIENT_STEP_SECONDS
+  size = _bytes_of_a_policy(family, num_episodes) / 1e6
+  return Forecast(
+    minutes=None if seconds is None else num_seeds * seconds / 60,
+    megabytes=num_seeds * size * (recorded + iterates), megabytes_kept=num_seeds * size * recorded,
+  )
+
+
+def _bytes_of_a_policy(family: TaskFamily, num_episodes: int) -> int:
+  """Of θ and its experience, as they are stored."""
+  policy = policies.make_policy(family.observation_size, family.action_size)
+
+  def experienced(rng_key):
+    params = policy.init(rng_key)
+    return params, rollout(family, policy, params, family.sample(rng_key), rng_key, num_episodes=num_episodes)
+
+  shapes = jax.tree.leaves(jax.eval_shape(experienced, jax.random.key(0)))
+  return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in shapes)
