@@ -12,7 +12,7 @@ setuptools.setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   packages=setuptools.find_packages(include=['metaimprove', 'metaimprove.*']),
-  package_data={'metaimprove.evaluation': ['*.html']},
+  package_data={'metaimprove': ['__init__.pyi', 'py.typed'], 'metaimprove.evaluation': ['*.html']},
   python_requires='>=3.11',
   install_requires=[
     'absl-py>=2.1',
@@ -23,6 +23,7 @@ setuptools.setup(
     'grain>=0.2.12',
     'jax>=0.9',
     'jinja2>=3.1',
+    'lazy_loader>=0.4',
     'matplotlib>=3.9',
     'mujoco-mjx>=3.3',
     'numpy>=2.0',

@@ -15,8 +15,8 @@ from metaimprove.tasks.family import State, TaskFamily
 from metaimprove.trees import batch_size, take
 from metaimprove.types import Act, Params, Play, Task, Trajectory
 
-_CPU_ENVIRONMENTS = 128
-"""Environments simulated at once on a device that is a CPU core: more fall out of its cache."""
+_CPU_ENVIRONMENTS = 256
+"""Environments simulated at once on a device that is a CPU core: more are no faster, and may fall out of its cache."""
 _ACCELERATOR_ENVIRONMENTS = 8192
 
 def unroll(

@@ -3,68 +3,101 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metaimprove.asks import ask
+from metaimprove.iteration import iterate
+from metaimprove.operators.apply import make_improve, make_remember
+from metaimprove.operators.memory import Memory
+from metaimprove.rng import stream
+from metaimprove.rollouts import make_play
 from metaimprove.tasks.splits import sample_tasks
-from metaimprove.iteration import iterate, make_iterate
-from metaimprove.asks import steps as asks
-from metaimprove.rollouts import rollout
-from metaimprove.types import episode_return
+from metaimprove.trees import take
+from metaimprove.types import Task, Trajectory
+from tests.compilations import counted
 
 NUM_TASKS = 6
 
 
 @pytest.fixture(scope='module')
+def play(operator, point):
+  return make_play(point, operator.policy, num_episodes=2)
+
+
+@pytest.fixture(scope='module')
 def start(operator, point):
   tasks = sample_tasks(point, 0, NUM_TASKS, 'heldout')
-  return tasks, jax.vmap(operator.policy.init)(jax.random.split(jax.random.key(0), NUM_TASKS))
+  return jax.vmap(operator.policy.init)(jax.random.split(jax.random.key(0), NUM_TASKS)), tasks
 
 
-@pytest.mark.parametrize('shuffle', [False, True])
-def test_iterate_is_act_improve_act(operator, operator_params, point, start, shuffle):
-  tasks, params = start
-  key = jax.random.key(1)
-  neighbour = [5, 0, 1, 2, 3, 4] if shuffle else list(range(NUM_TASKS))
-  curve = jax.jit(functools.partial(
-    iterate, operator, family=point, num_applications=2, num_episodes=2
-  ))(
-    operator_params, tasks=tasks, params=params, rng_key=key, ask=np.int32(asks.BEST),
-    reads_from=np.array(neighbour) if shuffle else None,
+@pytest.fixture(scope='module')
+def remember(operator):
+  return make_remember(operator)
+
+
+@pytest.mark.parametrize('neighbour', [None, np.array([5, 0, 1, 2, 3, 4])])
+def test_iterate_is_act_remember_improve_act(operator, operator_params, play, remember, start, neighbour):
+  params, tasks = start
+  key, best = jax.random.key(1), ask(steps='best')
+  improve = make_improve(operator, operator_params, best, reads_from=neighbour)
+  iterates = list(iterate(improve, remember, play, params, tasks, key, num_applications=2))
+  assert len(iterates) == 3
+  read = np.arange(NUM_TASKS) if neighbour is None else neighbour
+  for index, found in enumerate(iterates):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), found.params, params)
+    trajectory = play(params, tasks, stream(key, f'application {index}'))
+    np.testing.assert_allclose(found.trajectory.reward, trajectory.reward, atol=1e-3)
+    following = []
+    for row in read:
+      one_policy, one_trajectory = take((params, trajectory), int(row))
+      memory = Memory(
+        trajectory=one_trajectory, behaviour=operator.policy.apply(one_policy, one_trajectory.observation)
+      )
+      following.append(operator.improve(operator_params, one_policy, memory, best))
+    params = jax.tree.map(lambda *x: jnp.stack(x), *following)
+
+
+def test_asked_for_nothing_policies_stay_as_they_are(operator, operator_params, play, remember, start):
+  """Each policy has an ask of its own: the first ones are to stay, the others are to become better."""
+  sizes = np.array([0, 0, 1, 2, 4, -1])
+  improve = make_improve(operator, operator_params, ask(steps=sizes))
+  *_, last = iterate(improve, remember, play, *start, jax.random.key(0), num_applications=2)
+  for before, after in zip(*map(jax.tree.leaves, (start[0], last.params))):
+    np.testing.assert_array_equal(before[:2], after[:2])
+    assert (np.abs(before[2:] - after[2:]).reshape(4, -1).max(axis=1) > 1e-4).all()
+
+
+def test_the_experience_is_any_play_and_the_memory_any_memory():
+  """No simulator and no operator: a policy is a number, which improves by the sum of all rewards remembered so far."""
+  def play(params, tasks, rng_key):
+    one = params[:, None, None]
+    shape = (*one.shape, 1)
+    return Trajectory(
+      observation=np.zeros(shape), action=np.zeros(shape), reward=one * tasks.goal[:, :, None],
+      next_observation=np.zeros(shape), outcome=np.zeros((*one.shape, 0)), terminated=np.zeros(one.shape, bool),
+      valid=np.ones(one.shape, bool), finite=np.ones(one.shape[:2], bool),
+    )
+
+  def remember(memory, params, trajectory):
+    return (0 if memory is None else memory) + trajectory.reward.sum(axis=(1, 2))
+
+  tasks = Task(goal=np.array([[1.0], [10.0]]), dynamics={})
+  made = iterate(
+    lambda params, memory: params + memory, remember, play, np.array([1.0, 2.0]), tasks, jax.random.key(0),
+    num_applications=2,
   )
-  play = functools.partial(rollout, point, operator.policy, num_episodes=2)
-  for point_index, step_key in enumerate(jax.random.split(key, 3)):
-    jax.tree.map(lambda x, y, n=point_index: np.testing.assert_allclose(x[n], y, atol=1e-4), curve.params, params)
-    trajectory = jax.vmap(play)(params, tasks, jax.random.split(step_key, NUM_TASKS))
-    np.testing.assert_allclose(curve.returns[point_index], episode_return(trajectory).mean(axis=1), atol=1e-3)
-    seen = jax.tree.map(lambda x: x[np.array(neighbour)], (params, trajectory))
-    params = jax.vmap(operator.improve, in_axes=(None, 0, 0, None))(operator_params, *seen, asks.BEST)
+  # 1, remembered 1; 2, remembered 3; 5. And 2, remembered 20; 22, remembered 240; 262.
+  np.testing.assert_array_equal([iterate.params for iterate in made], [[1, 2], [2, 22], [5, 262]])
 
 
-def test_asked_for_nothing_policies_stay_as_they_are(operator, operator_params, point, start):
-  tasks, params = start
-  run = make_iterate(operator, point, num_applications=3, num_episodes=1, chunk=NUM_TASKS)
-  curve = run(operator_params, tasks, params, jax.random.key(0), 0)
-  jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[-1], y), curve.params, params)
-
-
-def test_shuffled_it_reads_the_neighbour(operator, operator_params, point, start):
-  tasks, params = start
-  run = make_iterate(operator, point, num_applications=2, num_episodes=1, chunk=NUM_TASKS)
-  own, shuffled = (
-    run(operator_params, tasks, params, jax.random.key(0), asks.BEST, shuffle_experience=s) for s in (False, True)
-  )
-  jax.tree.map(
-    lambda x, y: np.testing.assert_allclose(np.roll(x[1], 1, axis=0), y[1], atol=1e-5), own.params, shuffled.params
-  )
-
-
-def test_chunks_are_filled_up_and_cut(operator, operator_params, point, start):
-  tasks, params = start
-  run = make_iterate(operator, point, num_applications=2, num_episodes=1, chunk=4)
-  done = []
-  curve = run(operator_params, tasks, params, jax.random.key(0), np.arange(NUM_TASKS), progress=done.append)
-  assert curve.returns.shape == (3, NUM_TASKS) and done == [4, 6]
-  jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[0], y), curve.params, params)
-  # Task 0 asks for k = 0.
-  jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[-1, 0], y[0]), curve.params, params)
+def test_nothing_is_compiled_for_the_second_application(operator, operator_params, play, remember, start):
+  improve = make_improve(operator, operator_params, ask(steps='best'))
+  run = functools.partial(iterate, improve, remember, play, *start, num_applications=3)
+  iterates = run(jax.random.key(0))
+  next(iterates), next(iterates)
+  with counted() as compiled:
+    list(iterates)
+    list(run(jax.random.key(1)))
+  assert compiled == []

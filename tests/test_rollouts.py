@@ -1,11 +1,16 @@
 """The scan over an environment, by hand on the point family."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from metaimprove import rollouts
+from metaimprove import policies, rollouts
+from metaimprove.trees import take
 from metaimprove.types import Task, episode_return
+from tests.compilations import counted
 from tests.point_family import point_family
 
 TASK = Task(goal=jnp.array([0.5]), dynamics={'gear': jnp.asarray(1.0)})
@@ -56,6 +61,42 @@ def test_a_simulation_that_blows_up_is_held_and_marked():
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(trajectory))
   calm, _, _ = rollouts.unroll(family, act_always(0.0), TASK, jax.random.key(0), num_episodes=2)
   assert calm.finite.all() and calm.valid.all()
+
+
+@pytest.mark.parametrize('num_tasks', [1, 3, 8, 11])
+def test_play_in_chunks_is_the_rollout_of_each(point, num_tasks):
+  """Chunks of 4 policies on each of 2 devices: one that is not full, a full one, and a second one that is not full."""
+  policy = policies.make_policy(1, 1, (4,))
+  params = jax.vmap(policy.init)(jax.random.split(jax.random.key(0), num_tasks))
+  tasks = jax.vmap(point.sample)(jax.random.split(jax.random.key(1), num_tasks))
+  key = jax.random.key(2)
+  played = rollouts.make_play(point, policy, num_episodes=2, environments=8)(params, tasks, key)
+  one_by_one = jax.jit(functools.partial(rollouts.rollout, point, policy, num_episodes=2))
+  keys = jax.random.split(key, num_tasks)
+  for index in range(num_tasks):
+    wanted = one_by_one(*take((params, tasks), index), keys[index])
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), take(played, index), wanted)
+
+
+def test_one_program_plays_any_number_of_tasks(point):
+  policy = policies.make_policy(1, 1, (4,))
+  play = rollouts.make_play(point, policy, num_episodes=1, environments=4)
+
+  def run(num_tasks):
+    keys = jax.random.split(jax.random.key(0), num_tasks)
+    return play(jax.vmap(policy.init)(keys), jax.vmap(point.sample)(keys), jax.random.key(1))
+
+  run(9)
+  with counted() as compiled:
+    run(31)
+  assert not any('rollout' in name or 'batched' in name for name in compiled), compiled
+
+
+def test_outcomes_are_recorded_and_not_observed(point):
+  """The point's outcome is where it is after the step."""
+  trajectory, _, _ = rollouts.unroll(point, act_always(0.8), TASK, jax.random.key(0), num_episodes=1)
+  np.testing.assert_allclose(trajectory.outcome[0, :4], trajectory.next_observation[0, :4], atol=1e-6)
+  np.testing.assert_array_equal(trajectory.outcome[0, 4:], 0)
 
 
 def test_raw_stepping_rate_counts_all_tasks(point, monkeypatch):
