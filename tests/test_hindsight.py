@@ -1,4 +1,4 @@
-"""What trajectories achieved, and what other goals would have paid: by hand, on the point family and a Brax environment.
+"""What trajectories achieved and what other goals would have paid, by hand on the point family and a Brax environment.
 
 The contract that every family keeps is in test_families.py.
 """
