@@ -66,7 +66,7 @@ def golden_of(bench):
 
 
 def robot_group(name, backend):
-  """What shares compiled programs runs in one process."""
+  """Tests that share compiled programs run in one process."""
   robot = next((robot for robot, (_, families) in robots.ROBOTS.items() if name in families), name)
   return pytest.mark.xdist_group(f'{robot}-{backend}')
 
@@ -100,7 +100,7 @@ def test_shapes_and_sizes(bench):
 
 
 def test_ranges_are_frozen():
-  """Of all presets and parameters; a change of any raises TASK_SUITE_VERSION, and then belongs here."""
+  """Ranges of all presets and parameters. If one changes, raise TASK_SUITE_VERSION and put the new digest here."""
   def drawn(name, chosen):
     tasks = distribution_of(make_family(name, dynamics=chosen))
     return tasks['far_only'], jax.tree.map(lambda x: round(x, 6), tasks['dynamics'])

@@ -24,7 +24,7 @@ def family_names() -> tuple[str, ...]:
 
 
 def backends_of(name: str) -> dict[str, tuple[str, ...]]:
-  """The backends a family declares, its default first, each with the dynamics parameters that are real there.
+  """The backends of a family, its default first, each with the dynamics parameters that have an effect there.
 
   Raises:
     UnknownNameError: for a family that does not exist.
@@ -40,8 +40,8 @@ def make_family(name: str, backend: str | None = None, dynamics: str | Sequence[
   Args:
     name: one of `family_names()`.
     backend: one of `backends_of(name)`; the first of them by default.
-    dynamics: what is randomised: 'none', 'default', 'far' (every task is out of range in one parameter), or the names
-      of parameters, from those of the backend and `dynamics.IMPERFECTIONS`.
+    dynamics: what is randomised: 'none', 'default', 'far' (as default, and every task is a far task), or the names of
+      parameters, from those of the backend and `dynamics.IMPERFECTIONS`.
 
   Raises:
     UnknownNameError: for a name, backend, preset or parameter that does not exist or does nothing there.

@@ -34,10 +34,10 @@ def choose_ranges(
   """The ranges of the dynamics parameters to randomise.
 
   Args:
-    preset: 'none', 'default', 'far' (as default; tasks are drawn out of range) or the names of parameters.
-    default: of the family.
-    real: the multipliers that do something.
-    what: for the error, such as "family 'x' on spring".
+    preset: 'none', 'default', 'far' (as default; see `far_only` of `make_family`) or the names of parameters.
+    default: the family's own ranges, of the parameters that it randomises by default.
+    real: the multipliers that have an effect on the robot.
+    what: the family and backend, for the error.
 
   Raises:
     UnknownNameError: for a preset that does not exist or a parameter that does nothing.
