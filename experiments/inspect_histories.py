@@ -15,6 +15,7 @@ from metaimprove import files
 from metaimprove.errors import IncompatibleError
 from metaimprove.histories import card as cards
 from metaimprove.histories import storage
+from metaimprove.histories.header import planned_shards, read_header
 from metaimprove.improvers import tuned
 from metaimprove.tasks.registry import make_family
 
@@ -33,7 +34,8 @@ def print_card(card):
     f'{", ".join(header["dynamics"]) or "nothing"}'
   )
   print(
-    f'{header["num_checkpoints"]} checkpoints a history, {header["num_episodes"]} episodes each, '
+    f'{header["num_checkpoints"]} checkpoints a history, chosen among {header["num_candidates"]} measured in '
+    f'{header["num_measured"]} episodes; {header["num_episodes"]} episodes of experience each, '
     f'{card["bytes"] / 1e6:,.1f} MB'
   )
   for source in card['sources']:
@@ -42,7 +44,7 @@ def print_card(card):
       f'{source["env_steps"]:,d} environment steps, {source["non_finite_episodes"]} episodes blew up'
     )
     for name, value in source['figures'].items():
-      print(f'  mean {name.replace("_", " ")} {value:.3g}')
+      print(f'  mean {name.replace("_", " ")} {"unknown" if value is None else f"{value:.3g}"}')
     if source['mean_return']:
       print(
         f'  the mean return rises in {source["share_rising"]:.0%} of the steps; rank correlation with checkpoints '
@@ -72,9 +74,9 @@ def write_card(output, card):
 
 def repair(folder, card):
   """Deletes what is damaged and collects what is missing, source by source, each with its own settings."""
-  header = storage.read_header(folder)
+  header = read_header(folder)
   family, wanting = make_family(header['family'], header['backend']), {*card['missing'], *card['damaged']}
-  broken = {(e['source'], e['seed']) for e in storage.planned_shards(header) if e['file'] in wanting}
+  broken = {(e['source'], e['seed']) for e in planned_shards(header) if e['file'] in wanting}
   broken = [source for source in header['sources'] if (source['name'], source['seed']) in broken]
   for source in broken:
     if source['settings'] != tuned.settings_of(family, source):
@@ -83,7 +85,7 @@ def repair(folder, card):
         'and run again what made it; it makes just those.'
       )
   for name in card['damaged']:
-    (folder / storage.SHARDS / name).unlink()
+    storage.shard_path(folder, {'file': name}).unlink()
   for source in broken:
     stages.collect_histories(
       folder, family=header['family'], backend=header['backend'], seed=source['seed'],

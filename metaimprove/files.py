@@ -5,12 +5,15 @@ safetensors: reading one runs no code of its author's.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
+import math
 import os
 import pathlib
 import platform
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -18,22 +21,68 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from metaimprove.errors import DamagedDataError, IncompatibleError
+from metaimprove.errors import DamagedDataError, IncompatibleError, WaitingError
 
 Path = str | os.PathLike
 _LEFTOVER_SECONDS = 3600.0
+_LOCK_SECONDS = 60.0
+_POLL_SECONDS = 0.05
 
 
 def write_bytes(path: Path, content: bytes) -> None:
   """Publishes `content` under `path`, whole or not at all, whenever the process or the machine stops."""
   path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
+  make_folder(path.parent)
   temporary = path.with_name(f'.{path.name}.{platform.node()}.{os.getpid()}.tmp')  # folders are shared by machines
   with open(temporary, 'wb') as file:
     file.write(content)
     file.flush()
     os.fsync(file.fileno())
   os.replace(temporary, path)
+  _flush_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+  """Makes a folder, and those above it that are missing, so that they are there after the machine stops."""
+  folder = pathlib.Path(folder)
+  if not folder.is_dir():
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _flush_folder(folder.parent)
+
+
+def _flush_folder(folder: pathlib.Path) -> None:
+  """Flushes the names in a folder to disk, without which a new name may be lost when the machine stops."""
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path, seconds: float = _LOCK_SECONDS) -> Iterator[None]:
+  """A block that only one process at a time may be in, among those that give the same `path`.
+
+  The file stays; what is locked is its first byte, and the operating system unlocks it when a process dies.
+
+  Raises:
+    WaitingError: if another process has been in the block for longer than `seconds`.
+  """
+  make_folder(pathlib.Path(path).parent)
+  with open(path, 'ab') as file:
+    until = time.monotonic() + seconds
+    while True:
+      try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        break
+      except BlockingIOError:
+        if time.monotonic() > until:
+          raise WaitingError(
+            f'Another process has held {path} for {seconds:g} seconds; end it if it hangs, and run this again.'
+          ) from None
+        time.sleep(_POLL_SECONDS)
+    yield  # closing the file unlocks it
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -45,7 +94,29 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-  write_bytes(path, (json.dumps(value, indent=1) + '\n').encode())
+  """Publishes plain data as JSON.
+
+  Raises:
+    IncompatibleError: for a number that is infinite or undefined, which JSON has not; write None instead.
+  """
+  try:
+    text = json.dumps(value, indent=1, allow_nan=False)
+  except ValueError as error:
+    where = _non_finite(value)
+    if where is None:
+      raise
+    raise IncompatibleError(
+      f'{path} cannot be written: {where} is not finite, and JSON has no such number; None stands for it.'
+    ) from error
+  write_bytes(path, (text + '\n').encode())
+
+
+def _non_finite(value: Any, where: str = 'the value') -> str | None:
+  """Where in plain data the first number is that is infinite or undefined; None if there is none."""
+  if isinstance(value, float):
+    return None if math.isfinite(value) else where
+  items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+  return next(filter(None, (_non_finite(inner, f'{where}[{key!r}]') for key, inner in items)), None)
 
 
 def read_json(path: Path) -> Any:

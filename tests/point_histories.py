@@ -21,5 +21,8 @@ def make_sources(family):
 
 
 def collect_point_histories(folder, family, source_list=None, **changes):
-  arguments = {'seed': 0, 'num_checkpoints': 4, 'num_episodes': 2, 'shard_size': 4, 'hidden_sizes': HIDDEN_SIZES}
+  arguments = {
+    'seed': 0, 'num_checkpoints': 4, 'num_episodes': 2, 'num_candidates': 6, 'num_measured': 3, 'shard_size': 4,
+    'hidden_sizes': HIDDEN_SIZES,
+  }
   return collect(folder, family, source_list or make_sources(family), **{**arguments, **changes})

@@ -11,6 +11,8 @@ from metaimprove.errors import DamagedDataError, IncompatibleError
 from metaimprove.histories import storage
 from metaimprove.histories.card import draw_card, make_card
 from metaimprove.histories.dataset import load_dataset
+from metaimprove.histories.header import read_header
+from metaimprove.histories.layout import layout_of
 from metaimprove.histories.merge import merge
 from metaimprove.improvers.curves import rank_correlation
 from tests.point_histories import collect_point_histories, make_sources
@@ -29,7 +31,7 @@ def test_card_of_a_whole_dataset(histories, dataset, tmp_path):
   assert card['missing'] == card['damaged'] == []
   assert card['bytes'] == sum(path.stat().st_size for path in (histories / 'shards').iterdir())
   assert [(s['name'], s['histories'], s['env_steps']) for s in card['sources']] == [
-    ('task_conditioned_ppo', 6, 6 * 4 * 2 * 8), ('independent_ppo', 4, 4 * 4 * 2 * 8),
+    ('task_conditioned_ppo', 6, 6 * 6 * 3 * 8), ('independent_ppo', 4, 4 * 6 * 3 * 8),
   ]
   conditioned = card['sources'][0]
   np.testing.assert_allclose(conditioned['mean_return'], dataset.returns[:6].mean(axis=0), atol=1e-3)
@@ -97,8 +99,9 @@ def test_what_was_merged_before_and_made_anew_since_is_merged_again(histories, s
   merge(tmp_path / 'into', [histories, copy])
   (tmp_path / 'into' / 'header.json').unlink()
   path = next((copy / 'shards').iterdir())
-  shard = storage.read_shard(path, storage.history_structure(storage.read_header(copy)))
-  storage.write_shard(copy, storage.read_entry(path), shard.replace(returns=shard.returns + 1))
+  header = read_header(copy)
+  shard = storage.read_shard(path, header)
+  storage.write_shard(copy, storage.read_entry(path), layout_of(header), shard.replace(returns=shard.returns + 1))
   merge(tmp_path / 'into', [histories, copy])
   assert (tmp_path / 'into' / 'shards' / path.name).read_bytes() == path.read_bytes()
 
@@ -107,7 +110,7 @@ def test_what_does_not_fit_is_not_merged(histories, seed_one, point, tmp_path):
   with pytest.raises(IncompatibleError, match='both hold histories by task_conditioned_ppo with seed=0'):
     merge(tmp_path / 'a', [histories, histories])
   copy = shutil.copytree(seed_one, tmp_path / 'copy')
-  header = storage.read_header(copy)
+  header = read_header(copy)
   (copy / 'header.json').write_text(json.dumps({**header, 'family': 'line'}))
   with pytest.raises(IncompatibleError, match="family='point'.*family='line'"):
     merge(tmp_path / 'a', [histories, copy])

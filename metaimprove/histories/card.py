@@ -1,14 +1,16 @@
 """A dataset's card: what a folder of histories holds, and whether it is whole."""
 
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import safetensors
 
 from metaimprove import files
 from metaimprove.errors import DamagedDataError
 from metaimprove.histories import storage
+from metaimprove.histories.header import planned_shards, read_header, without_sources
+from metaimprove.histories.reader import OpenShard
 from metaimprove.improvers.curves import rank_correlation
 from metaimprove.types import Progress, silent
 
@@ -25,41 +27,43 @@ def make_card(folder: files.Path, progress: Progress = silent) -> dict[str, Any]
   Returns:
     {'header': without the sources, 'bytes', 'missing': [file], 'damaged': [file], 'sources': [{'name', 'seed',
     'histories', 'planned', 'env_steps', 'non_finite_episodes', 'mean_return': [N + 1], 'quantiles': {'0.1': [N + 1],
-    ...}, 'share_rising': of the steps from a checkpoint to the next, those on which the mean return rises,
-    'rank_correlation': see there, 'figures': {name: mean}, of what a source has stored besides}]}; the returns of a
-    source without histories are empty.
+    ...}, 'share_rising': the share of the steps from a checkpoint to the next on which the mean return rises,
+    'rank_correlation': see there, 'figures': {name: mean}, of what a source has stored besides; None where it is not
+    known}]}; the returns of a source without histories are empty.
 
   Raises:
     DamagedDataError: if the folder holds no dataset.
     IncompatibleError: if it is of another format version.
   """
-  header = storage.read_header(folder)
-  planned = storage.planned_shards(header)
+  header = read_header(folder)
+  planned = planned_shards(header)
   missing, damaged, num_bytes = [], [], 0
   kept = {(source['name'], source['seed']): [] for source in header['sources']}
   for index, plan in enumerate(planned):
     path = storage.shard_path(folder, plan)
     try:
       if storage.is_there(folder, plan):
-        kept[plan['source'], plan['seed']].append((storage.verify_shard(path), _returns(path)))
-      else:  # not there, or of a time when fewer tasks were asked for
+        kept[plan['source'], plan['seed']].append(_read_shard(path, header))
+      else:
         missing.append(plan['file'])
     except DamagedDataError:
       damaged.append(plan['file'])
     num_bytes += path.stat().st_size if path.exists() else 0
     progress('check shards', index + 1, len(planned), {})
   return {
-    'header': storage.without_sources(header), 'bytes': num_bytes, 'missing': missing, 'damaged': damaged,
+    'header': without_sources(header), 'bytes': num_bytes, 'missing': missing, 'damaged': damaged,
     'sources': [_source_card(source, kept[source['name'], source['seed']]) for source in header['sources']],
   }
 
 
-def _returns(path: pathlib.Path) -> np.ndarray:
-  with safetensors.safe_open(path, 'numpy') as shard:
-    return shard.get_tensor('returns')
+def _read_shard(path: pathlib.Path, header: Mapping[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
+  """The entry of a shard and its returns [H, N + 1]."""
+  entry, shard = storage.verify_shard(path), OpenShard(path)
+  storage.check_arrays(path, header, entry['num_histories'], shard.arrays())
+  return entry, shard.whole('returns')
 
 
-def _source_card(source: dict[str, Any], shards: list[tuple[dict[str, Any], np.ndarray]]) -> dict[str, Any]:
+def _source_card(source: Mapping[str, Any], shards: Sequence[tuple[dict[str, Any], np.ndarray]]) -> dict[str, Any]:
   entries = [entry for entry, _ in shards]
   card = {
     'name': source['name'], 'seed': source['seed'], 'planned': source['num_tasks'],
@@ -69,20 +73,27 @@ def _source_card(source: dict[str, Any], shards: list[tuple[dict[str, Any], np.n
     'mean_return': [], 'quantiles': {str(q): [] for q in _QUANTILES}, 'share_rising': None, 'rank_correlation': None,
     'figures': {},
   }
-  if shards:
-    returns = np.concatenate([returns for _, returns in shards])
+  if not shards:
+    return card
+  returns = np.concatenate([returns for _, returns in shards])
+  returns = returns[np.isfinite(returns).all(axis=1)]  # without histories in which all episodes of a policy blew up
+  if len(returns):
     card['mean_return'] = returns.mean(axis=0).round(4).tolist()
     card['quantiles'] = {str(q): np.quantile(returns, q, axis=0).round(4).tolist() for q in _QUANTILES}
     card['share_rising'] = float(np.mean(np.diff(returns.mean(axis=0)) > 0))
     card['rank_correlation'] = rank_correlation(returns)
-    card['figures'] = {
-      name: float(np.nanmean(np.concatenate([entry[name] for entry in entries])).round(4))
-      for name, value in entries[0].items() if isinstance(value, list)
-    }
+  card['figures'] = {
+    name: _mean([value for entry in entries for value in entry[name] if value is not None])
+    for name, value in entries[0].items() if isinstance(value, list)
+  }
   return card
 
 
-def draw_card(path: files.Path, card: dict[str, Any]) -> None:
+def _mean(values: Sequence[float]) -> float | None:
+  return round(float(np.mean(values)), 4) if values else None
+
+
+def draw_card(path: files.Path, card: Mapping[str, Any]) -> None:
   """Draws the return of each checkpoint, mean and the middle 80% of the tasks, as a PNG."""
   from matplotlib.figure import Figure
 

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from metaimprove import files
 from metaimprove.errors import IncompatibleError
 from metaimprove.histories import storage
+from metaimprove.histories.header import HEADER, planned_shards, read_header, without_sources
+from metaimprove.histories.learning import LEARNING
+from metaimprove.histories.rates import WORKERS, log_paths
 from metaimprove.types import Progress, silent
 
 
@@ -21,23 +24,23 @@ def merge(into: files.Path, folders: Sequence[files.Path], progress: Progress = 
     IncompatibleError: if they do not fit together, or `into` holds something else.
     DamagedDataError: if one is incomplete or damaged.
   """
-  headers = [storage.read_header(folder) for folder in folders]
+  headers = [read_header(folder) for folder in folders]
   first, owners = headers[0], {}
   for folder, header in zip(folders, headers):
-    _check_fit(folders[0], storage.without_sources(first), folder, storage.without_sources(header))
+    _check_fit(folders[0], without_sources(first), folder, without_sources(header))
     for source in header['sources']:
-      place = source['name'], source['seed']
-      if place in owners:
+      key = source['name'], source['seed']
+      if key in owners:
         raise IncompatibleError(
-          f'{owners[place]} and {folder} both hold histories by {source["name"]} with seed={source["seed"]}: they are '
+          f'{owners[key]} and {folder} both hold histories by {source["name"]} with seed={source["seed"]}: they are '
           'of the same tasks. Collect one of them with another seed.'
         )
-      owners[place] = folder
+      owners[key] = folder
   merged = {**first, 'sources': [source for header in headers for source in header['sources']]}
   into = pathlib.Path(into)
-  if (into / storage.HEADER).exists():
-    files.check_same(storage.read_header(into), merged, into)
-  jobs = [(folder, entry) for folder, header in zip(folders, headers) for entry in storage.planned_shards(header)]
+  if (into / HEADER).exists():
+    files.check_same(read_header(into), merged, into)
+  jobs = [(folder, entry) for folder, header in zip(folders, headers) for entry in planned_shards(header)]
   for index, (folder, entry) in enumerate(jobs):
     origin, goal = storage.shard_path(folder, entry), storage.shard_path(into, entry)
     if not storage.is_there(folder, entry):
@@ -47,10 +50,12 @@ def merge(into: files.Path, folders: Sequence[files.Path], progress: Progress = 
       storage.verify_shard(origin)
       files.write_bytes(goal, origin.read_bytes())
     progress('merge histories', index + 1, len(jobs), {})
-  for folder in folders:
-    for origin in sorted((pathlib.Path(folder) / 'learning').rglob('*.safetensors')):
+  for index, folder in enumerate(folders):
+    for origin in sorted((pathlib.Path(folder) / LEARNING).rglob('[!.]*.safetensors')):
       files.write_bytes(into / origin.relative_to(folder), origin.read_bytes())
-  files.write_json(into / storage.HEADER, merged)  # last: until then there is no dataset
+    for origin in log_paths(folder):  # the workers of each folder have the same names
+      files.write_bytes(into / WORKERS / f'{index:04d}_{origin.name}', origin.read_bytes())
+  files.write_json(into / HEADER, merged)  # last: until then there is no dataset
 
 
 def _check_fit(first_folder, first, folder, header) -> None:

@@ -4,9 +4,7 @@ Each worker keeps a log in a file of its own, `workers/NAME.json` in the folder 
 data: they may be missing.
 """
 
-import math
 import pathlib
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,6 +12,7 @@ import numpy as np
 from metaimprove import files
 from metaimprove.errors import DamagedDataError
 from metaimprove.histories import storage
+from metaimprove.histories.header import is_number, is_source_name
 from metaimprove.histories.storage import History
 from metaimprove.rollouts import raw_stepping_rate
 from metaimprove.tasks.family import TaskFamily
@@ -47,15 +46,11 @@ def read_log(path: files.Path) -> dict[str, dict[str, float]]:
     isinstance(log, dict) and set(log) == {SHARD_SECONDS, RAW_RATE}
     and all(isinstance(part, dict) for part in log.values())
     and all(storage.is_shard_name(name) for name in log[SHARD_SECONDS])
-    and all(storage.is_source_name(name) for name in log[RAW_RATE])
-    and all(_is_positive(value) for part in log.values() for value in part.values())
+    and all(is_source_name(name) for name in log[RAW_RATE])
+    and all(is_number(value) and value > 0 for part in log.values() for value in part.values())
   ):
     raise DamagedDataError(f'{path} is not the log of a worker; delete it, only figures of speed are lost.')
   return log
-
-
-def _is_positive(value: Any) -> bool:
-  return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
 
 
 def log_paths(folder: files.Path) -> list[pathlib.Path]:

@@ -6,9 +6,9 @@ import chex
 
 from metaimprove import files
 from metaimprove.errors import IncompatibleError
-from metaimprove.histories import storage
-from metaimprove.histories.collect import learning_folder, wait_for_learning
 from metaimprove.histories.dataset import read_complete_header
+from metaimprove.histories.header import HEADER, read_header
+from metaimprove.histories.learning import PATIENCE_SECONDS, learning_folder, wait_for_learning
 from metaimprove.improvers import task_conditioned_ppo, tuned
 from metaimprove.improvers.noise_ladder import Base
 from metaimprove.improvers.run import load_learning
@@ -30,14 +30,16 @@ def load_conditioned(folder: files.Path, family: TaskFamily) -> tuple[Source, Le
   if stored is None:
     raise IncompatibleError(f'{folder} has no history by task_conditioned_ppo, whose policies are the reference.')
   source = tuned.make_source(
-    stored['name'], family, tuple(header['hidden_sizes']), num_updates=stored['settings']['num_updates']
+    stored['name'], family, tuple(header['hidden_sizes']), num_updates=stored['settings'].get('num_updates')
   )
   one = sample_tasks(family, stored['seed'], 1, 'train')
   learning = load_learning(source, one, learning_folder(folder, source.name, stored['seed']))
   return source, learning, stored['num_tasks']
 
 
-def final_policies(folder: files.Path, family: TaskFamily, seed: int) -> Base:
+def final_policies(
+  folder: files.Path, family: TaskFamily, seed: int, *, timeout: float = PATIENCE_SECONDS
+) -> Base:
   """The last policies that the task-conditioned source of a dataset has learned, once it has.
 
   Raises:
@@ -45,16 +47,14 @@ def final_policies(folder: files.Path, family: TaskFamily, seed: int) -> Base:
     WaitingError: if the worker that runs it shows no sign of progress.
   """
   folder = pathlib.Path(folder)
-  header = storage.read_header(folder) if (folder / storage.HEADER).exists() else {'sources': []}
+  header = read_header(folder) if (folder / HEADER).exists() else {'sources': []}
   stored = [entry for entry in header['sources'] if (entry['name'], entry['seed']) == (task_conditioned_ppo.NAME, seed)]
   if not stored:
     raise IncompatibleError('Noise ladders need histories by task_conditioned_ppo to begin with; set --num_tasks.')
   source = tuned.make_source(
-    stored[0]['name'], family, tuple(header['hidden_sizes']), num_updates=stored[0]['settings']['num_updates']
+    stored[0]['name'], family, tuple(header['hidden_sizes']), num_updates=stored[0]['settings'].get('num_updates')
   )
-  run = wait_for_learning(
-    source, sample_tasks(family, seed, 1, 'train'), learning_folder(folder, source.name, seed)
-  )
+  run = wait_for_learning(source, sample_tasks(family, seed, 1, 'train'), folder, seed, timeout=timeout)
   snapshot = run.snapshots[-1]
 
   def base(rng_key: chex.PRNGKey, task: Task) -> Params:

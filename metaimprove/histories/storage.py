@@ -4,7 +4,7 @@ A dataset is a folder:
 
   header.json     what the histories were made with, and how many each source is to make
   shards/         safetensors files of H histories of one source; one that stands under its name is whole, and its own
-                  metadata says what it holds, checksum included
+                  metadata, `entry`, says what it holds, checksum and layout included (see `layout`)
   learning/       runs of sources, to go on from
   workers/        seconds that each worker spent; no part of the data
 
@@ -16,21 +16,28 @@ import hashlib
 import json
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import chex
+import jax
+import numpy as np
 import safetensors
 
 from metaimprove import files
-from metaimprove.errors import DamagedDataError, IncompatibleError
+from metaimprove.errors import DamagedDataError
+from metaimprove.histories import layout as layouts
+from metaimprove.histories.header import MAX_SEED, is_integer, is_number, is_source_name
 from metaimprove.types import Params, Task, Trajectory
 
-FORMAT_VERSION = 3
-HEADER = 'header.json'
 SHARDS = 'shards'
-_SOURCE_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_-]{0,63}')
-_SHARD_NAME = re.compile(_SOURCE_NAME.pattern + r'-[0-9]{1,10}-[0-9]{8,12}\.safetensors')
 _NO_CHECKSUM = '0' * 64
+_SHARD_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_-]{0,63}-[0-9]{1,10}-[0-9]{8,10}\.safetensors')
+_CHECKSUM = re.compile(r'[0-9a-f]{64}')
+_COUNTS = {
+  'first_task': (0, 1_000_000_000), 'num_histories': (1, 10_000_000), 'env_steps': (0, 2**62),
+  'non_finite_episodes': (0, 2**62),
+}
 
 
 @chex.dataclass(frozen=True)
@@ -41,29 +48,36 @@ class History:
     task: the task; kept for collecting and judging, never shown to an operator.
     params: θ⁰...θᴺ, leaves [N + 1, ...].
     trajectory: the experience of each, leaves [N + 1, E, T, ...].
-    returns: [N + 1] mean return of each one's episodes.
-    finite: [N + 1] bool, none of its episodes blew up.
+    returns: [N + 1] float32, the mean return of each checkpoint in all episodes it was measured with, of which the
+      experience is the first ones; NaN where all blew up.
+    return_error: [N + 1] float32, the standard error of `returns`.
+    finite: [N + 1] bool, none of these episodes blew up.
+    update: [N + 1] int32, after how many updates of its source each checkpoint was taken.
   """
 
   task: Task
   params: Params
   trajectory: Trajectory
   returns: chex.Array
+  return_error: chex.Array
   finite: chex.Array
+  update: chex.Array
 
 
-def history_structure(header: dict[str, Any]) -> History:
-  """The tree a shard has, with None for arrays of any shape."""
-  params = {f'mlp/~/linear_{i}': {'w': None, 'b': None} for i in range(len(header['hidden_sizes']) + 1)}
+INDEX = {'returns': np.float32, 'return_error': np.float32, 'finite': np.bool_, 'update': np.int32}
+"""The arrays [H, N + 1] of a shard, and their types."""
+
+
+def history_structure(header: Mapping[str, Any]) -> History:
+  """The tree of a history, with None for each array."""
+  layout = layouts.layout_of(header)
+  empty = layouts.unpack_params(layout, np.empty((0, layout.params_size)))
   return History(
-    task=Task(goal=None, dynamics={name: None for name in header['dynamics']}), params=params,
-    trajectory=Trajectory(**{field: None for field in Trajectory.__dataclass_fields__}), returns=None, finite=None,
+    task=Task(goal=None, dynamics={name: None for name in header['dynamics']}),
+    params=jax.tree.map(lambda _: None, empty),
+    trajectory=Trajectory(**{field: None for field in Trajectory.__dataclass_fields__}),
+    **{name: None for name in INDEX},
   )
-
-
-def is_source_name(name: Any) -> bool:
-  """Whether a name may be a source's: it becomes part of file names."""
-  return isinstance(name, str) and _SOURCE_NAME.fullmatch(name) is not None
 
 
 def is_shard_name(name: Any) -> bool:
@@ -71,119 +85,79 @@ def is_shard_name(name: Any) -> bool:
   return isinstance(name, str) and _SHARD_NAME.fullmatch(name) is not None
 
 
-def without_sources(header: dict[str, Any]) -> dict[str, Any]:
-  return {name: value for name, value in header.items() if name != 'sources'}
-
-
-def read_header(folder: files.Path) -> dict[str, Any]:
-  """Raises `DamagedDataError` if there is none, `IncompatibleError` for one of another format version."""
-  folder = pathlib.Path(folder)
-  if not (folder / HEADER).exists() and not (folder / 'manifest.json').exists():
-    raise DamagedDataError(f'{folder} holds no histories; run collect_histories with this folder first.')
-  header = files.read_json(folder / HEADER) if (folder / HEADER).exists() else {'format_version': 1}
-  if header.get('format_version') != FORMAT_VERSION:
-    raise IncompatibleError(
-      f'{folder} has format version {header.get("format_version")}, and this metaimprove reads {FORMAT_VERSION}; '
-      'collect the histories again in another folder.'
-    )
-  return header
-
-
-def open_header(folder: files.Path, header: dict[str, Any]) -> dict[str, Any]:
-  """Starts a dataset, or opens one to go on with it, with further tasks or sources if `header` names them.
-
-  Args:
-    folder: of the dataset.
-    header: everything that determines its contents; `sources` is a list of {'name', 'seed', 'num_tasks', 'settings',
-      'own_tasks'}.
-
-  Returns:
-    The header as it now stands. Its sources also have a 'place' among those of their seed, from which their random
-    numbers follow, whatever is added or merged later.
-
-  Raises:
-    IncompatibleError: if the folder holds a dataset with another header, or a source with other settings; if there are
-      no sources, or two of one name.
-  """
-  header = json.loads(json.dumps({'format_version': FORMAT_VERSION, **header}))  # as it will be read back
-  names = [source['name'] for source in header['sources']]
-  if not names:
-    raise IncompatibleError(f'No source is asked for, so there is nothing to collect in {folder}.')
-  if len(set(names)) < len(names):
-    raise IncompatibleError(
-      f'Several sources are named {max(names, key=names.count)!r}; give each its own name, as with '
-      "dataclasses.replace(source, name='...')."
-    )
-  existing = {**header, 'sources': []}
-  if any((pathlib.Path(folder) / name).exists() for name in (HEADER, 'manifest.json')):
-    existing = read_header(folder)
-    files.check_same(without_sources(existing), without_sources(header), folder)
-  sources = {(source['name'], source['seed']): source for source in existing['sources']}
-  seeds = {seed for _, seed in sources}
-  for wanted in header['sources']:
-    place = wanted['name'], wanted['seed']
-    if seeds and wanted['seed'] not in seeds:
-      raise IncompatibleError(
-        f'{folder} was made with seed={", ".join(map(str, sorted(seeds)))}, and now seed={wanted["seed"]} is asked '
-        'for; choose another folder, and join the two with merge_histories if you want both.'
-      )
-    if place in sources:
-      files.check_same(sources[place]['settings'], wanted['settings'], f'{folder} ({wanted["name"]})')
-      sources[place] = {**sources[place], 'num_tasks': max(sources[place]['num_tasks'], wanted['num_tasks'])}
-    else:
-      taken = [source['place'] for source in sources.values() if source['seed'] == wanted['seed']]
-      sources[place] = {**wanted, 'place': max(taken, default=-1) + 1}
-  merged = {**existing, 'sources': list(sources.values())}
-  if merged != existing:
-    files.write_json(pathlib.Path(folder) / HEADER, merged)
-  return merged
-
-
-def planned_shards(header: dict[str, Any]) -> list[dict[str, Any]]:
-  """The shards of a complete dataset, in order: {'file', 'source', 'seed', 'first_task', 'num_histories'}."""
-  return [
-    {
-      'file': f'{source["name"]}-{source["seed"]}-{first:08d}.safetensors', 'source': source['name'],
-      'seed': source['seed'], 'first_task': first,
-      'num_histories': min(header['shard_size'], source['num_tasks'] - first),
-    }
-    for source in header['sources'] for first in range(0, source['num_tasks'], header['shard_size'])
-  ]
-
-
-def shard_path(folder: files.Path, entry: dict[str, Any]) -> pathlib.Path:
+def shard_path(folder: files.Path, entry: Mapping[str, Any]) -> pathlib.Path:
+  """Where a shard stands; raises `DamagedDataError` for a name that is none, such as one that leads elsewhere."""
+  if not is_shard_name(entry['file']):
+    raise DamagedDataError(f'{str(entry["file"])[:100]!r} is not the name of a shard.')
   return pathlib.Path(folder) / SHARDS / entry['file']
 
 
-def write_shard(folder: files.Path, entry: dict[str, Any], histories: History) -> int:
-  """Publishes a shard with what `entry` says of it; returns its bytes.
+def write_shard(folder: files.Path, entry: Mapping[str, Any], layout: layouts.Layout, histories: History) -> int:
+  """Publishes histories [H] as a shard, with what `entry` says of it; returns its bytes.
 
   The checksum is of the whole file, with zeros in its own place.
   """
-  content = files.tree_to_bytes(histories, {'entry': entry_text(entry)})
+  content = shard_bytes(entry, layout, arrays_of(histories))
   digest = hashlib.sha256(content).hexdigest()
   files.write_bytes(shard_path(folder, entry), content.replace(_NO_CHECKSUM.encode(), digest.encode(), 1))
   return len(content)
 
 
-def entry_text(entry: dict[str, Any]) -> str:
-  """An entry as it stands in a shard's metadata, without a checksum yet."""
-  return json.dumps({**entry, 'sha256': _NO_CHECKSUM})
+def arrays_of(histories: History) -> dict[str, np.ndarray]:
+  """The arrays of a shard by name, of histories [H]."""
+  index = {name: np.asarray(getattr(histories, name), dtype) for name, dtype in INDEX.items()}
+  return {
+    **index, 'params': layouts.pack_params(histories.params),
+    'experience': layouts.pack_experience(histories.trajectory),
+    **dict(zip(files.leaf_names({'task': histories.task}), jax.tree.leaves(histories.task))),
+  }
+
+
+def shard_bytes(entry: Mapping[str, Any], layout: layouts.Layout, arrays: Mapping[str, np.ndarray]) -> bytes:
+  """A shard without a checksum yet."""
+  # All metadata is one text: safetensors writes several in any order, and shards made twice are to be the same bytes.
+  text = json.dumps({**entry, 'layout': layout.as_json(), 'sha256': _NO_CHECKSUM}, allow_nan=False)
+  return files.tree_to_bytes(dict(arrays), {'entry': text})
 
 
 def read_entry(path: files.Path) -> dict[str, Any]:
-  """What a shard says of itself; raises `DamagedDataError` if it is missing, cut off or no shard."""
+  """What a shard says of itself, checked; raises `DamagedDataError` if it is missing, cut off or no shard."""
   try:
     with safetensors.safe_open(path, 'numpy') as shard:
-      return json.loads((shard.metadata() or {})['entry'])
+      entry = json.loads((shard.metadata() or {})['entry'])
   except FileNotFoundError:
     raise missing_shard(path) from None
-  except (safetensors.SafetensorError, KeyError, ValueError):
-    raise _damaged(path) from None
+  except (safetensors.SafetensorError, KeyError, ValueError, RecursionError):
+    raise damaged_shard(path) from None
+  if not _is_entry(entry):
+    raise damaged_shard(path)
+  return entry
 
 
-def is_there(folder: files.Path, planned: dict[str, Any]) -> bool:
-  """Whether a planned shard stands, with all its histories; a last one that was not full is made again when it is.
+def _is_entry(entry: Any) -> bool:
+  """Whether all values of an entry are what they must be. Besides those that each has, there may be figures: lists with
+  a number, or None, for each history."""
+  if not isinstance(entry, dict):
+    return False
+  known = {'file', 'source', 'seed', 'layout', 'sha256', *_COUNTS}
+  if not (
+    is_shard_name(entry.get('file')) and is_source_name(entry.get('source'))
+    and is_integer(entry.get('seed'), 0, MAX_SEED)
+    and isinstance(entry.get('layout'), dict)
+    and isinstance(entry.get('sha256'), str) and _CHECKSUM.fullmatch(entry['sha256'])
+    and all(is_integer(entry.get(name), low, high) for name, (low, high) in _COUNTS.items())
+  ):
+    return False
+  return all(
+    isinstance(figures, list) and len(figures) == entry['num_histories']
+    and all(value is None or is_number(value) for value in figures)
+    for name, figures in entry.items() if name not in known
+  )
+
+
+def is_there(folder: files.Path, planned: Mapping[str, Any]) -> bool:
+  """Whether a planned shard stands with all its histories. The last shard of a source may hold fewer, of a time when
+  fewer tasks were asked for; it counts as missing, and is made again.
 
   Raises:
     DamagedDataError: if what stands there is no shard.
@@ -194,23 +168,62 @@ def is_there(folder: files.Path, planned: dict[str, Any]) -> bool:
 
 def verify_shard(path: files.Path) -> dict[str, Any]:
   """Compares a shard, byte for byte, with its checksum; returns its entry; raises `DamagedDataError`."""
-  digest = read_entry(path).get('sha256', '')
+  entry = read_entry(path)
+  digest = entry['sha256']
   content = pathlib.Path(path).read_bytes()
   if hashlib.sha256(content.replace(digest.encode(), _NO_CHECKSUM.encode(), 1)).hexdigest() != digest:
-    raise _damaged(path)
-  return read_entry(path)
+    raise damaged_shard(path)
+  return entry
 
 
-def read_shard(path: files.Path, like: History) -> History:
-  """All histories of a shard."""
-  return files.load_tree(path, like)
+def read_shard(path: files.Path, header: Mapping[str, Any]) -> History:
+  """All histories [H] of a shard of a dataset with this header."""
+  layout, arrays = layouts.layout_of(header), files.load_arrays(path)
+  kinds = {name: (x.shape, x.dtype) for name, x in arrays.items()}
+  check_arrays(path, header, read_entry(path)['num_histories'], kinds)
+  return History(
+    task=Task(
+      goal=arrays['task::goal'], dynamics={name: arrays[f'task::dynamics::{name}'] for name in header['dynamics']}
+    ),
+    params=layouts.unpack_params(layout, arrays['params']),
+    trajectory=layouts.unpack_experience(layout, arrays['experience']), **{name: arrays[name] for name in INDEX},
+  )
+
+
+def check_arrays(
+  path: files.Path, header: Mapping[str, Any], num_histories: int,
+  arrays: Mapping[str, tuple[tuple[int, ...], np.dtype]],
+) -> None:
+  """Raises `DamagedDataError` unless the arrays of a shard are those that the header of its dataset implies.
+
+  Args:
+    path: of the shard.
+    header: of the dataset.
+    num_histories: H.
+    arrays: name -> shape and type of each array of the shard.
+  """
+  layout, kept = layouts.layout_of(header), (num_histories, header['num_checkpoints'])
+  shapes = {
+    'params': (*kept, layout.params_size), 'experience': (*kept, layout.experience_size),
+    'task::goal': (num_histories, header['goal_size']),
+    **{
+      f'task::dynamics::{name}': (num_histories, *([r['elements']] if r.get('elements') else []))
+      for name, r in header['dynamics'].items()
+    },
+  }
+  wanted = {name: (kept, np.dtype(dtype)) for name, dtype in INDEX.items()}
+  wanted |= {name: (shape, np.dtype(np.float32)) for name, shape in shapes.items()}
+  if dict(arrays) != wanted:
+    raise damaged_shard(path)
 
 
 def missing_shard(path: files.Path) -> DamagedDataError:
+  """The error for a shard that is not there."""
   return DamagedDataError(f'Shard {path} is missing; run the collection again on this folder to make it anew.')
 
 
-def _damaged(path):
+def damaged_shard(path: files.Path) -> DamagedDataError:
+  """The error for a shard that is not what it must be."""
   return DamagedDataError(
     f'Shard {path} is damaged; delete it and run the collection again on this folder, or let inspect_histories '
     '--repair do so.'
