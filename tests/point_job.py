@@ -19,15 +19,19 @@ import jax
 import numpy as np
 
 from metaimprove import files
-from metaimprove.training import loop as training
 from metaimprove.histories.dataset import load_dataset
 from metaimprove.improvers import run as runs
-from metaimprove.operators.operator import OperatorConfig, make_operator
+from metaimprove.operators.config import OperatorConfig
+from metaimprove.operators.operator import make_operator
+from metaimprove.rollouts import make_play
 from metaimprove.tasks.robots import physics
+from metaimprove.training import fit
+from metaimprove.training.loop import train as train_on
+from metaimprove.training.settings import TrainingSettings
 from tests.point_family import point_family
 from tests.point_histories import HIDDEN_SIZES, collect_point_histories
 
-SETTINGS = training.TrainingSettings(
+SETTINGS = TrainingSettings(
   num_steps=120, batch_size=16, num_states=8, rounds=(0.1, 0.6), round_applications=2, round_tasks=8, num_validation=2,
   num_evaluations=2, learning_rate=1e-2,
 )
@@ -59,21 +63,25 @@ def train(folder, coordinator=None, process=0, num_processes=1):
     jax.distributed.initialize(coordinator, int(num_processes), int(process))
     robot = physics.load('inverted_pendulum', 'mjx')  # MJX would put it where the other processes can not reach it
     jax.block_until_ready(robot.step({}, robot.init({}, np.zeros(2), np.zeros(2)), np.zeros(1)))
-  training._SAVE_SECONDS = 0.3
+  fit._SAVE_SECONDS, fit._LOG_STEPS = 0.3, 1
   family = point_family()
   operator = make_operator(OperatorConfig.of(
     family, hidden_sizes=HIDDEN_SIZES, width=32, num_latents=2, num_blocks=1, code_size=8,
   ))
-  losses = {}
+  losses, steps = {}, []
 
-  def progress(done, figures):
-    if not losses and jax.process_index() == 0:
+  def log(step, figures):
+    if 'train/loss' in figures:
+      losses[step] = figures['train/loss']
+
+  def progress(stage, done, total, figures):
+    if not steps and jax.process_index() == 0:
       (folder / 'first_step.txt').write_text(str(done))
-    losses[done] = figures['loss']
+    steps.append(done)
 
-  params = training.train(
-    operator, family, load_dataset(folder / 'histories', family), SETTINGS, seed=0, folder=folder / 'training',
-    progress=progress,
+  params = train_on(
+    operator, make_play(family, operator.policy, num_episodes=2), load_dataset(folder / 'histories', family), SETTINGS,
+    seed=0, folder=folder / 'training', log=log, progress=progress,
   )
   if jax.process_index() == 0:
     files.save_tree(folder / 'operator.safetensors', params)

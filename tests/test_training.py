@@ -1,144 +1,375 @@
-"""Examples and training on the point family."""
+"""Examples, rounds and training on the point family."""
 
+import dataclasses
 import functools
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metaimprove.training import loop as training
-from metaimprove.errors import IncompatibleError
-from metaimprove.training.examples import Examples, assemble, target_level
-from metaimprove.asks import steps as asks
+from metaimprove.asks import SAME, steps
+from metaimprove.errors import IncompatibleError, WaitingError
+from metaimprove.histories import storage
+from metaimprove.histories.dataset import load_dataset
+from metaimprove.rollouts import make_play
+from metaimprove.training import fit as fit_module
+from metaimprove.training import held_out, rounds
+from metaimprove.training.examples import Example, Examples, endless, split_histories
+from metaimprove.training.loop import env_steps, train
+from metaimprove.training.loss import divergence_loss, visited_states
+from metaimprove.training.settings import TrainingSettings
+from metaimprove.trees import batch_size, take
+from metaimprove.types import mean_return
 from tests.conftest import Killed, kill_at
+from tests.point_family import point_family
 
-SETTINGS = training.TrainingSettings(
+SETTINGS = TrainingSettings(
   num_steps=80, batch_size=16, num_states=8, rounds=(0.4, 0.7), round_applications=2, round_tasks=8, num_validation=2,
   num_evaluations=4, learning_rate=1e-2,
 )
 
 
 @pytest.fixture(scope='module')
+def play(operator, point):
+  return make_play(point, operator.policy, num_episodes=2)
+
+
+def examples_of(dataset, **changes):
+  settings = dataclasses.replace(SETTINGS, **changes)
+  training, _ = split_histories(dataset, settings.num_validation)
+  return Examples(dataset=dataset, histories=endless(dataset, training, 0), kinds=('steps',), settings=settings, seed=0)
+
+
+@pytest.fixture(scope='module')
 def examples(dataset):
-  return Examples(dataset, num_validation=2)
+  return examples_of(dataset)
 
 
-def test_target_level_by_hand():
-  level, ask = np.array([0, 2, 3, 1, 1]), np.array([1, 4, 0, asks.BEST, 0])
-  np.testing.assert_array_equal(target_level(level, ask, np.array([3, 3, 3, 2, 3]), 4), [1, 3, 3, 2, 1])
+def weights(params):
+  return np.asarray(params['mlp/~/linear_0']['w'])[..., 0, :]
 
 
-def test_validation_tasks_are_kept_out_of_every_source(examples, dataset):
-  tasks = set(dataset.task_index[examples.training])
-  assert tasks == {0, 1, 2, 3} and set(dataset.task_index[examples.validation]) == {4, 5}
+def levels_of(params, history, every):
+  """[B] which checkpoint of its history each policy is."""
+  distance = np.abs(weights(every[0])[history] - weights(params)[:, None]).sum(axis=-1)
+  assert (distance.min(axis=1) == 0).all()
+  return distance.argmin(axis=1)
 
 
-def test_examples_of_histories_are_views(examples, dataset, every):
-  ask = np.array([1] * 20 + [asks.BEST] * 20)
-  history = np.resize(examples.training, 40)
-  drawn = examples.of_histories(np.random.default_rng(0), ask, history)
-  bias = np.asarray(every[0]['mlp/~/linear_0']['b'])
-  best = dataset.returns.argmax(axis=1)
-  for index in range(40):
-    level = int(np.abs(every[1].reward[history[index]] - drawn.trajectory.reward[index]).sum(axis=(1, 2)).argmin())
-    np.testing.assert_array_equal(drawn.trajectory.reward[index], every[1].reward[history[index], level])
-    np.testing.assert_array_equal(drawn.params['mlp/~/linear_0']['b'][index], bias[history[index], level])
-    target = min(level + 1, 3) if ask[index] == 1 else best[history[index]]
-    np.testing.assert_array_equal(drawn.aim_params['mlp/~/linear_0']['b'][index], bias[history[index], target])
-    np.testing.assert_array_equal(drawn.aim_trajectory.reward[index], every[1].reward[history[index], target])
+def test_validation_tasks_are_kept_out_of_every_source(dataset):
+  training, validation = split_histories(dataset, 2)
+  assert set(dataset.task_index[training]) == {0, 1, 2, 3} and set(dataset.task_index[validation]) == {4, 5}
+  everything, none = split_histories(dataset, 0)
+  assert len(everything) == dataset.num_histories and len(none) == 0
+  for num in (6, 100):
+    with pytest.raises(IncompatibleError, match='No histories are left'):
+      split_histories(dataset, num)
+
+
+def test_examples_of_histories_are_pairs_of_one_history(examples, dataset, every):
+  """The answer is as much better as the size says; for size 0 it is the policy itself; each comes with its experience
+  and without outcomes."""
+  rng = np.random.default_rng(0)
+  size = np.repeat([0, 1, steps.BEST], 20)
+  history = np.array([examples.histories[index] for index in range(60)])
+  drawn = examples.of_histories(history, size, rng)
+  level, target = (levels_of(params, history, every) for params in (drawn.params, drawn.target_params))
+  wanted = steps.draw_target(level, size, dataset.best[history])
+  np.testing.assert_array_equal(target, np.where(wanted == SAME, level, wanted))
+  np.testing.assert_array_equal(drawn.trajectory.reward, every[1].reward[history, level])
+  np.testing.assert_array_equal(drawn.target_trajectory.reward, every[1].reward[history, target])
+  assert drawn.trajectory.outcome.size == drawn.target_trajectory.outcome.size == 0
+  np.testing.assert_array_equal(
+    steps.draw_target(level, drawn.ask.values['steps'], dataset.best[history]), wanted, 'asks describe pairs'
+  )
 
 
 def test_every_history_once_an_epoch_and_sources_alike(examples, dataset):
   """Four histories of each of two sources are left: eight draws are all of them, in another order the next time."""
-  drawn = [examples.history(index) for index in range(800)]
-  epochs = [drawn[i:i + 8] for i in range(0, 800, 8)]
-  assert all(sorted(epoch) == sorted(examples.training) for epoch in epochs)
-  assert len({tuple(epoch) for epoch in epochs}) > 50
+  training, _ = split_histories(dataset, 2)
+  drawn = [examples.histories[index] for index in range(400)]
+  epochs = [drawn[i:i + 8] for i in range(0, 400, 8)]
+  assert all(sorted(epoch) == sorted(training) for epoch in epochs)
+  assert len({tuple(epoch) for epoch in epochs}) > 25
   assert abs(np.mean(dataset.source[drawn]) - 0.5) < 1e-9
 
 
 def test_levels_are_alike(examples, every):
-  drawn = examples.of_histories(np.random.default_rng(0), np.zeros(400, int), np.zeros(400, int))
-  rewards = every[1].reward[0].reshape(4, -1)
-  level = np.abs(drawn.trajectory.reward.reshape(400, 1, -1) - rewards).sum(axis=-1).argmin(axis=1)
-  assert (np.bincount(level, minlength=4) > 70).all()
+  history = np.zeros(400, int)
+  drawn = examples.of_histories(history, np.ones(400, int), np.random.default_rng(0))
+  assert (np.bincount(levels_of(drawn.params, history, every), minlength=4) > 70).all()
 
 
 def test_shares_of_processes_make_up_the_whole(examples):
-  whole = examples.draw(3, 8)
-  shares = [examples.draw(3, 8, (process, 2)) for process in range(2)]
-  joined = jax.tree.map(lambda x, y: np.concatenate([x[:2], y[:2], x[2:], y[2:]]), *shares)
+  whole = examples.draw(3)
+  shares = [examples.draw(3, share=(process, 2)) for process in range(2)]
+  joined = jax.tree.map(lambda x, y: np.concatenate([x[:4], y[:4], x[4:], y[4:]]), *shares)
   jax.tree.map(np.testing.assert_array_equal, joined, whole)
 
 
 def test_the_stream_is_what_is_drawn_from_any_step_on(examples):
-  for step, drawn in zip(range(5, 8), examples.stream(5, 8, 4), strict=True):
-    jax.tree.map(np.testing.assert_array_equal, drawn, examples.draw(step, 4))
+  for step, drawn in zip(range(5, 8), examples.stream(5, 8), strict=True):
+    jax.tree.map(np.testing.assert_array_equal, drawn, examples.draw(step))
 
 
-def test_iterates_are_matched_by_return(dataset, every):
-  examples = Examples(dataset, num_validation=2)
-  history = np.array([1, 3])
-  params, trajectory = jax.tree.map(lambda x: x[history, np.array([0, 2])], every)
-  examples.add_iterates(params, trajectory, history, dataset.returns[history, [0, 2]] + 1e-4)
-  np.testing.assert_array_equal(examples._rounds[0].level, [0, 2])
-  drawn = examples.of_iterates(np.random.default_rng(0), np.zeros(10, int))
-  for index in range(10):  # k = 0: towards itself, not towards the checkpoint that resembles it
-    example = assemble(jax.tree.map(lambda x: x[index], drawn), 8)
-    jax.tree.map(np.testing.assert_array_equal, example.target_params, example.params)
+def test_sizes_are_drawn_by_the_shares_of_the_settings(dataset, every):
+  only_nothing = examples_of(dataset, size_shares=(1.0, 0, 0, 0, 0, 0)).draw(0)
+  jax.tree.map(np.testing.assert_array_equal, only_nothing.target_params, only_nothing.params)
+  assert (only_nothing.ask.values['steps'] == 0).all()
+  with pytest.raises(IncompatibleError, match='size_shares=.*add up to 1.*0, 1, 2, 4, 8, best'):
+    TrainingSettings(size_shares=(0.5, 0.5))
 
 
-def test_loss_is_zero_for_the_target_and_ignores_padding(operator, operator_params, examples):
-  drawn = examples.of_histories(np.random.default_rng(0), np.array([1]), np.array([0]))
-  example = assemble(jax.tree.map(lambda x: x[0], drawn), 8)
-  behaviour = operator.policy.apply(example.params, example.trajectory.observation)
-  emitted = operator.improve_behaviour(operator_params, behaviour, example.trajectory, example.ask)
-  loss = functools.partial(training.divergence_loss, operator, operator_params)
-  np.testing.assert_allclose(loss(example.replace(target_params=emitted)), 0, atol=1e-6)
-  assert loss(example) > 1e-3
-  half = example.replace(weight=jnp.array([1.0] * 4 + [0.0] * 4))
-  noisy = half.replace(states=half.states.at[4:].set(99.0))
-  np.testing.assert_allclose(loss(half), loss(noisy))
+def test_matching_by_hand():
+  """σ² is the sum of both squared errors: 2 for errors of 1, nearly 0 for none; far from all, the nearest counts."""
+  level_returns = np.array([[-10.0, -5.0, 0.0]] * 3)
+  found = rounds.match(np.array([-4.0, -4.0, 1000.0]), np.array([1.0, 0.0, 0.0]), level_returns,
+                       np.array([[1.0] * 3, [0.0] * 3, [0.0] * 3]))
+  weight = np.exp([-36 / 4, -1 / 4, -16 / 4])
+  np.testing.assert_allclose(found[0], weight / weight.sum(), rtol=1e-3)
+  np.testing.assert_allclose(found[1:], [[0, 1, 0], [0, 0, 1]], atol=1e-6)
+
+
+def test_levels_are_drawn_by_chance_and_the_same_again():
+  chance = np.array([[0.2, 0.0, 0.8], [0.0, 1.0, 0.0]])
+  iterates = rounds.Iterates(params={}, trajectory=None, history=np.zeros(2, int), chance=chance)
+  rows = np.array([0, 1] * 5000)
+  drawn = iterates.draw_levels(rows, np.random.default_rng(0))
+  np.testing.assert_allclose(np.bincount(drawn[rows == 0]) / 5000, [0.2, 0, 0.8], atol=0.02)
+  assert (drawn[rows == 1] == 1).all()
+  np.testing.assert_array_equal(drawn, iterates.draw_levels(rows, np.random.default_rng(0)))
+
+
+def test_standard_errors_by_hand(every):
+  """Returns 1 and 3 have deviation √2, so their mean has error 1; one that blew up does not count."""
+  one = take(every[1], (0, 0))
+  reward = np.zeros((4, 8), np.float32)
+  reward[:, 0] = [1, 3, 99, 2]
+  trajectory = one.replace(reward=reward, finite=np.array([True, True, False, False]))
+  np.testing.assert_allclose(rounds.standard_error(trajectory), 1.0)
+  np.testing.assert_allclose(mean_return(trajectory), 2.0)
+  assert rounds.standard_error(trajectory.replace(finite=np.array([True, False, False, False]))) == 0
 
 
 @pytest.fixture(scope='module')
-def trained(operator, point, dataset, tmp_path_factory):
-  logged, losses = {}, []
-  params = training.train(
-    operator, point, dataset, SETTINGS, seed=0, folder=tmp_path_factory.mktemp('training'),
-    log=lambda step, scalars: logged.setdefault(step, {}).update(scalars),
-    progress=lambda done, figures: losses.append(figures['loss']),
+def played(operator, operator_params, play, dataset):
+  training, _ = split_histories(dataset, 2)
+  return rounds.play_round(operator, operator_params, play, dataset, training, SETTINGS, np.random.default_rng(0))
+
+
+def test_a_round_is_played_on_training_tasks(played, dataset):
+  assert batch_size(played['params']) == 3 * 8 == len(played['history'])
+  training, _ = split_histories(dataset, 2)
+  assert set(played['history']) <= set(training)
+  assert played['trajectory'].outcome.size == 0
+  np.testing.assert_array_equal(played['history'][:8], played['history'][8:16])
+
+
+def test_a_round_begins_with_fresh_policies_and_stored_ones(played, every):
+  first = weights(played['params'])[:8]
+  stored = np.abs(weights(every[0])[played['history'][:8]] - first[:, None]).sum(axis=-1).min(axis=1) == 0
+  assert 0 < stored.sum() < 8
+
+
+def test_iterates_that_blew_up_are_left_out(operator, operator_params, dataset, played):
+  fragile = make_play(point_family(blow_up_beyond=0.5), operator.policy, num_episodes=2)
+  training, _ = split_histories(dataset, 2)
+  found = rounds.play_round(operator, operator_params, fragile, dataset, training, SETTINGS, np.random.default_rng(0))
+  assert 0 < len(found['history']) < len(played['history'])
+  assert np.isfinite(mean_return(found['trajectory'])).all() and not found['trajectory'].finite.all()
+
+
+def test_an_iterate_asked_for_nothing_is_its_own_answer(dataset, played):
+  """Not the checkpoint that resembles it; and a better one is looked for from where it may stand."""
+  examples = examples_of(dataset)
+  chance = np.zeros((24, 4))
+  chance[:, 2] = 1.0
+  iterates = rounds.Iterates(**played, chance=chance)
+  size = np.array([0] * 5 + [1] * 5)
+  drawn = examples.of_iterates(iterates, size, np.random.default_rng(0))
+  jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[:5], y[:5]), drawn.target_params, drawn.params)
+  rows = np.random.default_rng(0).integers(24, size=10)
+  np.testing.assert_array_equal(drawn.trajectory.reward, played['trajectory'].reward[rows])
+  history = played['history'][rows]
+  wanted = steps.draw_target(np.full(10, 2), size, dataset.best[history])[5:]
+  answers = dataset.read_params(history[5:], wanted)
+  jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[5:], y), drawn.target_params, answers)
+
+
+def test_rounds_are_stored_and_read_again(operator, operator_params, play, dataset, tmp_path, monkeypatch):
+  training, _ = split_histories(dataset, 2)
+  add = functools.partial(
+    rounds.add_round, operator=operator, operator_params=operator_params, play=play, dataset=dataset,
+    histories=training, settings=SETTINGS, seed=0, folder=tmp_path,
   )
-  return params, logged, losses
+  add(0), add(1)
+  before = [path.stat().st_mtime_ns for path in sorted(tmp_path.iterdir())]
+  add(0)
+  assert [path.stat().st_mtime_ns for path in sorted(tmp_path.iterdir())] == before
+  loaded = rounds.load(tmp_path, dataset)
+  assert len(loaded) == 2 and len(rounds.load(tmp_path, dataset, 1)) == 1
+  for one in loaded:
+    np.testing.assert_allclose(one.chance.sum(axis=1), 1.0)
+    nearest = np.abs(dataset.returns[one.history] - np.asarray(mean_return(one.trajectory))[:, None]).argmin(axis=1)
+    chance_of_nearest = one.chance[np.arange(len(nearest)), nearest]
+    assert (chance_of_nearest > 0.2).mean() > 0.8
+  assert np.abs(weights(loaded[0].params) - weights(loaded[1].params)).max() > 0, 'each round draws anew'
+
+
+def test_waiting_for_a_process_that_is_gone_ends(operator, dataset, tmp_path, monkeypatch):
+  monkeypatch.setattr(rounds, '_WAIT_SECONDS', 0.05)
+  monkeypatch.setattr(rounds, '_POLL_SECONDS', 0.01)
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  with pytest.raises(WaitingError, match='first process has not written.*iterates_00'):
+    rounds.add_round(0, operator, None, None, dataset, None, SETTINGS, seed=0, folder=tmp_path)
+
+
+def constant_policy(params, location, scale):
+  """θ of a policy that does the same everywhere."""
+  params = jax.tree.map(jnp.zeros_like, params)
+  last = sorted(params)[-1]
+  raw_scale = jnp.log(jnp.expm1(scale - 0.001))
+  return {**params, last: {'w': params[last]['w'], 'b': jnp.array([location, raw_scale])}}
+
+
+def test_the_loss_by_hand(operator, examples):
+  """KL(N(0, 1) ‖ N(1, 2²)) = log 2 + 2/8 - 1/2 = 0.443; the other way round it would be 1.307."""
+  example = take(examples.draw(0), 0)
+  target, emitted = (constant_policy(example.params, *values) for values in ((0.0, 1.0), (1.0, 2.0)))
+  stub = dataclasses.replace(operator, improve_behaviour=lambda operator_params, memory, ask: emitted)
+  loss = divergence_loss(stub, None, example.replace(target_params=target), num_states=8)
+  np.testing.assert_allclose(loss, np.log(2) + 2 / 8 - 0.5, rtol=1e-3)
+  np.testing.assert_allclose(
+    divergence_loss(stub, None, example.replace(target_params=emitted), num_states=8), 0, atol=1e-6
+  )
+
+
+def test_states_are_of_both_policies_and_none_is_padding(examples):
+  example = take(examples.draw(0), 0)
+  shown, target = (
+    trajectory.replace(
+      observation=np.full((2, 8, 1), value) + np.arange(8)[:, None] / 100, valid=np.arange(8) < [[3], [1]]
+    )
+    for trajectory, value in ((example.trajectory, 1.0), (example.target_trajectory, 2.0))
+  )
+  states, weight = visited_states(example.replace(trajectory=shown, target_trajectory=target), 200)
+  assert set(np.unique(states[:100].round(2))) == {np.float32(x) for x in (1.0, 1.01, 1.02)}
+  assert set(np.unique(states[100:].round(2))) == {np.float32(x) for x in (2.0, 2.01, 2.02)}
+  assert (weight == 1).all()
+
+
+def test_states_of_a_policy_without_experience_do_not_count(operator, operator_params, examples):
+  example = take(examples.draw(0), 0)
+  nothing = example.target_trajectory.replace(valid=np.zeros((2, 8), bool))
+  loss = lambda e: divergence_loss(operator, operator_params, e, num_states=8)
+  first = loss(example.replace(target_trajectory=nothing))
+  noisy = nothing.replace(observation=np.full((2, 8, 1), 99.0, np.float32))
+  np.testing.assert_array_equal(first, loss(example.replace(target_trajectory=noisy)))
+  assert first > 1e-4 and isinstance(example, Example)
+
+
+def test_scores_by_hand():
+  """Undefined returns, and references within two errors of the initial policy, give no score."""
+  returns, initial = np.array([-5.0, np.nan, -5.0, -5.0, 0.0]), np.array([-10.0, -10.0, np.nan, -10.0, -10.0])
+  reference, error = np.array([0.0, 0.0, 0.0, -9.0, -10.0]), np.array([1.0, 1.0, 1.0, 0.6, 0.0])
+  np.testing.assert_allclose(held_out.scores(returns, initial, reference, error), [0.5, np.nan, np.nan, np.nan, np.nan])
+
+
+def test_held_out_figures_leave_out_what_has_no_score(operator, operator_params, play, dataset):
+  _, validation = split_histories(dataset, 2)
+  arguments = operator, operator_params
+  figures = held_out.returns(*arguments, play, dataset, validation, 2)
+  assert list(figures) == ['held_out_normalised_return/1', 'held_out_normalised_return/2']
+  hopeless = dataclasses.replace(dataset, returns=np.full_like(dataset.returns, -1e6))
+  assert held_out.returns(*arguments, play, hopeless, validation, 2) == {}
+
+  def fragile(params, tasks, rng_key):
+    """The last task blows up whenever it is played, with rewards that would look very good."""
+    trajectory = play(params, tasks, rng_key)
+    return trajectory.replace(
+      reward=trajectory.reward.at[-1].set(1e3), finite=trajectory.finite.at[-1].set(False)
+    )
+
+  alone = held_out.returns(*arguments, play, dataset, validation[dataset.task_index[validation] == 4], 1)
+  assert np.isfinite(list(alone.values())).all()
+  found = held_out.returns(*arguments, fragile, dataset, validation, 1)
+  assert found == {} or max(found.values()) < 10
+
+
+def test_environment_steps_by_hand(operator):
+  """2 rounds of 8 tasks, and 4 times 2 held-out tasks, each with 3 policies that act for 2 episodes of 8 steps."""
+  assert env_steps(operator, SETTINGS) == {'rounds': 2 * 8 * 3 * 16, 'held_out': 4 * 2 * 3 * 16}
+
+
+@pytest.fixture(scope='module')
+def trained(operator, play, dataset, tmp_path_factory):
+  logged, shown = {}, []
+  folder = tmp_path_factory.mktemp('training')
+  params = train(
+    operator, play, dataset, SETTINGS, seed=0, folder=folder,
+    log=lambda step, figures: logged.setdefault(step, {}).update(figures),
+    progress=lambda stage, done, total, figures: shown.append((stage, done, total, figures)),
+  )
+  return folder, params, logged, shown
 
 
 def test_what_is_logged(trained):
-  _, logged, losses = trained
+  _, _, logged, shown = trained
   assert {'train/loss', 'train/gradient_norm', 'train/learning_rate', 'train/examples_per_second'} <= set(logged[20])
-  assert {f'held_out_loss/{asks.name(k)}' for k in asks.TRAINED} <= set(logged[40])
+  assert {f'held_out_loss/{steps.words(k)}' for k in steps.SIZES} <= set(logged[40])
   assert {'held_out_normalised_return/1', 'held_out_normalised_return/2'} <= set(logged[60])
-  assert logged[80]['train/loss'] == losses[79] and len(losses) == 80
-  assert np.mean(losses[60:]) < 0.9 * np.mean(losses[:20])
+  assert [one[:3] for one in shown] == [('train operator', done, 80) for done in range(1, 81)]
+  assert set(shown[-1][3]) == {'loss', 'held-out return'}
+
+
+def test_it_learns_by_likelihood(trained):
+  _, _, logged, _ = trained
+  assert logged[80]['train/loss'] < 0.9 * logged[20]['train/loss']
   # With four tasks to learn from it is the behaviour that carries over, not the likelihood.
   assert logged[80]['held_out_normalised_return/1'] > logged[20]['held_out_normalised_return/1'] + 0.2
 
 
-def test_a_training_that_was_stopped_ends_with_the_same_operator(
-  trained, operator, point, dataset, tmp_path, monkeypatch
-):
-  monkeypatch.setattr(training, '_SAVE_SECONDS', 0.0)
+def test_little_is_left_on_the_disk(trained):
+  assert sorted(path.name for path in trained[0].iterdir()) == [
+    'iterates_00.safetensors', 'iterates_01.safetensors', 'settings.json', 'training_state_000000080.safetensors',
+  ]
 
-  run = functools.partial(training.train, operator, point, dataset, SETTINGS, seed=0, folder=tmp_path)
-  for when in (7, 32, 33, 60):
+
+def test_a_training_that_was_stopped_ends_with_the_same_operator(
+  trained, operator, play, dataset, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(fit_module, '_SAVE_SECONDS', 0.0)
+  monkeypatch.setattr(fit_module, '_LOG_STEPS', 1)
+  run = functools.partial(train, operator, play, dataset, SETTINGS, seed=0, folder=tmp_path)
+  for when in (33, 60):  # right after the first round, and after the second
     with pytest.raises(Killed):
       run(progress=kill_at(when))
-  jax.tree.map(np.testing.assert_array_equal, run(), trained[0])
-  jax.tree.map(np.testing.assert_array_equal, run(), trained[0])
+  jax.tree.map(np.testing.assert_array_equal, run(), trained[1])
+  jax.tree.map(np.testing.assert_array_equal, run(), trained[1])
 
 
-def test_a_folder_of_other_settings_is_refused(operator, point, dataset, tmp_path):
-  short = training.TrainingSettings(num_steps=1, batch_size=2, rounds=(), num_validation=1, num_evaluations=0)
-  training.train(operator, point, dataset, short, seed=0, folder=tmp_path)
-  with pytest.raises(IncompatibleError, match='training='):
-    training.train(operator, point, dataset, SETTINGS, seed=0, folder=tmp_path)
+@pytest.mark.parametrize('name, value', [('num_steps', 81), ('size_shares', (0.2, 0.1, 0.1, 0.1, 0.2, 0.3))])
+def test_a_folder_of_other_settings_is_refused(trained, operator, play, dataset, name, value):
+  """The distribution of asks is among them."""
+  with pytest.raises(IncompatibleError, match=f'was made with {name}='):
+    train(operator, play, dataset, dataclasses.replace(SETTINGS, **{name: value}), seed=0, folder=trained[0])
+
+
+def test_a_folder_of_other_histories_is_refused(trained, operator, play, point, histories, tmp_path):
+  """The header is the same, but one number in a shard is another."""
+  other = shutil.copytree(histories, tmp_path / 'other')
+  entry = storage.planned_shards(storage.read_header(other))[0]
+  path = storage.shard_path(other, entry)
+  stored = storage.read_shard(path, storage.history_structure(storage.read_header(other)))
+  reward = stored.trajectory.reward.copy()
+  reward.flat[0] += 1e-3
+  storage.write_shard(other, entry, stored.replace(trajectory=stored.trajectory.replace(reward=reward)))
+  with pytest.raises(IncompatibleError, match='was made with histories='):
+    train(operator, play, load_dataset(other, point), SETTINGS, seed=0, folder=trained[0])
+
+
+def test_a_batch_must_have_two_halves_for_each_process(operator, play, dataset, tmp_path):
+  with pytest.raises(IncompatibleError, match='batch_size=15 must be a multiple of 2'):
+    train(operator, play, dataset, dataclasses.replace(SETTINGS, batch_size=15), seed=0, folder=tmp_path)
