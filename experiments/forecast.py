@@ -18,6 +18,7 @@ _LEARNING_RATES = {
 _PLAYING = 3
 """Playing without learning is so many times as fast."""
 _GRADIENT_STEP_SECONDS = 0.05
+_COMPILING_SECONDS = 120
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Forecast:
   megabytes_kept: float
 
   def __str__(self) -> str:
-    time = 'a time that was not measured' if self.minutes is None else f'roughly {max(1, self.minutes):.0f} minutes'
+    time = 'a time that was not measured' if self.minutes is None else f'roughly {self.minutes:.0f} minutes'
     return (
       f'This will take {time} on two cores, and about {self.megabytes:,.0f} MB on disk, of which '
       f'{self.megabytes_kept:,.0f} MB are kept.'
@@ -63,7 +64,9 @@ def forecast(
   recorded = num_histories * num_checkpoints
   played = (recorded + iterates + judged) * num_episodes * family.episode_length
   rate = next((rate for robot, rate in _LEARNING_RATES.items() if family.name.startswith(robot)), None)
-  seconds = None if rate is None else (learned + played / _PLAYING) / rate + num_steps * _GRADIENT_STEP_SECONDS
+  seconds = None
+  if rate is not None:
+    seconds = (learned + played / _PLAYING) / rate + num_steps * _GRADIENT_STEP_SECONDS + _COMPILING_SECONDS
   size = _bytes_of_a_policy(family, num_episodes) / 1e6
   return Forecast(
     minutes=None if seconds is None else num_seeds * seconds / 60,

@@ -5,6 +5,7 @@ from typing import Any
 from metaimprove import files
 from metaimprove.histories import storage
 from metaimprove.histories.dataset import read_complete_header
+from metaimprove.histories.header import planned_shards
 from metaimprove.improvers import tuned
 from metaimprove.tasks.family import TaskFamily
 
@@ -16,7 +17,7 @@ def histories_env_steps(folder: files.Path, family: TaskFamily) -> dict[str, int
   header = read_complete_header(folder, family)
   learned = [_learned(family, tuple(header['hidden_sizes']), stored) for stored in header['sources']]
   recorded = sum(
-    storage.read_entry(storage.shard_path(folder, entry))['env_steps'] for entry in storage.planned_shards(header)
+    storage.read_entry(storage.shard_path(folder, entry))['env_steps'] for entry in planned_shards(header)
   )
   return {'source': None if None in learned else sum(learned), 'histories': recorded}
 

@@ -1,7 +1,6 @@
 """The figures of an evaluation: what `results.json` holds, and what report and console show."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -316,9 +315,7 @@ def _plain(value: Any) -> Any:
 
 def write(path: files.Path, results: Results) -> None:
   """Writes `results.json`, which any JSON reader can parse."""
-  value = results.to_json()
-  json.dumps(value, allow_nan=False)
-  files.write_json(path, value)
+  files.write_json(path, results.to_json())
 
 
 def read(path: files.Path) -> Results:

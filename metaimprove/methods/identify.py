@@ -86,10 +86,10 @@ class Identifier:
     )
     return self.network.apply(network_params, features, valid)
 
-  def policy_for(self, network_params: Params, memory: Memory) -> Params:
-    """θ of the task-conditioned policy, told the estimate."""
+  def policy_for(self, network_params: Params, snapshot: Mapping[str, Any], memory: Memory) -> Params:
+    """θ of the task-conditioned policy at a snapshot, told the estimate."""
     return policies.fold(
-      self.snapshot['policy'], self.snapshot['mean'], self.snapshot['std'], self.estimate(network_params, memory)
+      snapshot['policy'], snapshot['mean'], snapshot['std'], self.estimate(network_params, memory)
     )
 
   def train(self, progress: Progress) -> Params:
@@ -122,10 +122,11 @@ def identify_method(
 
   def run(tasks: Task, rng_key: chex.PRNGKey, progress: Progress) -> Curve:
     network_params = identifier.train(progress)
-    policy_for = jax.jit(parallel.vmap(identifier.policy_for, in_axes=(None, 0)))
+    policy_for = jax.jit(parallel.vmap(identifier.policy_for, in_axes=(None, None, 0)))
     return iterated_curve(
-      lambda params, memory: policy_for(network_params, memory), remember, play, identifier.operator.policy, tasks,
-      rng_key, num_applications=num_applications, num_episodes=num_episodes, title=title, progress=progress,
+      lambda params, memory: policy_for(network_params, identifier.snapshot, memory), remember, play,
+      identifier.operator.policy, tasks, rng_key, num_applications=num_applications, num_episodes=num_episodes,
+      title=title, progress=progress,
     )
 
   return Method(name=name, title=title, run=run, settings={
