@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import json
+import types
 
 import hypothesis
 import hypothesis.strategies as st
@@ -70,6 +72,61 @@ def test_the_learning_rate_halves_in_so_many_updates(point):
 def test_settings_that_do_not_divide(point):
   with pytest.raises(IncompatibleError, match='must divide'):
     make_learner(point, PPOSettings(unroll_length=3), task_conditioned=False, shared=False)
+
+
+@pytest.mark.parametrize('name', tuned.tuned_families())
+def test_learners_of_their_own_have_the_schedule_of_the_shared_one(name):
+  settings = tuned.settings_for(types.SimpleNamespace(name=name))
+  for field in ('learning_rate', 'learning_rate_half_life'):
+    assert getattr(settings.shared, field) == getattr(settings.independent, field)
+
+
+def test_ladders_are_made_by_name(point):
+  """With the settings that a header would hold; only running one needs a base."""
+  for name in tuned.LADDERS:
+    source = tuned.make_source(name, point, HIDDEN_SIZES)
+    assert source.name == name and source.num_updates == tuned.LADDER_RUNGS
+    stored = {'name': name, 'settings': json.loads(json.dumps(source.settings))}
+    assert tuned.settings_of(point, stored) == stored['settings']
+  assert tuned.settings_of(point, {'name': 'hill_climbing', 'settings': {}}) is None
+
+
+def test_an_update_is_started_before_the_last_one_is_fetched(point):
+  """So that the device always has work. Fetching a value waits; here it must find the next update started."""
+  started, source = [], independent_ppo(point, PPO, 5, HIDDEN_SIZES)
+
+  class Value:
+    def __init__(self, number):
+      self.number = number
+
+    def __array__(self, dtype=None, copy=None):
+      assert len(started) >= min(self.number + 2, 5)
+      return np.zeros(1)
+
+  def update(state, done):
+    started.append(done)
+    return state, Value(done)
+
+  run = runs._Run(None)
+  runs._make_updates(source, run, np.zeros(1), update, lambda state: state, lambda *told: None)
+  assert started == [0, 1, 2, 3, 4] and len(run.returns) == 5
+
+
+def test_snapshots_are_read_from_the_folder_piece_by_piece(run, tmp_path, monkeypatch):
+  """Only the pieces that hold what is asked for; in memory the run keeps none."""
+  source, tasks, learning = run
+  monkeypatch.setattr(runs, '_SAVE_SECONDS', 0.0)
+  stored = runs.learn(source, tasks, jax.random.key(0), folder=tmp_path).snapshots
+  assert len(stored) == len(learning.snapshots) == 21 and len(stored.pieces) == 20
+  read, load = [], files.load_tree
+  monkeypatch.setattr(files, 'load_tree', lambda path, like: read.append(path.name) or load(path, like))
+  index = np.array([[0, 3, 19, 20], [20, 3, 0, 0]])
+  everything = learning.snapshots[:]
+  wanted = jax.tree.map(lambda x: x[index, np.arange(4)], everything)
+  jax.tree.map(np.testing.assert_array_equal, stored.of_learners(index), wanted)
+  assert read == [f'snapshots_{first:06d}.safetensors' for first in (0, 3, 19, 20)]
+  jax.tree.map(np.testing.assert_array_equal, stored[-1], jax.tree.map(lambda x: x[20], everything))
+  jax.tree.map(np.testing.assert_array_equal, stored[2:4], jax.tree.map(lambda x: x[2:4], everything))
 
 
 def test_unknown_source(point):
