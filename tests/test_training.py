@@ -13,6 +13,8 @@ from metaimprove.asks import SAME, steps
 from metaimprove.errors import IncompatibleError, WaitingError
 from metaimprove.histories import storage
 from metaimprove.histories.dataset import load_dataset
+from metaimprove.histories.header import planned_shards, read_header
+from metaimprove.histories.layout import layout_of
 from metaimprove.rollouts import make_play
 from metaimprove.training import fit as fit_module
 from metaimprove.training import held_out, rounds
@@ -51,13 +53,6 @@ def weights(params):
   return np.asarray(params['mlp/~/linear_0']['w'])[..., 0, :]
 
 
-def levels_of(params, history, every):
-  """[B] which checkpoint of its history each policy is."""
-  distance = np.abs(weights(every[0])[history] - weights(params)[:, None]).sum(axis=-1)
-  assert (distance.min(axis=1) == 0).all()
-  return distance.argmin(axis=1)
-
-
 def test_validation_tasks_are_kept_out_of_every_source(dataset):
   training, validation = split_histories(dataset, 2)
   assert set(dataset.task_index[training]) == {0, 1, 2, 3} and set(dataset.task_index[validation]) == {4, 5}
@@ -75,9 +70,11 @@ def test_examples_of_histories_are_pairs_of_one_history(examples, dataset, every
   size = np.repeat([0, 1, steps.BEST], 20)
   history = np.array([examples.histories[index] for index in range(60)])
   drawn = examples.of_histories(history, size, rng)
-  level, target = (levels_of(params, history, every) for params in (drawn.params, drawn.target_params))
+  level = np.random.default_rng(0).integers(4, size=60)  # the first thing that is drawn
   wanted = steps.draw_target(level, size, dataset.best[history])
-  np.testing.assert_array_equal(target, np.where(wanted == SAME, level, wanted))
+  target = np.where(wanted == SAME, level, wanted)
+  np.testing.assert_array_equal(weights(drawn.params), weights(every[0])[history, level])
+  np.testing.assert_array_equal(weights(drawn.target_params), weights(every[0])[history, target])
   np.testing.assert_array_equal(drawn.trajectory.reward, every[1].reward[history, level])
   np.testing.assert_array_equal(drawn.target_trajectory.reward, every[1].reward[history, target])
   assert drawn.trajectory.outcome.size == drawn.target_trajectory.outcome.size == 0
@@ -97,9 +94,10 @@ def test_every_history_once_an_epoch_and_sources_alike(examples, dataset):
 
 
 def test_levels_are_alike(examples, every):
-  history = np.zeros(400, int)
-  drawn = examples.of_histories(history, np.ones(400, int), np.random.default_rng(0))
-  assert (np.bincount(levels_of(drawn.params, history, every), minlength=4) > 70).all()
+  drawn = examples.of_histories(np.zeros(400, int), np.ones(400, int), np.random.default_rng(0))
+  rewards = every[1].reward[0].reshape(4, -1)
+  level = np.abs(drawn.trajectory.reward.reshape(400, 1, -1) - rewards).sum(axis=-1).argmin(axis=1)
+  assert (np.bincount(level, minlength=4) > 70).all()
 
 
 def test_shares_of_processes_make_up_the_whole(examples):
@@ -360,12 +358,14 @@ def test_a_folder_of_other_settings_is_refused(trained, operator, play, dataset,
 def test_a_folder_of_other_histories_is_refused(trained, operator, play, point, histories, tmp_path):
   """The header is the same, but one number in a shard is another."""
   other = shutil.copytree(histories, tmp_path / 'other')
-  entry = storage.planned_shards(storage.read_header(other))[0]
+  header = read_header(other)
+  entry = planned_shards(header)[0]
   path = storage.shard_path(other, entry)
-  stored = storage.read_shard(path, storage.history_structure(storage.read_header(other)))
+  stored = storage.read_shard(path, header)
   reward = stored.trajectory.reward.copy()
   reward.flat[0] += 1e-3
-  storage.write_shard(other, entry, stored.replace(trajectory=stored.trajectory.replace(reward=reward)))
+  changed = stored.replace(trajectory=stored.trajectory.replace(reward=reward))
+  storage.write_shard(other, storage.read_entry(path), layout_of(header), changed)
   with pytest.raises(IncompatibleError, match='was made with histories='):
     train(operator, play, load_dataset(other, point), SETTINGS, seed=0, folder=trained[0])
 
