@@ -1,7 +1,8 @@
-"""Experience to a code: attention of a few latents over the set of transitions.
+"""Experience and an ask to a code, a short vector from which the next policy is made.
 
-The transitions have no order but their time stamp. Latents that attend to a set: Jaegle et al., "Perceiver",
-arXiv:2103.03206; Lee et al., "Set Transformer", arXiv:1810.00825.
+A few learned vectors, the latents, attend to the set of transitions; a transition's place in time is one of its
+features. Attention of latents to a set: Jaegle et al., "Perceiver", arXiv:2103.03206; Lee et al., "Set Transformer",
+arXiv:1810.00825.
 """
 
 import haiku as hk
@@ -13,19 +14,19 @@ def encode(
   transitions: jax.Array, valid: jax.Array, ask: jax.Array, *, width: int, num_latents: int, num_blocks: int,
   code_size: int,
 ) -> jax.Array:
-  """To be called inside a Haiku transform.
+  """The code of a set of transitions and an ask; to be called inside a Haiku transform.
 
   Args:
-    transitions: [M, F] features of M transitions.
-    valid: [M] bool, those that count.
+    transitions: [M, F] features of M transitions, in any order.
+    valid: [M] bool, transitions that are there; the others are padding and are not attended to.
     ask: [K] features of the ask.
-    width: of the tokens and latents; a multiple of 32.
-    num_latents: how many summaries of the set there are.
-    num_blocks: how often they look at it.
+    width: size of the vectors of transitions and of the latents; a multiple of 32, the size of an attention head.
+    num_latents: number of latents.
+    num_blocks: number of blocks; in each the latents attend to the transitions once.
     code_size: C.
 
   Returns:
-    [C] the code from which the next policy is made.
+    [C] the code.
   """
   norm = lambda name: hk.LayerNorm(-1, create_scale=True, create_offset=True, name=name)
   tokens = hk.nets.MLP((width, width), activation=jax.nn.swish, name='embed')(transitions)
@@ -35,11 +36,11 @@ def encode(
   for block in range(num_blocks):
     attention = hk.MultiHeadAttention(
       num_heads=width // 32, key_size=32, model_size=width,
-      w_init=hk.initializers.VarianceScaling(1.0, 'fan_in', 'truncated_normal'), name=f'look_{block}',
+      w_init=hk.initializers.VarianceScaling(1.0, 'fan_in', 'truncated_normal'), name=f'attend_{block}',
     )
-    query = norm(f'norm_look_{block}')(latents)
+    query = norm(f'norm_attend_{block}')(latents)
     latents = latents + attention(query, tokens, tokens, mask=valid[None, None, :])
-    hidden = norm(f'norm_think_{block}')(latents)
-    latents = latents + hk.nets.MLP((2 * width, width), activation=jax.nn.swish, name=f'think_{block}')(hidden)
+    hidden = norm(f'norm_mlp_{block}')(latents)
+    latents = latents + hk.nets.MLP((2 * width, width), activation=jax.nn.swish, name=f'mlp_{block}')(hidden)
   summary = norm('norm_summary')(latents).reshape(-1)
   return hk.nets.MLP((2 * width, code_size), activation=jax.nn.swish, name='code')(jnp.concatenate([summary, ask]))

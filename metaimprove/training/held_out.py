@@ -13,7 +13,7 @@ from metaimprove.iteration import iterate
 from metaimprove.operators.apply import make_improve, make_remember
 from metaimprove.operators.operator import Operator, OperatorConfig
 from metaimprove.rng import generator, stream
-from metaimprove.training.examples import Examples
+from metaimprove.training.examples import Example, Examples
 from metaimprove.training.loss import divergence_loss
 from metaimprove.training.settings import TrainingSettings
 from metaimprove.types import Params, Play, mean_return
@@ -26,7 +26,7 @@ def env_steps(settings: TrainingSettings, config: OperatorConfig) -> int:
 
 
 @functools.partial(jax.jit, static_argnames=('operator', 'num_states'))
-def mean_loss(operator: Operator, operator_params: Params, examples, num_states: int) -> jax.Array:
+def mean_loss(operator: Operator, operator_params: Params, examples: Example, num_states: int) -> jax.Array:
   """[] mean `divergence_loss` of a batch of examples."""
   loss = functools.partial(divergence_loss, operator, num_states=num_states)
   return jax.vmap(loss, in_axes=(None, 0))(operator_params, examples).mean()
