@@ -204,3 +204,9 @@ class TensorBoard:
       scalar = summary.scalar(name, value)
       self._writer.write_event(event_pb2.Event(step=step, wall_time=time.time(), summary=scalar))
     self._writer.flush()
+
+  def close(self) -> None:
+    """Ends the file; what is given afterwards goes to another one."""
+    if self._writer is not None:
+      self._writer.close()
+    self._writer = None

@@ -120,6 +120,7 @@ def train_operator(
   board = console.TensorBoard(folder / 'tensorboard')
   with console.stage(wall or folder, 'train') as progress:
     operator_params = train(log=board, progress=progress)
+    board.close()
     files.write_json(folder / _ENV_STEPS, loop.env_steps(operator, settings))
     checkpoints.save_operator(operator_folder, operator, operator_params)
   return operator_folder

@@ -149,7 +149,7 @@ def tree_to_bytes(tree: Any, metadata: dict[str, str] | None = None) -> bytes:
 def _arrays(content: bytes, name: Path) -> dict[str, np.ndarray]:
   try:
     return safetensors.numpy.load(content)
-  except safetensors.SafetensorError as error:
+  except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a type that numpy has not
     raise DamagedDataError(f'{name} is damaged ({error}); delete it and run again what writes it.') from None
 
 

@@ -1,14 +1,18 @@
 """The supervised loop, on a line through points."""
 
+import contextlib
 import dataclasses
 import functools
+import os
 import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing import event_accumulator
 
+from experiments import console
 from metaimprove.errors import DamagedDataError, IncompatibleError, NonFiniteLossError
 from metaimprove.training import fit as module
 from metaimprove.training.fit import FitSettings, fit
@@ -159,3 +163,19 @@ def test_a_loss_that_is_no_number_ends_it(tmp_path):
 
   with pytest.raises(NonFiniteLossError, match='no finite number before step 20; try a lower learning rate than 0.1'):
     fit(init, broken, Batches(), SETTINGS, seed=0, folder=tmp_path, made_with={})
+
+
+def test_tensorboard_has_a_file_a_start_and_no_step_twice(whole, tmp_path, monkeypatch):
+  monkeypatch.setattr(module, '_SAVE_SECONDS', 0.0)
+  for start, when in enumerate((50, 71, 99, None)):
+    monkeypatch.setattr(os, 'getpid', lambda start=start: start)
+    board = console.TensorBoard(tmp_path / 'tensorboard')
+    with contextlib.suppress(Killed):
+      run(tmp_path / 'state', log=board, progress=kill_at(when))
+    board.close()
+    assert len(list((tmp_path / 'tensorboard').iterdir())) == start + 1
+  read = event_accumulator.EventAccumulator(str(tmp_path / 'tensorboard'))
+  read.Reload()
+  scalars = read.Scalars('train/loss')
+  assert [scalar.step for scalar in scalars] == list(whole[2])
+  np.testing.assert_allclose([s.value for s in scalars], [line['train/loss'] for line in whole[2].values()], rtol=1e-6)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors
 
 from metaimprove import files
 from metaimprove.asks import ask
@@ -305,6 +306,14 @@ def test_parameters_that_are_no_finite_float32_are_refused(saved):
     checkpoints.load_operator(saved)
   replace_params(saved, first(lambda x: np.full(x.shape, np.nan, np.float32)))
   with pytest.raises(DamagedDataError, match='not finite'):
+    checkpoints.load_operator(saved)
+
+
+def test_types_that_numpy_has_not_are_refused(saved):
+  content = safetensors.serialize({'x': {'dtype': 'bfloat16', 'shape': [1], 'data': b'xx'}})
+  (saved / 'operator.safetensors').write_bytes(content)
+  edit(saved, sha256=files.checksum(content))
+  with pytest.raises(DamagedDataError, match='operator.safetensors is damaged'):
     checkpoints.load_operator(saved)
 
 
