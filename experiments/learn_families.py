@@ -1,7 +1,7 @@
-"""Shows that task-conditioned PPO learns families: curves, returns on held-out tasks, and wall time, with the stored
+"""Shows that task-conditioned PPO learns families: curves, returns on validation tasks, and wall time, with the stored
 settings.
 
-Returns are means over held-out tasks: of the first and of the last policy, with the standard error over tasks, and of
+Returns are means over validation tasks: of the first and of the last policy, with the standard error over tasks, and of
 the last one where the stock robot is to reach the same goals.
 
 Writes curves.png and results.json. Can be stopped at any moment; run again, it goes on where it was.
@@ -12,27 +12,28 @@ Writes curves.png and results.json. Can be stopped at any moment; run again, it 
 import functools
 import json
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
 
 from experiments import console
-from metaimprove import files, parallel, policies
+from metaimprove import files, policies
 from metaimprove.errors import IncompatibleError
-from metaimprove.tasks.splits import sample_tasks
-from metaimprove.trees import take
 from metaimprove.files import check_same, claim
 from metaimprove.improvers import run as runs
 from metaimprove.improvers import task_conditioned_ppo, tuned
-from metaimprove.rollouts import rollout
-from metaimprove.tasks.robots import dynamics
-from metaimprove.tasks.family import distribution_of
+from metaimprove.rollouts import make_play
+from metaimprove.tasks.family import TaskFamily, distribution_of
 from metaimprove.tasks.registry import make_family
-from metaimprove.types import episode_return
+from metaimprove.tasks.robots import dynamics
+from metaimprove.tasks.splits import sample_tasks
+from metaimprove.types import Params, Task, mean_return
 
 FLAGS = flags.FLAGS
-HELDOUT_TASKS = 256
+NUM_TASKS = 256
 
 if __name__ == '__main__':
   flags.DEFINE_list('families', list(tuned.tuned_families()), 'Which families.')
@@ -42,7 +43,7 @@ if __name__ == '__main__':
   flags.DEFINE_string('folder', 'runs/learn', 'Where everything goes.')
 
 
-def final_policies(family, folder):
+def final_policies(family: TaskFamily, folder: pathlib.Path) -> Callable[[Task], Params]:
   """task -> θ of the last policy, folded for the task, of a family learned in `folder`.
 
   Raises:
@@ -54,53 +55,46 @@ def final_policies(family, folder):
   check_same(settings, {**settings, **json.loads(json.dumps(distribution_of(family)))}, folder)
   source = tuned.make_source(task_conditioned_ppo.NAME, family, num_updates=settings['updates'])
   run = runs.load_learning(source, sample_tasks(family, settings['seed'], 1, 'train'), folder / 'learning')
-  return functools.partial(source.params, take(run.snapshots, -1))
+  return functools.partial(source.params, run.snapshots[-1])
 
 
-def learn(name, folder, progress):
+def learn(name: str, folder: pathlib.Path) -> dict[str, Any]:
   """Learns one family; a row of the table."""
   family = make_family(name, FLAGS.backend)
   source = tuned.make_source(task_conditioned_ppo.NAME, family, num_updates=FLAGS.num_updates)
   claim(folder, {**distribution_of(family), 'seed': FLAGS.seed, 'updates': source.num_updates,
                  'settings': repr(tuned.settings_for(family).conditioned)})
   key_learn, key_play = jax.random.split(jax.random.key(FLAGS.seed))
-  with console.Stopwatch(folder, 'learn') as watch:
-    def report(done, figures):
-      watch.tick()
-      progress(f'learn {name}', done, source.num_updates, figures)
-
+  with console.stage(folder, 'learn') as progress:
     run = runs.learn(
-      source, sample_tasks(family, FLAGS.seed, 1, 'train'), key_learn, folder=folder / 'learning', progress=report,
+      source, sample_tasks(family, FLAGS.seed, 1, 'train'), key_learn, folder=folder / 'learning',
+      progress=lambda stage, *done: progress(f'learn {name}', *done),
     )
-  tasks = sample_tasks(family, FLAGS.seed, HELDOUT_TASKS, 'heldout')
-  policy = policies.make_policy(family.observation_size, family.action_size)
+  tasks = sample_tasks(family, FLAGS.seed, NUM_TASKS, 'validation')
+  play = make_play(family, policies.make_policy(family.observation_size, family.action_size), num_episodes=2)
 
-  @jax.jit
-  def play(snapshot, tasks):
-    keys = jax.random.split(key_play, HELDOUT_TASKS)
-    trajectory = parallel.vmap(functools.partial(rollout, family, policy, num_episodes=2))(
-      source.params_of(snapshot, tasks), tasks, keys
-    )
-    returns = episode_return(trajectory).mean(axis=1)
-    return returns.mean(), returns.std() / HELDOUT_TASKS**0.5, (~trajectory.finite).sum()
+  def measure(snapshot, tasks):
+    trajectory = play(source.params_of(snapshot, tasks), tasks, key_play)
+    returns = np.asarray(mean_return(trajectory))
+    return np.nanmean(returns), np.nanstd(returns) / NUM_TASKS**0.5, int(np.sum(~np.asarray(trajectory.finite)))
 
-  before, after = take(run.snapshots, 0), take(run.snapshots, -1)
-  first, _, _ = play(before, tasks)
-  last, error, non_finite = play(after, tasks)
-  stock, _, _ = play(after, tasks.replace(dynamics=dynamics.stock(tasks.dynamics)))
+  before, after = run.snapshots[0], run.snapshots[-1]
+  first, _, _ = measure(before, tasks)
+  last, error, non_finite = measure(after, tasks)
+  stock, _, _ = measure(after, tasks.replace(dynamics=dynamics.stock(tasks.dynamics)))
   return {
     'family': name, 'backend': family.backend, 'seed': FLAGS.seed, 'updates': source.num_updates,
     'env_steps': source.num_updates * source.env_steps_per_update,
-    'heldout_return_before': round(float(first), 1), 'heldout_return_after': round(float(last), 1),
-    'heldout_return_standard_error': round(float(error), 1), 'heldout_return_stock_robot': round(float(stock), 1),
-    'heldout_tasks': HELDOUT_TASKS, 'non_finite_episodes': int(non_finite),
+    'validation_return_before': round(float(first), 1), 'validation_return_after': round(float(last), 1),
+    'validation_return_standard_error': round(float(error), 1), 'validation_return_stock_robot': round(float(stock), 1),
+    'validation_tasks': NUM_TASKS, 'non_finite_episodes': non_finite,
     'wall_seconds': console.read_seconds(folder)['learn'],
     'curve': {'env_steps': (np.arange(len(run.returns)) * source.env_steps_per_update).tolist(),
               'return': run.returns.round(2).tolist()},
   }
 
 
-def draw(path, rows):
+def draw(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
   from matplotlib.figure import Figure
 
   columns = min(len(rows), 4)
@@ -115,18 +109,18 @@ def draw(path, rows):
 
 
 def main():
-  folder, rows, progress = pathlib.Path(FLAGS.folder), [], console.Progress()
+  folder, rows = pathlib.Path(FLAGS.folder), []
   for name in FLAGS.families:
-    rows.append(learn(name, folder / name, progress))
+    rows.append(learn(name, folder / name))
     files.write_json(folder / 'results.json', rows)
     draw(folder / 'curves.png', rows)
   names = ('before', 'after', 'error', 'stock', 'seconds')
   print(f'{"family":25s} {"backend":12s} {"env steps":>11s} ' + ' '.join(f'{name:>8s}' for name in names))
   for row in rows:
     print(
-      f'{row["family"]:25s} {row["backend"]:12s} {row["env_steps"]:11,d} {row["heldout_return_before"]:8.1f} '
-      f'{row["heldout_return_after"]:8.1f} {row["heldout_return_standard_error"]:8.1f} '
-      f'{row["heldout_return_stock_robot"]:8.1f} {row["wall_seconds"]:8.0f}'
+      f'{row["family"]:25s} {row["backend"]:12s} {row["env_steps"]:11,d} {row["validation_return_before"]:8.1f} '
+      f'{row["validation_return_after"]:8.1f} {row["validation_return_standard_error"]:8.1f} '
+      f'{row["validation_return_stock_robot"]:8.1f} {row["wall_seconds"]:8.0f}'
     )
   print(f'Curves are in {folder}/curves.png, all figures in {folder}/results.json.')
 

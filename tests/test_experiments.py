@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -10,9 +11,13 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from experiments import learn_families
+from metaimprove import files
 from metaimprove.errors import IncompatibleError
+from metaimprove.evaluation.results import read
+from metaimprove.histories import merge
 from metaimprove.tasks.registry import make_family
 
 pytestmark = pytest.mark.xdist_group('experiments')
@@ -102,7 +107,7 @@ def shards(histories):
 def figures(folder):
   """What must not depend on when a run was stopped."""
   results = json.loads((folder / 'results.json').read_text())
-  same = {name: results[name] for name in ('normalised_return', 'far', 'shuffled_experience', 'ppo', 'per_task')}
+  same = {name: value for name, value in results.items() if name not in ('collect', 'wall_seconds')}
   return same, shards(folder / 'histories')
 
 
@@ -110,16 +115,74 @@ def test_the_main_job_on_the_second_family(finished):
   folder, out, err = finished
   assert err == '', err
   assert 'report.html' in out and 'tensorboard --logdir' in out and 'warn' not in out.lower()
-  results = json.loads((folder / 'results.json').read_text())
-  assert set(results) >= {
-    'family', 'backend', 'seed', 'train_tasks', 'heldout_tasks', 'episodes', 'env_steps', 'normalised_return', 'far',
-    'shuffled_experience', 'ppo_env_steps_to_match', 'operator_env_steps_to_match', 'collect',
-    'wall_seconds', 'versions',
-  }
-  assert results['heldout_tasks'] + results['left_out_tasks']['heldout'] == 4 and len(results['env_steps']) == 31
-  assert set(results['wall_seconds']) == {'collect', 'train', 'evaluate', 'total'}
-  assert set(results['collect']) == {'env_steps_per_second', 'raw_env_steps_per_second'}
-  assert list((folder / 'training' / 'tensorboard').glob('events*')) and (folder / 'report.html').exists()
+  assert re.match(r'This will take roughly \d+ minutes on two cores, and about [\d,]+ MB on disk', out)
+  results = read(folder / 'results.json')
+  assert results.heldout_tasks + results.left_out_tasks['heldout'] == 4 and results.train_tasks == 8
+  assert results.env_steps == [200 * n for n in range(31)] and results.ppo['env_steps'][1] == 16 * 100
+  assert set(results.wall_seconds) == {'collect', 'train', 'evaluate', 'controls', 'total'}
+  assert results.wall_seconds['total'] == pytest.approx(sum(results.wall_seconds.values()) / 2, abs=0.1)
+  assert set(results.collect) == {'env_steps_per_second', 'raw_env_steps_per_second'} and all(results.collect.values())
+  assert set(results.controls) == {'told_goal', 'no_experience', 'identify', 'shuffled_experience'}
+  assert set(results.improvement) == {'1', '2', '4', 'best'} and results.verdict in out
+  # The source makes 3 updates of 256 environments; one round's 8 tasks see 5 iterates, there are 6 rounds; held-out
+  # figures are taken 8 times of 2 tasks. Episodes have 100 steps, and there are two of each.
+  steps = results.training_env_steps
+  assert (steps['source'], steps['controls']) == (3 * 256 * 100, 3 * 256 * 100)
+  assert (steps['rounds'], steps['held_out_figures']) == (6 * 8 * 5 * 200, 8 * 2 * 5 * 200)
+  assert steps['histories'] >= 8 * 11 * 200
+
+
+def test_the_figures_of_the_main_job_are_those_of_what_was_measured(finished):
+  """From the returns that are kept, by the definition of a score."""
+  folder, results = finished[0] / 'evaluation', read(finished[0] / 'results.json')
+  names = ('initial', 'told_everything', 'operator')
+  initial, reference, operator = (
+    files.load_arrays(folder / name / 'heldout.safetensors')['returns'] for name in names
+  )
+  initial, reference = initial[-1], reference[-1]
+  kept = reference > initial
+  scores = (operator[:, kept] - initial[kept]) / (reference - initial)[kept]
+  np.testing.assert_allclose(results.per_task['normalised_return'], scores, atol=1e-3)
+  np.testing.assert_allclose(results.normalised_return['iqm'], scipy.stats.trim_mean(scores, 0.25, axis=1), atol=1e-3)
+  np.testing.assert_allclose(results.mean_return['reference'], reference[kept].mean(), rtol=1e-4)
+
+
+def test_what_is_not_read_again_is_not_kept(finished):
+  folder, _, _ = finished
+  names = sorted(path.name for path in (folder / 'training').iterdir())
+  assert names == ['env_steps.json', 'settings.json', 'tensorboard']
+  assert len(list((folder / 'training' / 'tensorboard').iterdir())) == 1, 'one file of events for one start'
+  assert not (folder / 'evaluation' / 'learning').exists()
+
+
+def test_an_operator_is_judged_on_merged_histories(finished, tmp_path):
+  """Nobody knows how fast they were collected, and its rounds are gone."""
+  merge.merge(tmp_path / 'histories', [finished[0] / 'histories'])
+  shutil.rmtree(tmp_path / 'histories' / 'workers', ignore_errors=True)
+  code, out, err = run(
+    'evaluate_operator', '--family=inverted_pendulum_balance', f'--operator={finished[0]}/operator',
+    f'--histories={tmp_path}/histories', f'--folder={tmp_path}/evaluation', '--num_tasks=4', '--ppo_tasks=4',
+    '--num_applications=2', '--num_updates=3', '--nocontrols',
+  )
+  assert code == 0 and err == '', err
+  results = read(tmp_path / 'evaluation' / 'results.json')
+  assert set(results.collect.values()) == {None} and set(results.controls) == {'shuffled_experience'}
+  assert 'controls were not run' in out and (tmp_path / 'evaluation' / 'report.html').exists()
+  # The same operator, tasks and policies as in the main job: the same figures.
+  whole = read(finished[0] / 'results.json')
+  np.testing.assert_allclose(results.normalised_return['iqm'], whole.normalised_return['iqm'][:3], atol=1e-3)
+
+
+def test_several_seeds_are_one_result(tmp_path):
+  folder = tmp_path / 'two'
+  code, out, err = run('quickstart', *SMALL, '--num_seeds=2', '--nocontrols', f'--folder={folder}')
+  assert code == 0 and err == '', err
+  results = read(folder / 'results.json')
+  assert results.num_seeds == 2 and results.heldout_tasks + results.left_out_tasks['heldout'] == 8
+  assert ', 2 seeds' in out or results.heldout_tasks == 0
+  headers = [files.read_json(folder / f'seed_{seed}' / 'histories' / 'header.json') for seed in (0, 1)]
+  assert [header['sources'][0]['seed'] for header in headers] == [0, 1]
+  assert len({(folder / f'seed_{seed}' / 'operator' / 'operator.safetensors').read_bytes() for seed in (0, 1)}) == 2
 
 
 def test_run_again_it_only_prints(finished):
@@ -198,8 +261,9 @@ def test_blow_ups_are_counted_under_learned_policies(tmp_path):
   assert (tmp_path / 'learn' / 'curves.png').exists() and name in out
   row, = json.loads((tmp_path / 'learn' / 'results.json').read_text())
   # The returns lie between 0 and a reward of 1 a step; another robot gives another return.
-  assert row['heldout_tasks'] == 256 and 0 < row['heldout_return_standard_error'] < row['heldout_return_after']
-  assert row['heldout_return_stock_robot'] not in (0, row['heldout_return_after'])
+  assert row['validation_tasks'] == 256
+  assert 0 < row['validation_return_standard_error'] < row['validation_return_after']
+  assert row['validation_return_stock_robot'] not in (0, row['validation_return_after'])
   arguments = (f'--families={name}', '--episodes=4', '--batch=4', f'--learned={learned}')
   code, out, err = run('count_non_finite', *arguments, '--dynamics=default')
   assert code == 0 and err == '' and f'{name} on mjx, default, learned policy: 0 of 4 episodes blew up' in out, err

@@ -35,7 +35,7 @@ _TITLES = {
   'identify': 'identify the task', 'shuffled_experience': "operator, another task's experience",
 }
 """Of the controls."""
-_BLUES = {'1': '#9ecae1', '2': '#6baed6', '4': '#3182bd', 'best': '#08306b'}
+_SIZE_COLOURS = {'1': '#d39b2a', '2': '#c8553d', '4': '#8a5aa8', 'best': '#1b6ca8'}
 
 
 def record_improvement(
@@ -113,7 +113,7 @@ def _sizes_figure(results: Results) -> str:
     length = max((len(figures['iqm']) for size, figures in results.improvement.items() if size != 'best'), default=None)
     for size, figures in results.improvement.items():
       shown = {name: figures[name][:length] for name in ('iqm', 'low', 'high')}
-      _draw_band(axes, range(len(shown['iqm'])), shown, f'k = {size}', _BLUES[size])
+      _draw_band(axes, range(len(shown['iqm'])), shown, f'k = {size}', _SIZE_COLOURS[size])
     axes.set(xlabel='applications', ylabel='score (IQM)', ylim=(-0.3, 1.2))
 
   return _figure(draw, height=3.4, columns=4)
