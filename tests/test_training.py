@@ -207,7 +207,7 @@ def test_rounds_are_stored_and_read_again(operator, operator_params, play, datas
   add(0)
   assert [path.stat().st_mtime_ns for path in sorted(tmp_path.iterdir())] == before
   loaded = rounds.load(tmp_path, dataset)
-  assert len(loaded) == 2 and len(rounds.load(tmp_path, dataset, 1)) == 1
+  assert len(loaded) == 2 and len(rounds.load(tmp_path, dataset, [1])) == 1
   for one in loaded:
     np.testing.assert_allclose(one.chance.sum(axis=1), 1.0)
     nearest = np.abs(dataset.returns[one.history] - np.asarray(mean_return(one.trajectory))[:, None]).argmin(axis=1)

@@ -5,6 +5,7 @@ from the seed and the step alone, so that a resumed training sees the same.
 """
 
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 
 import chex
@@ -22,7 +23,8 @@ from metaimprove.training.settings import TrainingSettings
 from metaimprove.trees import batch_size, concatenate, take
 from metaimprove.types import Params, Trajectory, hide_outcome
 
-_PREFETCHED = 4
+_READERS = max(1, min(8, (os.cpu_count() or 1) // 2))
+_PREFETCHED = 4 * _READERS
 Share = tuple[int, int]
 """(which, of how many): the part of a batch that is read here, for one process of several."""
 
@@ -135,6 +137,6 @@ class Examples:
   def stream(
     self, first: int, last: int, rounds: Sequence[Iterates] = (), share: Share = (0, 1)
   ) -> Iterator[Example]:
-    """The examples of the steps `first` to `last` - 1, read ahead by a thread; see `draw`."""
+    """The examples of the steps `first` to `last` - 1, read ahead by threads; see `draw`."""
     drawn = grain.MapDataset.range(first, last).map(lambda step: self.draw(int(step), rounds, share))
-    return iter(drawn.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCHED)))
+    return iter(drawn.to_iter_dataset(grain.ReadOptions(num_threads=_READERS, prefetch_buffer_size=_PREFETCHED)))

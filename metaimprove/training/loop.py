@@ -70,6 +70,7 @@ def train(
     seed=seed,
   )
   shown: dict[str, float] = {}
+  played: list[rounds.Iterates] = []
 
   def operator_params(network):
     return {'network': network, 'statistics': jax.tree.map(jnp.asarray, statistics)}
@@ -79,8 +80,9 @@ def train(
     return jax.vmap(one, in_axes=(None, 0))(operator_params(network), batch).mean()
 
   def batches(first, last):
-    played = rounds.load(folder, dataset, sum(at <= first for at in rounds.steps_of(settings)))
-    return examples.stream(first, last, played, share)
+    num = sum(at <= first for at in rounds.steps_of(settings))
+    played.extend(rounds.load(folder, dataset, range(len(played), num)))
+    return examples.stream(first, last, tuple(played), share)
 
   def add_round(index, step, network):
     rounds.add_round(

@@ -7,6 +7,7 @@ al., arXiv:1011.0686).
 
 import pathlib
 import time
+from collections.abc import Sequence
 
 import chex
 import jax
@@ -175,10 +176,10 @@ def _wait_for(path: pathlib.Path) -> None:
     time.sleep(_POLL_SECONDS)
 
 
-def load(folder: files.Path, dataset: Dataset, num: int | None = None) -> list[Iterates]:
-  """The rounds that a training on a dataset has stored in its folder; the first `num`, or all."""
+def load(folder: files.Path, dataset: Dataset, indices: Sequence[int] | None = None) -> list[Iterates]:
+  """The rounds that a training on a dataset has stored in its folder; all, or those with `indices`."""
   stored = sorted(pathlib.Path(folder).glob('iterates_*.safetensors'))
-  paths = stored if num is None else [_path(folder, index) for index in range(num)]
+  paths = stored if indices is None else [_path(folder, index) for index in indices]
   like = history_structure(dataset.header)
   like = {'params': like.params, 'trajectory': like.trajectory, 'history': None}
   return [_matched(files.load_tree(path, like), dataset) for path in paths]
