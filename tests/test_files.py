@@ -1,6 +1,9 @@
 """Files are whole or not there, and what does not fit is refused."""
 
 import os
+import stat
+import threading
+import time
 
 import hypothesis
 import hypothesis.extra.numpy as hnp
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 
 from metaimprove import files
-from metaimprove.errors import DamagedDataError, IncompatibleError
+from metaimprove.errors import DamagedDataError, IncompatibleError, WaitingError
 
 arrays = hnp.arrays(
   st.sampled_from([np.float32, np.int32, np.bool_]), hnp.array_shapes(min_dims=0, max_dims=3, max_side=4)
@@ -77,3 +80,60 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
   with pytest.raises(OSError, match='no space'):
     files.write_bytes(path, b'new')
   assert path.read_bytes() == b'old'
+
+
+def test_a_new_name_is_flushed_with_its_folder(tmp_path, monkeypatch):
+  """In this order: the file, then, under its name, each folder that has a new name in it. A machine that stops may lose
+  names that were not flushed."""
+  flushed, fsync = [], os.fsync
+
+  def note(descriptor):
+    folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+    there = (tmp_path / 'a' / 'b' / 'file').exists()
+    flushed.append((os.readlink(f'/proc/self/fd/{descriptor}') if folder else 'the file', there))
+    fsync(descriptor)
+
+  monkeypatch.setattr(files.os, 'fsync', note)
+  files.write_bytes(tmp_path / 'a' / 'b' / 'file', b'new')
+  a, b = str(tmp_path / 'a'), str(tmp_path / 'a' / 'b')
+  assert flushed == [(str(tmp_path), False), (a, False), ('the file', False), (b, True)]
+
+
+def test_json_has_no_undefined_numbers(tmp_path):
+  for value, where in (
+    ({'a': [1.0, {'b': float('nan')}]}, r"\['a'\]\[1\]\['b'\]"), (float('inf'), 'the value'),
+    ([-float('inf')], r'\[0\]'),
+  ):
+    with pytest.raises(IncompatibleError, match=f'{where} is not finite.*None'):
+      files.write_json(tmp_path / 'figures.json', value)
+  assert not list(tmp_path.iterdir())
+  files.write_json(tmp_path / 'figures.json', {'a': [None, 1e300]})
+  assert files.read_json(tmp_path / 'figures.json') == {'a': [None, 1e300]}
+
+
+def test_one_at_a_time_is_in_a_locked_block(tmp_path):
+  """Two threads that both read, wait and write; unlocked, both would read 0."""
+  path, lock = tmp_path / 'number', tmp_path / 'deep' / 'lock'
+  path.write_text('0')
+
+  def add_one():
+    with files.locked(lock):
+      number = int(path.read_text())
+      time.sleep(0.05)
+      path.write_text(str(number + 1))
+
+  threads = [threading.Thread(target=add_one) for _ in range(3)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert path.read_text() == '3'
+
+
+def test_a_lock_that_is_not_given_back_ends_the_wait(tmp_path):
+  with files.locked(tmp_path / 'lock'):
+    with pytest.raises(WaitingError, match='lock for 0.1 seconds; end it if it hangs'):
+      with files.locked(tmp_path / 'lock', seconds=0.1):
+        pass
+  with files.locked(tmp_path / 'lock'):
+    pass
