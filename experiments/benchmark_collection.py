@@ -30,23 +30,26 @@ import numpy as np
 from absl import flags
 
 from experiments import console
-from metaimprove import files, parallel, policies
-from metaimprove.training import loop as training
+from metaimprove import files, policies
 from brax import envs
 from brax.training.agents.ppo import networks as ppo_networks
 from brax.training.agents.ppo import train as ppo
-from metaimprove.training.examples import Examples
-from metaimprove.histories.collect import collect, collecting_rates
-from metaimprove.tasks.splits import sample_tasks
-from metaimprove.trees import take
+from metaimprove.histories.collect import collect
 from metaimprove.histories.dataset import load_dataset
+from metaimprove.histories.rates import collecting_rates
 from metaimprove.improvers import run as runs
 from metaimprove.improvers import tuned
 from metaimprove.improvers.independent_ppo import independent_ppo
 from metaimprove.improvers.source import Source
 from metaimprove.operators.operator import OperatorConfig, make_operator
-from metaimprove.rollouts import raw_stepping_rate, rollout
+from metaimprove.rollouts import make_play, raw_stepping_rate
+from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.registry import family_names, make_family
+from metaimprove.tasks.splits import sample_tasks
+from metaimprove.training.examples import Examples, endless, split_histories
+from metaimprove.training.loop import train
+from metaimprove.training.settings import TrainingSettings
+from metaimprove.trees import batch_size, take
 
 FLAGS = flags.FLAGS
 
@@ -65,20 +68,21 @@ if __name__ == '__main__':
   flags.DEFINE_string('only', None, 'TASKS:SHARD_SIZE, measured in this process; what the other processes are given.')
 
 NUM_CHECKPOINTS, NUM_EPISODES = 11, 2
+NUM_CANDIDATES, NUM_MEASURED = 16, 4
 ENOUGH_TASKS, MAX_REPEATS = 2048, 6
 
 
-def random_policies(family):
+def random_policies(family: TaskFamily) -> Source:
   """A source that learns nothing: collecting is to be measured, and not learning."""
   policy = policies.make_policy(family.observation_size, family.action_size)
   return Source(
     name='random', shared=True, init=lambda rng_key, _: policy.init(rng_key),
     update=lambda state, _, rng_key: (state, jnp.zeros(())), snapshot=lambda state: state,
-    params=lambda snapshot, _: snapshot, num_updates=NUM_CHECKPOINTS, env_steps_per_update=0,
+    params=lambda snapshot, _: snapshot, num_updates=NUM_CANDIDATES, env_steps_per_update=0,
   )
 
 
-def measure_collecting(family, num_tasks, shard_size, seed):
+def measure_collecting(family: TaskFamily, num_tasks: int, shard_size: int, seed: int) -> dict[str, int]:
   """A row of the first table; compiling is not counted.
 
   Machines that are shared change their speed from minute to minute, so bare stepping and rollouts are measured before
@@ -86,17 +90,18 @@ def measure_collecting(family, num_tasks, shard_size, seed):
   """
   shard_size = min(shard_size, num_tasks)
   policy = policies.make_policy(family.observation_size, family.action_size)
-  play = functools.partial(rollout, family, policy, num_episodes=NUM_EPISODES * NUM_CHECKPOINTS)
+  play = make_play(family, policy, num_episodes=NUM_MEASURED)
   key_policy, key_play = jax.random.split(jax.random.key(seed))
   tasks = sample_tasks(family, seed, shard_size, 'train')
-  arguments = policy.init(key_policy), tasks, jax.random.split(key_play, shard_size)
-  run = jax.jit(parallel.vmap(play, in_axes=(None, 0, 0)))
-  actions = np.moveaxis(np.asarray(run(*arguments).action), 0, 2)  # [H, E, T, A] -> [E, T, H, A]
+  params = jax.tree.map(lambda x: jnp.broadcast_to(x, (shard_size, *x.shape)), policy.init(key_policy))
+  keys = jax.random.split(key_play, NUM_CANDIDATES)
+  played = [np.asarray(play(params, tasks, key).action) for key in keys]
+  actions = np.moveaxis(np.concatenate(played, axis=1), 0, 2)  # [H, E, T, A] -> [E, T, H, A]
   raw, rollouts, collected = [], [], []  # each in environment steps a second
 
   def measure():
     began = time.perf_counter()
-    jax.block_until_ready(run(*arguments))
+    jax.block_until_ready([play(params, tasks, key).reward for key in keys])
     rollouts.append(actions[..., 0].size / (time.perf_counter() - began))
     raw.append(raw_stepping_rate(family, tasks, actions, key_play))
 
@@ -104,10 +109,7 @@ def measure_collecting(family, num_tasks, shard_size, seed):
   for _ in range(np.clip(ENOUGH_TASKS // num_tasks, 1, MAX_REPEATS)):
     folder = pathlib.Path(tempfile.mkdtemp(prefix='benchmark_collection_'))
     try:
-      collect(
-        folder, family, [(random_policies(family), num_tasks)], seed=seed, num_checkpoints=NUM_CHECKPOINTS,
-        num_episodes=NUM_EPISODES, shard_size=shard_size,
-      )
+      collect_random(folder, family, num_tasks, shard_size, seed)
       collected.append(collecting_rates(folder)['env_steps_per_second'])
     finally:
       shutil.rmtree(folder)
@@ -118,6 +120,14 @@ def measure_collecting(family, num_tasks, shard_size, seed):
     'collect_steps_per_second': round(statistics.harmonic_mean(collected)),
     'peak_rss_bytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
   }
+
+
+def collect_random(folder: pathlib.Path, family: TaskFamily, num_tasks: int, shard_size: int, seed: int) -> None:
+  """Histories of random policies."""
+  collect(
+    folder, family, [(random_policies(family), num_tasks)], seed=seed, num_checkpoints=NUM_CHECKPOINTS,
+    num_episodes=NUM_EPISODES, num_candidates=NUM_CANDIDATES, num_measured=NUM_MEASURED, shard_size=shard_size,
+  )
 
 
 def measure_apart(num_tasks, shard_size):
@@ -203,7 +213,7 @@ def benchmark_many_ppo(family):
   began = time.perf_counter()
   runs.learn(
     source, tasks, jax.random.key(FLAGS.seed),
-    progress=lambda done, figures: progress('independent PPO', done, num_updates, figures),
+    progress=progress,
   )
   ours = time.perf_counter() - began
   print(
@@ -224,35 +234,37 @@ def benchmark_many_ppo(family):
   return min(extrapolated) / ours
 
 
-def benchmark_reading(family):
+def benchmark_reading(family: TaskFamily) -> dict[str, float]:
   """Examples a second of the reader, with and without reading ahead, and of training."""
   folder = pathlib.Path(tempfile.mkdtemp(prefix='benchmark_reading_'))
   try:
-    collect(
-      folder / 'histories', family, [(random_policies(family), FLAGS.sweep_tasks)], seed=FLAGS.seed,
-      num_checkpoints=NUM_CHECKPOINTS, num_episodes=NUM_EPISODES, shard_size=min(128, FLAGS.sweep_tasks),
-    )
+    collect_random(folder / 'histories', family, FLAGS.sweep_tasks, min(128, FLAGS.sweep_tasks), FLAGS.seed)
     dataset = load_dataset(folder / 'histories', family)
-    settings = training.TrainingSettings(
+    settings = TrainingSettings(
       num_steps=FLAGS.train_steps, rounds=(), num_evaluations=0, num_validation=min(64, FLAGS.sweep_tasks // 4)
     )
-    examples, size = Examples(dataset, num_validation=settings.num_validation), settings.batch_size
+    operator = make_operator(OperatorConfig.of(family, num_episodes=NUM_EPISODES, width=64, code_size=64))
+    training, _ = split_histories(dataset, settings.num_validation)
+    examples = Examples(
+      dataset=dataset, histories=endless(dataset, training, FLAGS.seed), kinds=operator.config.asks, settings=settings,
+      seed=FLAGS.seed,
+    )
     num = 4 * FLAGS.train_steps
     rates = {}
     for name, batches in (
-      ('reader_examples_per_second', examples.stream(0, num, size)),
-      ('reader_without_prefetch_examples_per_second', (examples.draw(step, size) for step in range(num))),
+      ('reader_examples_per_second', examples.stream(0, num)),
+      ('reader_without_prefetch_examples_per_second', (examples.draw(step) for step in range(num))),
     ):
       next(batches)
       began = time.perf_counter()
-      rates[name] = round(sum(len(drawn.ask) for drawn in batches) / (time.perf_counter() - began), 1)
-    operator = make_operator(OperatorConfig.of(family, num_episodes=NUM_EPISODES, width=64, code_size=64))
+      rates[name] = round(sum(batch_size(batch) for batch in batches) / (time.perf_counter() - began), 1)
     logged = []
-    training.train(
-      operator, family, dataset, settings, seed=FLAGS.seed, folder=folder / 'training',
-      log=lambda step, scalars: logged.append(scalars['train/examples_per_second']),
+    train(
+      operator, make_play(family, operator.policy, num_episodes=NUM_EPISODES), dataset, settings, seed=FLAGS.seed,
+      folder=folder / 'training', log=lambda step, scalars: logged.append(scalars),
     )
-    rates['training_examples_per_second'] = round(float(np.median(logged[1:])), 1)  # the first ones compile
+    speeds = [scalars[name] for scalars in logged for name in scalars if name.endswith('examples_per_second')]
+    rates['training_examples_per_second'] = round(float(np.median(speeds[1:])), 1)  # the first ones compile
   finally:
     shutil.rmtree(folder)
   print(

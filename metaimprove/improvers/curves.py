@@ -14,10 +14,12 @@ def without_gaps(returns: np.ndarray) -> np.ndarray:
 
 
 def num_updates_counted(returns: np.ndarray, patience: int | None) -> int:
-  """After how many updates a learner has stopped rising; all of them if it has not.
+  """How many updates of a learner count: those until its return has stopped rising, or all of them.
 
-  Where learners run side by side the others go on; what it does in the meantime is not part of its history, so that the
-  history does not depend on them.
+  The curve is averaged over patience / 4 updates, and its best value so far is followed. The return has stopped rising
+  when at most 1% of the growth of that value since the first update was made in the last `patience` updates. Where
+  learners run side by side, one that has stopped goes on beside the others; its later updates do not count, so its
+  history does not depend on the others.
 
   Args:
     returns: [U] its learning curve.
@@ -34,7 +36,7 @@ def num_updates_counted(returns: np.ndarray, patience: int | None) -> int:
 
 
 def choose_checkpoints(returns: np.ndarray, num_checkpoints: int, patience: int | None = None) -> np.ndarray:
-  """Picks snapshots evenly spaced in return, so that k checkpoints better means about the same everywhere.
+  """Picks snapshots evenly spaced in return.
 
   Args:
     returns: [U] learning curve of the first U snapshots.
@@ -42,7 +44,7 @@ def choose_checkpoints(returns: np.ndarray, num_checkpoints: int, patience: int 
     patience: see `num_updates_counted`.
 
   Returns:
-    [num_checkpoints] indices in rising order. Where the curve jumps over a level, an index stands more than once.
+    [num_checkpoints] indices in rising order. Where the curve jumps over a level, an index is there more than once.
   """
   returns = without_gaps(returns)[:num_updates_counted(returns, patience)]
   width = max(1, len(returns) // 40)
