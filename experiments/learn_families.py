@@ -63,7 +63,7 @@ def learn(name: str, folder: pathlib.Path) -> dict[str, Any]:
   family = make_family(name, FLAGS.backend)
   source = tuned.make_source(task_conditioned_ppo.NAME, family, num_updates=FLAGS.num_updates)
   claim(folder, {**distribution_of(family), 'seed': FLAGS.seed, 'updates': source.num_updates,
-                 'settings': repr(tuned.settings_for(family).conditioned)})
+                 'settings': repr(tuned.settings_for(family).shared)})
   key_learn, key_play = jax.random.split(jax.random.key(FLAGS.seed))
   with console.stage(folder, 'learn') as progress:
     run = runs.learn(

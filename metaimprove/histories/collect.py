@@ -14,7 +14,7 @@ from metaimprove.histories.header import open_header, planned_shards, worker_of_
 from metaimprove.histories.learning import PATIENCE_SECONDS
 from metaimprove.histories.measure import make_histories
 from metaimprove.histories.rates import WorkerLog
-from metaimprove.histories.worker import Job, Workplace, work
+from metaimprove.histories.worker import Job, Site, work
 from metaimprove.improvers.run import make_learn
 from metaimprove.improvers.source import Source
 from metaimprove.rng import stream
@@ -81,16 +81,16 @@ def collect(
     'sources': [_source_entry(source, seed, num_tasks) for source, num_tasks in source_list],
   })
   files.remove_leftovers(folder)
-  place = Workplace(
+  site = Site(
     folder=folder, header=header, family=family, worker=worker, log=WorkerLog(folder, worker, num_workers),
     timeout=timeout,
   )
   policy = policies.make_policy(family.observation_size, family.action_size, tuple(hidden_sizes))
   play = make_play(family, policy, num_episodes=num_measured)
-  jobs = [make_job(place, source, seed, num_workers, play) for source, _ in source_list]
+  jobs = [make_job(site, source, seed, num_workers, play) for source, _ in source_list]
   # What has to wait for another worker comes last.
   for job in sorted(jobs, key=lambda job: job.source.shared and job.learner != worker):
-    work(place, job, progress)
+    work(site, job, progress)
 
 
 def _source_entry(source: Source, seed: int, num_tasks: int) -> dict[str, Any]:
@@ -100,15 +100,15 @@ def _source_entry(source: Source, seed: int, num_tasks: int) -> dict[str, Any]:
   }
 
 
-def make_job(place: Workplace, source: Source, seed: int, num_workers: int, play: Play) -> Job:
+def make_job(site: Site, source: Source, seed: int, num_workers: int, play: Play) -> Job:
   """What a worker is to do for a source that the header of its dataset lists; raises `IncompatibleError` if the source
   has fewer tasks of its own than the header says."""
-  header = place.header
+  header = site.header
   index = next(s['index'] for s in header['sources'] if (s['name'], s['seed']) == (source.name, seed))
   planned = [entry for entry in planned_shards(header) if (entry['source'], entry['seed']) == (source.name, seed)]
   return Job(
-    source=source, seed=seed, tasks=_tasks(place, source, seed, planned),
-    shards=[entry for entry in planned if worker_of_shard(header, entry, index, num_workers) == place.worker],
+    source=source, seed=seed, tasks=_tasks(site, source, seed, planned),
+    shards=[entry for entry in planned if worker_of_shard(header, entry, index, num_workers) == site.worker],
     learner=index % num_workers, learn=make_learn(source),
     make_histories=make_histories(
       source, play, num_episodes=header['num_episodes'], num_checkpoints=header['num_checkpoints']
@@ -117,10 +117,10 @@ def make_job(place: Workplace, source: Source, seed: int, num_workers: int, play
   )
 
 
-def _tasks(place: Workplace, source: Source, seed: int, planned: Sequence[Mapping[str, Any]]) -> Task:
+def _tasks(site: Site, source: Source, seed: int, planned: Sequence[Mapping[str, Any]]) -> Task:
   num_tasks = sum(entry['num_histories'] for entry in planned)
   if source.tasks is None:
-    return sample_tasks(place.family, seed, num_tasks, 'train')
+    return sample_tasks(site.family, seed, num_tasks, 'train')
   if batch_size(source.tasks) < num_tasks:
     raise IncompatibleError(f'{source.name} has fewer tasks of its own than the {num_tasks} asked for.')
   return source.tasks

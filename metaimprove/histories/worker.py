@@ -34,7 +34,7 @@ Entry = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Workplace:
+class Site:
   """Where a worker works, whatever the source.
 
   Attributes:
@@ -85,22 +85,22 @@ class CandidatesOf(Protocol):
   def __call__(self, entry: Entry, /) -> tuple[Candidates, Mapping[str, list[float | None]]]: ...
 
 
-def work(place: Workplace, job: Job, progress: Progress) -> None:
+def work(site: Site, job: Job, progress: Progress) -> None:
   """Learns what this worker is to learn, and writes those of its shards that are missing."""
   missing = []
   for entry in job.shards:
-    if storage.is_there(place.folder, entry):
-      _forget_learners(place.folder, job.source, entry)
+    if storage.is_there(site.folder, entry):
+      _forget_learners(site.folder, job.source, entry)
     else:
       missing.append(entry)
   key_learn, key_record = jax.random.split(job.rng_key)
-  if missing or (job.source.shared and job.learner == place.worker):
+  if missing or (job.source.shared and job.learner == site.worker):
     make = _shared_candidates if job.source.shared else _own_candidates
-    candidates_of = make(place, job, missing, key_learn, progress)
-    _record(place, job, missing, candidates_of, key_record, progress)
-  if job.shards and job.source.name not in place.log.entries[RAW_RATE]:
-    histories = storage.read_shard(storage.shard_path(place.folder, job.shards[0]), place.header)
-    place.log.note(RAW_RATE, job.source.name, raw_rate(place.family, histories))
+    candidates_of = make(site, job, missing, key_learn, progress)
+    _record(site, job, missing, candidates_of, key_record, progress)
+  if job.shards and job.source.name not in site.log.entries[RAW_RATE]:
+    histories = storage.read_shard(storage.shard_path(site.folder, job.shards[0]), site.header)
+    site.log.note(RAW_RATE, job.source.name, raw_rate(site.family, histories))
 
 
 def _forget_learners(folder: pathlib.Path, source: Source, entry: Entry) -> None:
@@ -111,17 +111,17 @@ def _forget_learners(folder: pathlib.Path, source: Source, entry: Entry) -> None
 
 
 def _shared_candidates(
-  place: Workplace, job: Job, missing: Sequence[Entry], key_learn: chex.PRNGKey, progress: Progress
+  site: Site, job: Job, missing: Sequence[Entry], key_learn: chex.PRNGKey, progress: Progress
 ) -> CandidatesOf:
   """Candidates of the one learner for all tasks, which this worker runs, or waits for."""
-  if job.learner == place.worker:
-    folder = learning_folder(place.folder, job.source.name, job.seed)
+  if job.learner == site.worker:
+    folder = learning_folder(site.folder, job.source.name, job.seed)
     learning = job.learn(job.tasks, key_learn, folder=folder, progress=progress)
   else:
     learning = wait_for_learning(
-      job.source, job.tasks, place.folder, job.seed, worker=job.learner, progress=progress, timeout=place.timeout
+      job.source, job.tasks, site.folder, job.seed, worker=job.learner, progress=progress, timeout=site.timeout
     )
-  update = choose_checkpoints(learning.returns, place.header['num_candidates'], job.source.patience)
+  update = choose_checkpoints(learning.returns, site.header['num_candidates'], job.source.patience)
   snapshots = learning.snapshots[update]
 
   def candidates_of(entry):
@@ -132,21 +132,21 @@ def _shared_candidates(
 
 
 def _own_candidates(
-  place: Workplace, job: Job, missing: Sequence[Entry], key_learn: chex.PRNGKey, progress: Progress
+  site: Site, job: Job, missing: Sequence[Entry], key_learn: chex.PRNGKey, progress: Progress
 ) -> CandidatesOf:
   """Candidates of the tasks' own learners, which run when a shard needs them."""
   num_tasks = batch_size(job.tasks)
-  size = min(place.header['shard_size'], num_tasks)
+  size = min(site.header['shard_size'], num_tasks)
 
   def candidates_of(entry):
     # A last shard that is not full learns tasks besides that it does not need, so that all shards are one program.
     index = (entry['first_task'] + np.arange(size)) % num_tasks
     learning = job.learn(
-      take(job.tasks, index), key_learn, index=index, folder=shard_learning_folder(place.folder, entry),
+      take(job.tasks, index), key_learn, index=index, folder=shard_learning_folder(site.folder, entry),
       progress=_progress_of_shard(job.source, missing, entry, size, progress),
     )
     update = np.stack([
-      choose_checkpoints(curve, place.header['num_candidates'], job.source.patience) for curve in learning.returns.T
+      choose_checkpoints(curve, site.header['num_candidates'], job.source.patience) for curve in learning.returns.T
     ], axis=1)  # [K, size]
     needed = slice(entry['num_histories'])
     snapshots = take(learning.snapshots.of_learners(update), (slice(None), needed))
@@ -183,11 +183,11 @@ def _figures(source: Source, learning: Learning, needed: slice) -> dict[str, lis
 
 
 def _record(
-  place: Workplace, job: Job, missing: Sequence[Entry], candidates_of: CandidatesOf, key_record: chex.PRNGKey,
+  site: Site, job: Job, missing: Sequence[Entry], candidates_of: CandidatesOf, key_record: chex.PRNGKey,
   progress: Progress,
 ) -> None:
   """Makes shards; one is written while the next one is learned and simulated."""
-  layout = layouts.layout_of(place.header)
+  layout = layouts.layout_of(site.header)
   num_done, finished, pending = 0, -math.inf, None
 
   def settle():
@@ -196,8 +196,8 @@ def _record(
     entry, began, written = pending
     before, finished = finished, written.result()
     seconds = finished - max(began, before)
-    _forget_learners(place.folder, job.source, entry)
-    place.log.note(SHARD_SECONDS, entry['file'], seconds)
+    _forget_learners(site.folder, job.source, entry)
+    site.log.note(SHARD_SECONDS, entry['file'], seconds)
     num_done += entry['num_histories']
     if job.source.shared:
       total = sum(other['num_histories'] for other in missing)
@@ -211,11 +211,11 @@ def _record(
         candidates, take(job.tasks, slice(entry['first_task'], entry['first_task'] + entry['num_histories'])),
         jax.random.fold_in(key_record, entry['first_task']),
       )
-      entry = {**entry, **figures, **_counts(place, candidates, non_finite)}
-      _check_finite(place, job, entry)
+      entry = {**entry, **figures, **_counts(site, candidates, non_finite)}
+      _check_finite(site, job, entry)
       if pending is not None:
         settle()
-      pending = entry, began, writer.submit(_write, place.folder, entry, layout, histories)
+      pending = entry, began, writer.submit(_write, site.folder, entry, layout, histories)
     if pending is not None:
       settle()
 
@@ -226,18 +226,18 @@ def _write(folder, entry, layout, histories) -> float:
   return time.perf_counter()
 
 
-def _counts(place: Workplace, candidates: Candidates, non_finite: int) -> dict[str, int]:
-  num_episodes = candidates.update.size * place.header['num_measured']
-  return {'env_steps': int(num_episodes * place.family.episode_length), 'non_finite_episodes': non_finite}
+def _counts(site: Site, candidates: Candidates, non_finite: int) -> dict[str, int]:
+  num_episodes = candidates.update.size * site.header['num_measured']
+  return {'env_steps': int(num_episodes * site.family.episode_length), 'non_finite_episodes': non_finite}
 
 
-def _check_finite(place: Workplace, job: Job, entry: Entry) -> None:
+def _check_finite(site: Site, job: Job, entry: Entry) -> None:
   """Raises `NonFiniteSimulationError` if too many of a shard's episodes blew up."""
-  num_episodes = entry['env_steps'] // place.family.episode_length
+  num_episodes = entry['env_steps'] // site.family.episode_length
   if entry['non_finite_episodes'] > MAX_NON_FINITE * num_episodes:
     last = entry['first_task'] + entry['num_histories'] - 1
     raise NonFiniteSimulationError(
-      f'{entry["non_finite_episodes"]} of {num_episodes} episodes of {place.family.name} ({place.family.backend}) blew '
+      f'{entry["non_finite_episodes"]} of {num_episodes} episodes of {site.family.name} ({site.family.backend}) blew '
       f'up in tasks {entry["first_task"]}-{last} with {job.source.name}; narrow the ranges of its dynamics or take '
-      f'another backend. The shards collected before are kept in {place.folder}.'
+      f'another backend. The shards collected before are kept in {site.folder}.'
     )

@@ -107,8 +107,8 @@ def one_of(params: Params) -> Base:
   params = jax.tree.map(jnp.asarray, params)
 
   def base(rng_key, task):
-    place = jax.random.randint(rng_key, (), 0, jax.tree.leaves(params)[0].shape[0])
-    return jax.tree.map(lambda x: x[place], params)
+    index = jax.random.randint(rng_key, (), 0, jax.tree.leaves(params)[0].shape[0])
+    return jax.tree.map(lambda x: x[index], params)
 
   return base
 
