@@ -68,7 +68,7 @@ if __name__ == '__main__':
   flags.DEFINE_string('only', None, 'TASKS:SHARD_SIZE, measured in this process; what the other processes are given.')
 
 NUM_CHECKPOINTS, NUM_EPISODES = 11, 2
-NUM_CANDIDATES, NUM_MEASURED = 16, 4
+NUM_CANDIDATES, NUM_MEASURED = 24, 3
 ENOUGH_TASKS, MAX_REPEATS = 2048, 6
 
 

@@ -130,7 +130,7 @@ def main():
 
   header = open_header(folder, {
     **distribution_of(family), **sizes_of(family), 'hidden_sizes': [64, 64], 'num_checkpoints': FLAGS.num_checkpoints,
-    'num_episodes': 2, 'num_candidates': max(16, FLAGS.num_checkpoints), 'num_measured': 4,
+    'num_episodes': 2, 'num_candidates': max(24, FLAGS.num_checkpoints), 'num_measured': 3,
     'shard_size': FLAGS.shard_size,
     'sources': [{'name': 'hollow', 'seed': 0, 'num_tasks': FLAGS.histories, 'settings': {}, 'own_tasks': False}],
   })

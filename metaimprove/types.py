@@ -1,5 +1,4 @@
-"""The data that flows through the package: frozen dataclasses of arrays, shapes first; and the callables that are passed
-around.
+"""The data that flows through the package, as frozen dataclasses of arrays; and the callables that are passed around.
 
 Shapes: O observation size, A action size, T episode length, E episodes, G goal size, D outcome size; leading batch axes
 (B policies, each on its own task) are added by `jax.vmap`.

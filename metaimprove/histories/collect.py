@@ -24,8 +24,8 @@ from metaimprove.tasks.splits import sample_tasks
 from metaimprove.trees import batch_size
 from metaimprove.types import Play, Progress, Task, silent
 
-NUM_CANDIDATES = 16
-NUM_MEASURED = 4
+NUM_CANDIDATES = 24
+NUM_MEASURED = 3
 
 
 def collect(
@@ -47,8 +47,8 @@ def collect(
     num_checkpoints: N + 1, policies in a history.
     num_episodes: E, episodes of experience of each policy.
     num_candidates: K, snapshots of a learning curve, evenly spaced in return, that are measured on each task to choose
-      its N + 1 from; 16 by default, or as many as checkpoints if these are more.
-    num_measured: episodes that each of them is measured with, of which E become experience; 4 by default, or E if it is
+      its N + 1 from; 24 by default, or as many as checkpoints if these are more.
+    num_measured: episodes that each of them is measured with, of which E become experience; 3 by default, or E if it is
       more; at least 2.
     shard_size: histories in a shard.
     hidden_sizes: of the policies.
