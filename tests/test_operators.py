@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import safetensors
 
 from metaimprove import files
 from metaimprove.asks import ask
@@ -310,7 +309,8 @@ def test_parameters_that_are_no_finite_float32_are_refused(saved):
 
 
 def test_types_that_numpy_has_not_are_refused(saved):
-  content = safetensors.serialize({'x': {'dtype': 'bfloat16', 'shape': [1], 'data': b'xx'}})
+  header = json.dumps({'x': {'dtype': 'BF16', 'shape': [1], 'data_offsets': [0, 2]}}).encode()
+  content = len(header).to_bytes(8, 'little') + header + b'xx'
   (saved / 'operator.safetensors').write_bytes(content)
   edit(saved, sha256=files.checksum(content))
   with pytest.raises(DamagedDataError, match='operator.safetensors is damaged'):
