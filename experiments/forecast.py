@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from metaimprove import policies
+from metaimprove.histories.collect import NUM_CANDIDATES, NUM_MEASURED
 from metaimprove.improvers.source import Source
 from metaimprove.rollouts import rollout
 from metaimprove.tasks.family import TaskFamily
@@ -61,8 +62,9 @@ def forecast(
     num_seeds: how often all that.
   """
   learned = sum(source.num_updates * source.env_steps_per_update * num for source, num in learning.items())
-  recorded = num_histories * num_checkpoints
-  played = (recorded + iterates + judged) * num_episodes * family.episode_length
+  recorded, measured = num_histories * num_checkpoints, num_histories * max(NUM_CANDIDATES, num_checkpoints)
+  episodes = measured * max(NUM_MEASURED, num_episodes) + (iterates + judged) * num_episodes
+  played = episodes * family.episode_length
   rate = next((rate for robot, rate in _LEARNING_RATES.items() if family.name.startswith(robot)), None)
   seconds = None
   if rate is not None:

@@ -18,6 +18,7 @@ from absl import flags
 from experiments import console, stages
 from experiments.forecast import Forecast, forecast
 from metaimprove.evaluation import results as results_
+from metaimprove.evaluation.evaluate import Evaluation
 from metaimprove.files import claim
 from metaimprove.improvers import domain_randomised_ppo, independent_ppo, task_conditioned_ppo, tuned
 from metaimprove.methods.standard import SIZES, EvaluationSettings
@@ -42,7 +43,9 @@ if __name__ == '__main__':
   flags.DEFINE_bool('controls', True, 'Train and judge the controls too.')
 
 
-def run_seed(folder: pathlib.Path, seed: int, settings: EvaluationSettings, family: TaskFamily):
+def run_seed(
+  folder: pathlib.Path, seed: int, settings: EvaluationSettings, family: TaskFamily
+) -> tuple[Evaluation, dict[str, int | None]]:
   """Collects, trains and judges; returns what `judge_operator` does."""
   shared = {'family': FLAGS.family, 'backend': FLAGS.backend}
   wall = pathlib.Path(FLAGS.folder)

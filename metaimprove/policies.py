@@ -114,7 +114,9 @@ def fold(params: Params, mean: chex.Array, std: chex.Array, privileged: chex.Arr
       not noticed while JAX traces.
   """
   traced = isinstance(mean, jax.core.Tracer) or isinstance(std, jax.core.Tracer)
-  if not traced and np.any(np.asarray(std) * 1.01 < np.asarray(foldable_deviation(mean, std))):
+  with jax.ensure_compile_time_eval():  # numbers may be known inside of a function that is traced
+    too_small = not traced and bool(np.any(np.asarray(std) * 1.01 < np.asarray(foldable_deviation(mean, std))))
+  if too_small:
     raise IncompatibleError(
       f'An observation varies by less than 1/{_LARGEST_RATIO:,.0f} of its mean, too little to fold its scaling into '
       'float32 weights; normalise by policies.foldable_deviation.'

@@ -68,6 +68,18 @@ def test_deviations_too_small_to_be_folded_are_refused():
   policies.fold(params, mean, policies.foldable_deviation(mean, std))
 
 
+def test_what_is_folded_may_be_known_while_the_rest_is_traced():
+  """As where a snapshot is folded for tasks inside of a compiled function."""
+  params = policies.make_policy(3, 1, (4,)).init(jax.random.key(0))
+  mean, std, told = np.ones(2, np.float32), np.full(2, 2, np.float32), jnp.ones(1)
+  folded = jax.jit(lambda told: policies.fold(params, mean, std, told))(told)
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), folded, policies.fold(params, mean, std, told)
+  )
+  with pytest.raises(IncompatibleError, match='normalise by'):
+    jax.jit(lambda told: policies.fold(params, mean, std * 1e-9, told))(told)
+
+
 def logits_of(location, scale):
   """Raw scale such that softplus(raw) + 0.001 is the scale."""
   return jnp.array([location, jnp.log(jnp.expm1(scale - 0.001))])
