@@ -3,8 +3,10 @@ from .asks import ask as ask
 from .errors import DamagedDataError as DamagedDataError
 from .errors import IncompatibleError as IncompatibleError
 from .errors import MetaImproveError as MetaImproveError
+from .errors import NonFiniteLossError as NonFiniteLossError
 from .errors import NonFiniteSimulationError as NonFiniteSimulationError
 from .errors import UnknownNameError as UnknownNameError
+from .errors import WaitingError as WaitingError
 from .evaluation.evaluate import Evaluation as Evaluation
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.results import Results as Results
@@ -45,9 +47,9 @@ from .operators.apply import make_improve as make_improve
 from .operators.apply import make_remember as make_remember
 from .operators.checkpoints import load_operator as load_operator
 from .operators.checkpoints import save_operator as save_operator
+from .operators.config import OperatorConfig as OperatorConfig
 from .operators.memory import Memory as Memory
 from .operators.operator import Operator as Operator
-from .operators.operator import OperatorConfig as OperatorConfig
 from .operators.operator import make_operator as make_operator
 from .policies import Policy as Policy
 from .policies import make_policy as make_policy
