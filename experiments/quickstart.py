@@ -24,6 +24,7 @@ from metaimprove.improvers import domain_randomised_ppo, independent_ppo, task_c
 from metaimprove.methods.standard import SIZES, EvaluationSettings
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.registry import family_names, make_family
+from metaimprove.training.settings import TrainingSettings
 
 FLAGS = flags.FLAGS
 NUM_CHECKPOINTS, NUM_EPISODES = 11, 2
@@ -36,7 +37,7 @@ if __name__ == '__main__':
   flags.DEFINE_integer('num_seeds', 1, 'How many seeds; all is done once for each.', 1)
   flags.DEFINE_integer('num_tasks', 1024, 'Training tasks.', 2)
   flags.DEFINE_integer('independent_tasks', 0, 'How many of them also get a history by PPO from scratch.', 0)
-  flags.DEFINE_integer('num_steps', stages.NUM_STEPS, 'Gradient steps of the operator.', 1)
+  flags.DEFINE_integer('num_steps', TrainingSettings.num_steps, 'Gradient steps of the operator.', 1)
   flags.DEFINE_integer('heldout_tasks', 128, 'Held-out tasks.', 2)
   flags.DEFINE_integer('ppo_tasks', 16, 'Held-out tasks that PPO learns from scratch.', 1)
   flags.DEFINE_integer('num_updates', None, "PPO updates, instead of the family's tuned number.", 1)
@@ -57,8 +58,7 @@ def run_seed(
   )
   if not (operator / 'config.json').exists():  # it is written last, and the states of a training may be gone by then
     stages.train_operator(
-      training, histories, **shared, seed=seed, num_steps=FLAGS.num_steps, batch_size=64,
-      learning_rate=stages.LEARNING_RATE, width=64, operator_folder=operator, wall=wall,
+      training, histories, **shared, seed=seed, num_steps=FLAGS.num_steps, operator_folder=operator, wall=wall,
     )
   judged = stages.judge_operator(
     folder / 'evaluation', operator, histories, family=family, settings=settings, controls=FLAGS.controls,
@@ -71,7 +71,7 @@ def run_seed(
 
 def expected(family: TaskFamily, settings: EvaluationSettings) -> Forecast:
   """What the run will take."""
-  training = stages.training_settings(family, FLAGS.num_tasks, num_steps=FLAGS.num_steps)
+  training = TrainingSettings.of(family, FLAGS.num_tasks, num_steps=FLAGS.num_steps)
   learning = {
     tuned.make_source(task_conditioned_ppo.NAME, family, num_updates=FLAGS.num_updates): 1,
     tuned.make_source(independent_ppo.NAME, family, num_updates=FLAGS.num_updates): (

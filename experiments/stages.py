@@ -1,5 +1,6 @@
 """The stages of the main job as functions of plain arguments; the binaries give them their flags."""
 
+import dataclasses
 import functools
 import importlib.metadata
 import pathlib
@@ -44,8 +45,6 @@ from metaimprove.training.fit import FitSettings
 from metaimprove.training.settings import TrainingSettings
 from metaimprove.trees import take
 
-NUM_STEPS = 4000
-LEARNING_RATE = 2e-3
 _ENV_STEPS = 'env_steps.json'
 _FILM_APPLICATIONS = 4
 
@@ -80,22 +79,11 @@ def collect_histories(
   return collecting_rates(folder)
 
 
-def training_settings(
-  family: TaskFamily, num_tasks: int, *, num_steps: int, batch_size: int = 64, learning_rate: float = LEARNING_RATE
-) -> TrainingSettings:
-  """Settings that suit a family and a number of training tasks."""
-  return TrainingSettings(
-    num_steps=num_steps, batch_size=batch_size, learning_rate=learning_rate,
-    # Long episodes in fewer tasks: simulating them should not outweigh the gradient steps.
-    round_tasks=int(min(512, num_tasks, 51_200 // family.episode_length)),
-    num_validation=int(min(64, max(1, num_tasks // 4))),
-  )
-
-
 def train_operator(
   folder: pathlib.Path, histories: pathlib.Path, *, family: str, backend: str | None, seed: int, num_steps: int,
-  batch_size: int, learning_rate: float, width: int, verify: bool = True,
-  operator_folder: pathlib.Path | None = None, wall: pathlib.Path | None = None,
+  batch_size: int = TrainingSettings.batch_size, learning_rate: float = TrainingSettings.learning_rate,
+  width: int = OperatorConfig.width, verify: bool = True, operator_folder: pathlib.Path | None = None,
+  wall: pathlib.Path | None = None,
 ) -> pathlib.Path:
   """Trains an operator on a folder of histories, compared with their checksums first if `verify`; returns the
   operator's folder, `folder`/operator unless given."""
@@ -108,7 +96,7 @@ def train_operator(
     made_family, num_episodes=dataset.header['num_episodes'], hidden_sizes=tuple(dataset.header['hidden_sizes']),
     width=width, code_size=width,
   ))
-  settings = training_settings(
+  settings = TrainingSettings.of(
     made_family, len(np.unique(dataset.task_index)), num_steps=num_steps, batch_size=batch_size,
     learning_rate=learning_rate,
   )
@@ -192,11 +180,12 @@ def _identifier(
   if not family.privileged_size:
     return None
   made_with = {'histories': dataset.checksum, 'rounds': None}
-  settings = FitSettings(num_steps=NUM_STEPS, learning_rate=LEARNING_RATE)
+  settings = FitSettings()
   if training is not None:
     stored = files.read_json(training / 'settings.json')
     made_with['rounds'] = files.checksum((training / 'settings.json').read_bytes())
-    settings = FitSettings(num_steps=stored['num_steps'], batch_size=stored['batch_size'], learning_rate=LEARNING_RATE)
+    names = [field.name for field in dataclasses.fields(FitSettings)]
+    settings = FitSettings(**{name: stored[name] for name in names})
 
   def load_rounds():
     found = [] if training is None else rounds.load(training, dataset)

@@ -17,6 +17,7 @@ from absl import flags
 
 from experiments import console, stages
 from metaimprove.tasks.registry import family_names
+from metaimprove.training.settings import TrainingSettings
 
 FLAGS = flags.FLAGS
 
@@ -26,9 +27,9 @@ if __name__ == '__main__':
   flags.DEFINE_enum('family', 'reacher_goal', family_names(), 'Task family of the histories.')
   flags.DEFINE_string('backend', None, "Physics backend of the histories; the family's first by default.")
   flags.DEFINE_integer('seed', 0, 'Of initialisation, examples and play.')
-  flags.DEFINE_integer('num_steps', stages.NUM_STEPS, 'Gradient steps.', 1)
+  flags.DEFINE_integer('num_steps', TrainingSettings.num_steps, 'Gradient steps.', 1)
   flags.DEFINE_integer('batch_size', 64, 'Examples a step.', 2)
-  flags.DEFINE_float('learning_rate', stages.LEARNING_RATE, 'Peak of the cosine schedule.', 0.0)
+  flags.DEFINE_float('learning_rate', TrainingSettings.learning_rate, 'Peak of the cosine schedule.', 0.0)
   flags.DEFINE_integer('width', 64, 'Of the operator; a multiple of 32.', 32)
   flags.DEFINE_bool('verify', True, 'Compare all histories with their checksums first, about a second a gigabyte.')
   console.define_process_flags()

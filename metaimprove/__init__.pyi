@@ -43,6 +43,7 @@ from .methods.method import Curve as Curve
 from .methods.method import Method as Method
 from .methods.operator import operator_method as operator_method
 from .methods.ppo import learner_method as learner_method
+from .methods.standard import EvaluationSettings as EvaluationSettings
 from .operators.apply import make_improve as make_improve
 from .operators.apply import make_remember as make_remember
 from .operators.checkpoints import load_operator as load_operator

@@ -41,7 +41,7 @@ class FitSettings:
 
   num_steps: int = 4000
   batch_size: int = 64
-  learning_rate: float = 1e-3
+  learning_rate: float = 2e-3
   weight_decay: float = 1e-4
   max_gradient_norm: float = 1.0
 

@@ -1,10 +1,16 @@
 """How an operator is trained: everything that determines the result besides data, operator and seed."""
 
 import dataclasses
+from typing import Any
 
 from metaimprove.asks import steps
 from metaimprove.errors import IncompatibleError
+from metaimprove.tasks.family import TaskFamily
 from metaimprove.training.fit import FitSettings
+
+_ROUND_STEPS = 51_200
+"""Environment steps of an episode of each task of a round: where episodes are long, a round has fewer tasks, so that
+simulating it takes no longer than the gradient steps."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,3 +47,12 @@ class TrainingSettings(FitSettings):
         f'size_shares={shares} must be {len(steps.SIZES)} shares that add up to 1, one for each size of '
         f'{", ".join(map(steps.words, steps.SIZES))}.'
       )
+
+  @classmethod
+  def of(cls, family: TaskFamily, num_tasks: int, **settings: Any) -> 'TrainingSettings':
+    """Settings that suit a family and a number of training tasks; `settings` other than these."""
+    suited = {
+      'round_tasks': max(1, min(512, num_tasks, _ROUND_STEPS // family.episode_length)),
+      'num_validation': min(64, max(1, num_tasks // 4)),
+    }
+    return cls(**{**suited, **settings})
