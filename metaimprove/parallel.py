@@ -5,13 +5,17 @@ device_count`, which the experiment binaries set) doubles the speed of two. On a
 """
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from metaimprove.trees import batch_size, take
 
-def vmap(function, in_axes=0):
+
+def vmap(function: Callable[..., Any], in_axes: int | tuple[int | None, ...] = 0) -> Callable[..., Any]:
   """`jax.vmap` over leading axes whose batch is split over the local devices, each running its part by itself.
 
   A batch that the devices do not divide is filled up with copies, which are cut off again. The result does not depend
@@ -26,7 +30,7 @@ def vmap(function, in_axes=0):
   def batched(*arguments):
     axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(arguments)
     mapped = jax.vmap(function, in_axes=axes)
-    size = next(jax.tree.leaves(x)[0].shape[0] for x, axis in zip(arguments, axes) if axis == 0)
+    size = next(batch_size(x) for x, axis in zip(arguments, axes) if axis == 0)
     if len(devices) == 1 or size == 1:
       return mapped(*arguments)
     specs = tuple(PartitionSpec() if axis is None else PartitionSpec('devices') for axis in axes)
@@ -36,28 +40,28 @@ def vmap(function, in_axes=0):
     rows = np.arange(-(-size // len(devices)) * len(devices)) % size
     if len(rows) == size:
       return split(*arguments)
-    filled = [x if axis is None else jax.tree.map(lambda leaf: leaf[rows], x) for x, axis in zip(arguments, axes)]
-    return jax.tree.map(lambda leaf: leaf[:size], split(*filled))
+    filled = [x if axis is None else take(x, rows) for x, axis in zip(arguments, axes)]
+    return take(split(*filled), slice(size))
 
   return batched
 
 
-def replicated(tree):
+def replicated(tree: Any) -> Any:
   """The tree with a copy on each local device: what goes into and comes out of a program that uses them all, so that
   its second call finds the placement of the first and is not compiled again."""
   return jax.device_put(tree, replicated_sharding())
 
 
-def replicated_sharding(devices=None) -> NamedSharding:
+def replicated_sharding(devices: Sequence[jax.Device] | None = None) -> NamedSharding:
   """A copy on each of the devices, the local ones by default."""
   return NamedSharding(_mesh(devices or jax.local_devices()), PartitionSpec())
 
 
-def _mesh(devices) -> Mesh:
+def _mesh(devices: Sequence[jax.Device]) -> Mesh:
   return Mesh(np.array(devices), ('devices',))
 
 
-def devices_for_batch(size: int) -> list:
+def devices_for_batch(size: int) -> list[jax.Device]:
   """Devices that share a batch evenly: as many of each process as divide the share of one."""
   num = math.gcd(size // jax.process_count(), jax.local_device_count())
   return [
@@ -66,7 +70,7 @@ def devices_for_batch(size: int) -> list:
   ]
 
 
-def spread_batch(tree, devices):
+def spread_batch(tree: Any, devices: Sequence[jax.Device]) -> Any:
   """A batch over `devices` of all processes, from the share [B / processes, ...] that this process has read."""
   sharding = NamedSharding(_mesh(devices), PartitionSpec('devices'))
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
