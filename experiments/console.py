@@ -84,22 +84,30 @@ def print_results(results: Results) -> None:
   }
   constants = {name: figures for name, figures in results.controls.items() if len(figures['iqm']) == 1}
   seeds = f', {results.num_seeds} seeds' if results.num_seeds > 1 else ''
-  print(f'\n{results.family}: score on {results.heldout_tasks} held-out tasks{seeds} (IQM, 95% interval)')
-  print('  applications  env steps  operator                ' + '  '.join(f'{name:>14s}' for name in curves))
+  print(f'\n{results.family}: score on {results.heldout_tasks} held-out tasks{seeds} (IQM, 95% interval over tasks)')
+  over = '  range over seeds' if results.num_seeds > 1 else ''
+  print(f'  applications  env steps  operator               {over} ' + '  '.join(f'{name:>14s}' for name in curves))
   last = len(results.env_steps) - 1
   for n in sorted({n for n in (0, 1, 2, 3, 4, 10, 20, last) if n <= last}):
     interval = f'[{main["low"][n]:.3f}, {main["high"][n]:.3f}]'
     others = '  '.join(f'{_shown(figures["iqm"][n]):>14s}' for figures in curves.values())
-    print(f'  {n:12d}  {results.env_steps[n]:9,d}  {main["iqm"][n]:6.3f} {interval:16s} {others}')
+    shown = f'{main["iqm"][n]:6.3f} {interval:16s}{_seed_range(results, n)}'
+    print(f'  {n:12d}  {results.env_steps[n]:9,d}  {shown} {others}')
   for name, figures in constants.items():
     low, high = _shown(figures['low'][0]), _shown(figures['high'][0])
     print(f'  control: {_SHORT[name]:24s} {_shown(figures["iqm"][0])} [{low}, {high}]')
+  print(f'  Intervals are over tasks, for {"these operators" if results.num_seeds > 1 else "this one operator"}.')
+  if results.identify_reads is not None:
+    print(f'  identify learned from {results.identify_reads}.')
   need = ', '.join(f'{name.replace("_", " ")} {_shown(value)}' for name, value in results.need.items())
   print(f'  needs: {need}')
   print(f'  {results.verdict}')
   for name, count in results.left_out_tasks.items():
     if count:
-      print(f'  {count} tasks have no score ({name}): a simulation blew up, or the reference is not better.')
+      print(f'  {count} tasks have no score ({name}): the reference is not known to be better than a random policy.')
+  for name, share in results.blown_up.items():
+    if share:
+      print(f'  {name}: all episodes blew up at {100 * share:.1f}% of its points, which get its worst score, or 0.')
   if results.ppo is not None:
     ppo = results.ppo_env_steps_to_match
     matched = _steps(ppo) if ppo is not None else f'not in {results.ppo["env_steps"][-1]:,d}'
@@ -110,7 +118,7 @@ def print_results(results: Results) -> None:
     )
   known = [steps for stage, steps in results.training_env_steps.items() if stage != 'controls' and steps is not None]
   paid = f'paid back after {results.break_even_tasks:,d} new tasks' if results.break_even_tasks else 'not paid back'
-  print(f'  environment steps of training: {sum(known):,d}, {paid}\n')
+  print(f'  environment steps of training one operator: {sum(known):,d}, {paid}\n')
 
 
 _SHORT = {
@@ -121,6 +129,14 @@ _SHORT = {
 
 def _shown(value: float | None) -> str:
   return '-' if value is None else f'{value:.3f}'
+
+
+def _seed_range(results: Results, point: int) -> str:
+  """The lowest and the highest IQM of the seeds at a point, as a column; nothing if there is one seed."""
+  if results.num_seeds == 1:
+    return ''
+  known = [seed[point] for seed in results.per_seed['iqm'] if seed[point] is not None]
+  return f'  {f"{min(known):.3f} to {max(known):.3f}":16s}'
 
 
 def _steps(value: int | None) -> str:

@@ -18,7 +18,6 @@ from absl import flags
 from experiments import console, stages
 from experiments.forecast import Forecast, forecast
 from metaimprove.evaluation import results as results_
-from metaimprove.evaluation.evaluate import Evaluation
 from metaimprove.files import claim
 from metaimprove.improvers import domain_randomised_ppo, independent_ppo, task_conditioned_ppo, tuned
 from metaimprove.methods.standard import SIZES, EvaluationSettings
@@ -46,7 +45,7 @@ if __name__ == '__main__':
 
 def run_seed(
   folder: pathlib.Path, seed: int, settings: EvaluationSettings, family: TaskFamily
-) -> tuple[Evaluation, dict[str, int | None]]:
+) -> stages.Judged:
   """Collects, trains and judges; returns what `judge_operator` does."""
   shared = {'family': FLAGS.family, 'backend': FLAGS.backend}
   wall = pathlib.Path(FLAGS.folder)

@@ -6,7 +6,7 @@ import importlib.metadata
 import pathlib
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments import console
 from metaimprove import asks, files
-from metaimprove.errors import IncompatibleError
+from metaimprove.errors import IncompatibleError, MetaImproveError
 from metaimprove.evaluation import results as results_
 from metaimprove.evaluation.bill import histories_env_steps
 from metaimprove.evaluation.evaluate import Evaluation, evaluate
@@ -47,6 +47,22 @@ from metaimprove.trees import take
 
 _ENV_STEPS = 'env_steps.json'
 _FILM_APPLICATIONS = 4
+_UNKNOWN_RATES = {'env_steps_per_second': None, 'raw_env_steps_per_second': None}
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+  """What is known of the operator of one seed.
+
+  Attributes:
+    evaluation: of the operator.
+    env_steps: environment steps of all that was needed to make it, by stage; None where it is not known.
+    identify_reads: what the control `identify` learned from, in words; None if it was not run.
+  """
+
+  evaluation: Evaluation
+  env_steps: Mapping[str, int | None]
+  identify_reads: str | None = None
 
 
 def collect_histories(
@@ -76,7 +92,7 @@ def collect_histories(
         some = sample_tasks(made_family, seed, min(max(2, count), tuned.LADDER_CHECK_TASKS), 'train')
         check_ladder(learn(source, some, stream(seed, 'check_ladder')))
       collect_some(sources)
-  return collecting_rates(folder)
+  return _read(_UNKNOWN_RATES, collecting_rates, folder)
 
 
 def train_operator(
@@ -118,7 +134,7 @@ def judge_operator(
   folder: pathlib.Path, operator_folder: pathlib.Path, histories: pathlib.Path, *, family: TaskFamily,
   settings: EvaluationSettings, controls: bool = True, num_updates: int | None = None,
   training: pathlib.Path | None = None, wall: pathlib.Path | None = None,
-) -> tuple[Evaluation, dict[str, int | None]]:
+) -> Judged:
   """Judges an operator on tasks its histories do not hold, beside PPO from scratch and controls.
 
   Args:
@@ -131,9 +147,6 @@ def judge_operator(
     num_updates: of PPO from scratch and of the control that learns one policy, other than tuned.
     training: of the operator; its rounds are examples for a control, and its environment steps are counted.
     wall: where seconds are kept; `folder` unless given.
-
-  Returns:
-    The evaluation, and environment steps of training by stage.
   """
   operator, operator_params = checkpoints.load_operator(operator_folder, family)
   conditioned, learning, _ = load_conditioned(histories, family)
@@ -156,6 +169,7 @@ def judge_operator(
     references=[reference, ppo] if settings.thorough else [reference],
   )
   bill = {**histories_env_steps(histories, family), **_training_env_steps(training)}
+  identifier = None
   with console.stage(wall or folder, 'evaluate') as progress:
     evaluation = judge(methods, progress=progress)
   if controls:
@@ -169,7 +183,8 @@ def judge_operator(
     )
     with console.stage(wall or folder, 'controls') as progress:
       evaluation = judge(methods, progress=progress)
-  return evaluation, bill
+  reads = None if identifier is None else 'histories' if training is None else 'histories and rounds'
+  return Judged(evaluation=evaluation, env_steps=bill, identify_reads=reads)
 
 
 def _identifier(
@@ -205,16 +220,17 @@ def _identifier(
 def _training_env_steps(training: pathlib.Path | None) -> dict[str, int | None]:
   """By stage; None where it is not known."""
   path = None if training is None else training / _ENV_STEPS
-  known = files.read_json(path) if path is not None and path.exists() else {}
+  known = _read({}, files.read_json, path) if path is not None and path.exists() else {}
   return {'rounds': known.get('rounds'), 'held_out_figures': known.get('held_out')}
 
 
 def write_results(
-  output: pathlib.Path, judged: Sequence[tuple[Evaluation, dict[str, int | None]]], *, family: TaskFamily,
+  output: pathlib.Path, judged: Sequence[Judged], *, family: TaskFamily,
   operator_folder: pathlib.Path, histories: pathlib.Path, settings: EvaluationSettings, wall: pathlib.Path,
   commands: Sequence[str],
 ) -> Results:
-  """Writes results.json, and then report.html, to `output`: figures are there whatever becomes of the page.
+  """Writes results.json, and then report.html, to `output`: figures are there whatever becomes of the page, and of
+  what they do not depend on.
 
   Args:
     output: a folder.
@@ -226,11 +242,12 @@ def write_results(
     wall: where seconds are kept.
     commands: that made the results.
   """
-  evaluations = [evaluation for evaluation, _ in judged]
-  seconds = console.read_seconds(wall)
+  seconds = _read({}, console.read_seconds, wall)
+  _, _, train_tasks = _read((None, None, None), load_conditioned, histories, family)
   results = results_.summarise(
-    evaluations, training_env_steps=judged[0][1], ask=settings.steps,
-    train_tasks=load_conditioned(histories, family)[2], collect=collecting_rates(histories),
+    [one.evaluation for one in judged], training_env_steps=judged[0].env_steps, ask=settings.steps,
+    train_tasks=train_tasks, collect=_read(_UNKNOWN_RATES, collecting_rates, histories),
+    identify_reads=judged[0].identify_reads,
     wall_seconds={**seconds, 'total': round(sum(seconds.values()), 1)}, versions=versions(),
   )
   results_.write(output / 'results.json', results)
@@ -245,6 +262,15 @@ def write_results(
   )
   write_report(output / 'report.html', family, results, films, family.describe(task), list(commands))
   return results
+
+
+def _read(unknown: Any, read: Callable[..., Any], *arguments: Any) -> Any:
+  """What `read` gives, or `unknown` and a line that says why not: figures do not wait for what they can do without."""
+  try:
+    return read(*arguments)
+  except MetaImproveError as error:
+    print(f'not known: {error}')
+    return unknown
 
 
 def tidy(training: pathlib.Path, evaluation: pathlib.Path) -> None:

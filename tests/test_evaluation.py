@@ -45,7 +45,7 @@ SETTINGS = EvaluationSettings(
 )
 
 
-def made_up(name, returns, env_steps=None, finite=True, calls=None, **options):
+def made_up(name, returns, env_steps=None, calls=None, **options):
   """A method with the returns [P][B] for any tasks."""
   returns = np.asarray(returns, np.float32)
   env_steps = np.arange(len(returns)) * 10 if env_steps is None else np.asarray(env_steps)
@@ -54,11 +54,7 @@ def made_up(name, returns, env_steps=None, finite=True, calls=None, **options):
     if calls is not None:
       calls.append((name, batch_size(tasks)))
     progress(name, 1, 1, {})
-    shown = returns[:, :batch_size(tasks)]
-    return Curve(
-      episodes=env_steps // 5, env_steps=env_steps, returns=shown,
-      finite=np.broadcast_to(finite, returns.shape)[:, :batch_size(tasks)],
-    )
+    return Curve(episodes=env_steps // 5, env_steps=env_steps, returns=returns[:, :batch_size(tasks)])
 
   return Method(name=name, title=name.title(), run=run, settings={'returns': str(returns.tolist())}, **options)
 
@@ -80,10 +76,8 @@ def judge(point, folder, methods, seed=0, references=(REFERENCE,), num_tasks=NUM
 
 
 def methods_by_hand():
-  every = np.ones((4, NUM_TASKS), bool)
-  every[2, 1] = False  # an episode on task 1 blew up
   return [
-    made_up('operator', scores([0] * 5, [0.4, 9, 0.4, 0.6, 0.6], [0.9, 9, 0.9, 0.9, 0.9], [1] * 5), finite=every),
+    made_up('operator', scores([0] * 5, [0.4, 0.5, 0.4, 0.6, 0.6], [0.9] * 5, [1] * 5)),
     made_up('operator_double', scores([0] * 5, [0.7] * 5), [0, 20], splits=('heldout',)),
     made_up('operator_1', scores([0] * 5, [0.2] * 5), splits=('heldout',)),
     made_up('shuffled_experience', scores([0] * 5, *[[0.1] * 5] * 3), splits=('heldout',)),
@@ -96,16 +90,16 @@ def methods_by_hand():
 
 def test_figures_by_hand(point, tmp_path):
   found = summarise([judge(point, tmp_path, methods_by_hand())], ask='best', training_env_steps={'source': 7700})
-  assert (found.heldout_tasks, found.far_tasks) == (4, 4)
-  assert found.left_out_tasks == {'heldout': 2, 'far': 2, 'shuffled': 1}
+  assert (found.heldout_tasks, found.far_tasks) == (5, 5)
+  assert found.left_out_tasks == {'heldout': 1, 'far': 1} and set(found.blown_up.values()) == {0}
   assert found.episodes == [0, 2, 4, 6] and found.env_steps == [0, 10, 20, 30]
-  # Of task 1, whose episode blew up, and task 5, which is not solved, nothing enters.
+  # Of task 5, which is not solved, nothing enters.
   assert found.normalised_return['iqm'] == pytest.approx([0, 0.5, 0.9, 1], abs=1e-6)
   assert found.normalised_return['mean'] == pytest.approx([0, 0.5, 0.9, 1], abs=1e-6)
   assert found.normalised_return['found'] == [0, 1, 1, 1]
   assert found.normalised_return['low'][1] < 0.5 < found.normalised_return['high'][1]
   assert found.far['iqm'] == pytest.approx([0, 0.5, 0.9, 1], abs=1e-6)
-  np.testing.assert_allclose(found.per_task['normalised_return'][1], [0.4, 0.4, 0.6, 0.6])
+  np.testing.assert_allclose(found.per_task['normalised_return'][1], [0.4, 0.5, 0.4, 0.6, 0.6])
   assert found.mean_return == {'initial': -10, 'reference': 0, 'operator': pytest.approx([-10, -5, -1, 0], abs=1e-5)}
   assert {name: figures['iqm'] for name, figures in found.controls.items()} == {
     'told_goal': pytest.approx([0.95]), 'no_experience': pytest.approx([0.25]),
@@ -119,7 +113,7 @@ def test_figures_by_hand(point, tmp_path):
   equal = found.equal_experience
   assert equal['env_steps'] == 20 and equal['one_application']['iqm'] == pytest.approx([0.7])
   assert equal['two_applications']['iqm'] == pytest.approx([0.9])
-  # On the tasks 0, 2 and 3, on which all that have a curve have a score.
+  # On the first four tasks, on which all that have a curve were judged.
   assert found.steps_to_target == {
     'operator': 30, 'operator_double': None, 'operator_1': None, 'shuffled_experience': None, 'identify_once': None,
     'ppo': 800,
@@ -128,8 +122,29 @@ def test_figures_by_hand(point, tmp_path):
   assert found.ppo['tasks'] == 4 and found.ppo['env_steps'] == [0, 400, 800]
   assert found.ppo['rise_at_end'] == pytest.approx(0.46) and found.ppo['flat'] is False
   assert found.break_even_tasks == 10
+  assert found.per_seed == {'seeds': [0], 'iqm': [found.normalised_return['iqm']]}
   assert sum(part['tasks'] for part in found.far_by_parameter.values()) == found.far_tasks
   assert results_.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False)), 'x') == found
+
+
+def test_a_point_that_blew_up_has_the_worst_score_of_its_task_at_most_0(point, tmp_path):
+  """The operator blows up on two of four tasks. The tasks that it masters are not all it is judged on."""
+  nan = np.nan
+  operator = made_up('operator', scores([0] * 5, [nan, nan, 1, 0.5, 1], [1, nan, nan, nan, 1], [1, 1, 1, 1, 1]))
+  sinking = made_up('ppo', scores([0.1] * 5, [-0.5, 0.2, -0.5, -0.5, -0.5], [nan] * 5), num_tasks=4)
+  evaluation = judge(point, tmp_path, [operator, sinking])
+  np.testing.assert_allclose(evaluation.scores('heldout', 'operator'), [
+    [0] * 5, [0, 0, 1, 0.5, 1], [1, 0, 0, 0, 1], [1] * 5,
+  ], atol=1e-6)
+  np.testing.assert_allclose(evaluation.scores('heldout', 'ppo')[2], [-0.5, 0, -0.5, -0.5], atol=1e-6)
+  found = summarise([evaluation], ask='best')
+  assert found.heldout_tasks == 5 and found.left_out_tasks == {'heldout': 1, 'far': 1}
+  assert found.ppo['tasks'] == 4, 'the first four, whatever the operator does there'
+  # Of five tasks one is left out on each side.
+  np.testing.assert_allclose(found.normalised_return['iqm'], [0, 0.5, 1 / 3, 1], atol=1e-6)
+  np.testing.assert_allclose(found.mean_return['operator'], [-10, -5, -6, 0], atol=1e-5)
+  # Of 5 tasks and 4 points: 2 and 3 of 20, on each of the two splits. Of PPO the last of 3 points.
+  assert found.blown_up['operator'] == pytest.approx(5 / 20) and found.blown_up['ppo'] == pytest.approx(1 / 3)
 
 
 def test_a_target_that_is_not_reached_is_not_lowered(point, tmp_path):
@@ -150,8 +165,9 @@ def test_the_verdict(point, tmp_path, dynamics, second_look, says):
   assert says in summarise([judge(point, tmp_path, methods)], ask='best').verdict
 
 
-def test_seeds_are_merged_and_resampled_apart(point, tmp_path):
-  """One seed scores 0.2 and the other 0.8 on each of its tasks: tasks of one bag would give an interval."""
+def test_seeds_are_merged_and_resampled_apart(point, tmp_path, capsys):
+  """One seed scores 0.2 and the other 0.8 on each of its tasks: tasks of one bag would give an interval. How seeds
+  differ stands beside."""
   judged = [
     judge(point, tmp_path / str(seed), [made_up('operator', scores([0] * 5, [score] * 5))], seed=seed)
     for seed, score in enumerate((0.2, 0.8))
@@ -160,6 +176,11 @@ def test_seeds_are_merged_and_resampled_apart(point, tmp_path):
   assert found.num_seeds == 2 and found.heldout_tasks == 10
   curve = {name: found.normalised_return[name][1] for name in ('iqm', 'low', 'high')}
   assert curve == {name: pytest.approx(0.5, abs=1e-6) for name in curve}
+  assert found.per_seed['seeds'] == [0, 1]
+  np.testing.assert_allclose(found.per_seed['iqm'], [[0, 0.2], [0, 0.8]], atol=1e-6)
+  console.print_results(found)
+  out = capsys.readouterr().out
+  assert re.search(r'0\.500 \[0\.500, 0\.500\] +0\.200 to 0\.800', out) and 'over tasks, for these operators' in out
 
 
 @pytest.mark.parametrize('reference', [[-11.0] * NUM_TASKS, [np.nan] * NUM_TASKS])
@@ -183,7 +204,7 @@ def test_far_tasks_without_a_score_are_shown_as_unknown(point, tmp_path, capsys)
   evaluation = judge(point, tmp_path, methods_by_hand())
   none = dataclasses.replace(evaluation.bounds['far'], usable=np.zeros(NUM_TASKS, bool))
   found = summarise([dataclasses.replace(evaluation, bounds={**evaluation.bounds, 'far': none})], ask='best')
-  assert found.heldout_tasks == 4 and found.far['iqm'] == [None] * 4 and found.far_by_parameter == {}
+  assert found.heldout_tasks == 5 and found.far['iqm'] == [None] * 4 and found.far_by_parameter == {}
   console.print_results(found)
   assert '6 tasks have no score (far)' in capsys.readouterr().out
   report.write_report(tmp_path / 'report.html', point, found, [], '', [])
@@ -226,7 +247,6 @@ def test_all_methods_get_the_same_tasks_and_key(point, tmp_path):
     seen.append((np.asarray(tasks.goal), jax.random.key_data(rng_key).tolist()))
     return Curve(
       episodes=np.zeros(1, int), env_steps=np.zeros(1, int), returns=np.zeros((1, len(tasks.goal))),
-      finite=np.ones((1, len(tasks.goal)), bool),
     )
 
   judge(point, tmp_path, [Method(name=name, title='', run=run, settings={}) for name in ('one', 'two')])
@@ -258,7 +278,7 @@ def test_names_that_would_be_files_elsewhere_or_twice_are_refused(point, tmp_pat
 
 
 def test_of_several_references_the_best_counts_where_it_did_not_blow_up(point, tmp_path):
-  other = made_up('ppo', [[-5.0, 5.0, np.nan, 5.0, -5.0, 5.0]], finite=np.array([[1, 1, 1, 0, 1, 1]], bool))
+  other = made_up('ppo', [[-5.0, 5.0, np.nan, -1.0, -5.0, 5.0]])
   bounds = judge(point, tmp_path, [other], references=[REFERENCE, other]).bounds['heldout']
   np.testing.assert_array_equal(bounds.reference, [0, 5, 0, 0, 0, 5])
   assert bounds.usable.all()
@@ -476,16 +496,20 @@ def test_the_report_is_one_file_that_needs_no_network(evaluated, operator, opera
   assert '<svg' not in path.read_text() and 'const rollouts' in path.read_text()
 
 
-def test_figures_are_there_though_the_report_fails(evaluated, point, tmp_path, monkeypatch):
+def test_figures_are_there_though_the_report_fails(evaluated, point, tmp_path, monkeypatch, capsys):
+  """Nor do they wait for a damaged log, which only speeds are read from."""
   monkeypatch.setattr(stages, 'load_conditioned', lambda *_: (None, None, 6))
-  monkeypatch.setattr(stages, 'collecting_rates', lambda _: {})
+  files.write_bytes(tmp_path / 'workers' / '0000-of-0001.json', b'{"shard_sec')
   arguments = dict(
     family=point, operator_folder=tmp_path / 'nowhere', histories=tmp_path, settings=SETTINGS, wall=tmp_path,
     commands=[],
   )
   with pytest.raises(DamagedDataError, match='nowhere'):
-    stages.write_results(tmp_path, [(evaluated[1], {'source': 1})], **arguments)
-  assert results_.read(tmp_path / 'results.json').heldout_tasks > 0 and not (tmp_path / 'report.html').exists()
+    stages.write_results(tmp_path, [stages.Judged(evaluated[1], {'source': 1}, 'histories')], **arguments)
+  results = results_.read(tmp_path / 'results.json')
+  assert results.heldout_tasks > 0 and not (tmp_path / 'report.html').exists()
+  assert results.identify_reads == 'histories' and set(results.collect.values()) == {None}
+  assert '0000-of-0001.json' in capsys.readouterr().out
 
 
 def test_controls_stand_beside_the_operator_at_the_terminal(point, tmp_path, capsys):

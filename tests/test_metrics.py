@@ -14,6 +14,11 @@ def test_normalise_by_hand():
   )
 
 
+def test_returns_of_is_the_inverse():
+  bounds = np.array([-100.0, -10]), np.array([-20.0, -5])
+  assert metrics.returns_of(metrics.normalise(np.array([-60.0, -5]), *bounds), *bounds).tolist() == [-60, -5]
+
+
 def test_iqm_leaves_out_a_quarter_on_each_side():
   assert metrics.iqm(np.array([-1000.0, 1, 3, 1000])) == 2
 
@@ -60,6 +65,7 @@ def test_a_curve_is_flat_where_its_last_tenth_is_like_the_tenth_before():
   assert metrics.rise_at_end(rising) == pytest.approx(2 / 19) and not metrics.is_flat(metrics.rise_at_end(rising))
   assert metrics.is_flat(metrics.rise_at_end([*rising, *[1.0] * 20]))
   assert metrics.is_flat(metrics.rise_at_end([None, 1.0])) is None
+  assert not metrics.is_flat(metrics.rise_at_end(rising[::-1])), 'a curve that falls is not flat'
 
 
 def test_break_even_by_hand():

@@ -38,7 +38,7 @@ class Bounds:
   Attributes:
     initial: [B] mean return of the initial policy; its score is 0.
     reference: [B] that of the reference policy; its score is 1.
-    usable: [B] bool, both are known, for no episode of theirs blew up, and the reference is better.
+    usable: [B] bool, both are known and the reference is better: the tasks that have a score, the same for all methods.
   """
 
   initial: np.ndarray
@@ -69,17 +69,24 @@ class Evaluation:
   far_parameter: np.ndarray
 
   def has_score(self, split: str, name: str) -> np.ndarray:
-    """[B] bool, of the tasks that a method was judged on: those that have a score."""
-    curve = self.curves[split][name]
-    usable = self.bounds[split].usable[:curve.returns.shape[1]]
-    return usable & curve.finite.all(axis=0) & np.isfinite(curve.returns).all(axis=0)
+    """[B] bool, of the tasks that a method was judged on: those that have a score, whatever the method does there."""
+    return self.bounds[split].usable[:self.curves[split][name].returns.shape[1]]
 
   def scores(self, split: str, name: str, tasks: np.ndarray | None = None) -> np.ndarray:
-    """[P, .] scores of a method on the tasks that have one, or on `tasks`, a mask [.] over the first tasks."""
+    """[P, .] scores of a method on the tasks that have one, or on `tasks`, a mask [.] over the first tasks.
+
+    A point where every episode blew up has the worst known score of the method on that task, at most 0. If such tasks
+    were left out, a method would be judged on the tasks on which it does well.
+    """
     tasks = self.has_score(split, name) if tasks is None else tasks
     rows, bounds = np.flatnonzero(tasks), self.bounds[split]
     returns = self.curves[split][name].returns[:, rows]
-    return metrics.normalise(returns, bounds.initial[rows], bounds.reference[rows])
+    scores = metrics.normalise(returns, bounds.initial[rows], bounds.reference[rows])
+    return np.where(np.isnan(scores), np.fmin.reduce(scores, axis=0, initial=0.0), scores)
+
+  def blown_up(self, split: str, name: str) -> np.ndarray:
+    """[P, .] bool, at which points every episode of a method blew up, on the tasks that have a score."""
+    return np.isnan(self.curves[split][name].returns[:, np.flatnonzero(self.has_score(split, name))])
 
 
 def evaluate(
@@ -151,10 +158,6 @@ def _curve(
 
 
 def _bounds(curves: Mapping[str, Curve], initial: Method, references: Sequence[Method]) -> Bounds:
-  lowest = curves[initial.name]
-  start = np.where(lowest.finite[-1], lowest.returns[-1], np.nan)
-  best = np.full(start.shape, -np.inf)
-  for method in references:
-    curve = curves[method.name]
-    best = np.fmax(best, np.where(curve.finite[-1], curve.returns[-1], np.nan))
+  start = curves[initial.name].returns[-1]
+  best = np.fmax.reduce([curves[method.name].returns[-1] for method in references])
   return Bounds(initial=start, reference=best, usable=np.isfinite(start) & np.isfinite(best) & (best > start))

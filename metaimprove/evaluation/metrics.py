@@ -25,6 +25,11 @@ def normalise(returns: np.ndarray, initial: np.ndarray, reference: np.ndarray) -
   return (returns - initial) / (reference - initial)
 
 
+def returns_of(scores: np.ndarray, initial: np.ndarray, reference: np.ndarray) -> np.ndarray:
+  """The inverse of `normalise`."""
+  return initial + scores * (reference - initial)
+
+
 def iqm(scores: np.ndarray) -> np.ndarray:
   """Interquartile mean over the last axis."""
   return stats.trim_mean(scores, 0.25, axis=-1)
@@ -83,5 +88,5 @@ def rise_at_end(values: Sequence[float | None]) -> float | None:
 
 
 def is_flat(rise: float | None) -> bool | None:
-  """Whether a rise at the end of a curve of scores is less than 0.01; None if it is unknown."""
-  return None if rise is None else bool(rise < _FLAT)
+  """Whether a curve of scores changes by less than 0.01 at its end, up or down; None if that is unknown."""
+  return None if rise is None else bool(abs(rise) < _FLAT)

@@ -39,20 +39,29 @@ class Results:
     verdict: what the needs say of the family, in one sentence.
     heldout_tasks: tasks with a score, of all seeds together.
     far_tasks: the same of far tasks.
-    left_out_tasks: tasks without a score, for 'heldout', 'far' and 'shuffled'.
+    left_out_tasks: tasks without a score, of 'heldout' and 'far': the reference is not known to be better than the
+      initial policy.
+    blown_up: method -> share of its points, on the tasks with a score of all splits, where every episode blew up. Such
+      a point has the worst known score of the method on that task, at most 0.
     episodes: [P] episodes of a task that were used before each point of the operator's curves.
     env_steps: [P] the same in environment steps.
     normalised_return: the operator on held-out tasks, also with 'mean' and 'found', see `metrics.mean_and_found`.
+      Intervals are over tasks, for these operators; they hold nothing of how operators of other seeds differ.
+    per_seed: 'seeds' [S], and 'iqm' [S][P], the operator of each seed on its held-out tasks.
     far: the operator on far tasks.
     far_by_parameter: parameter -> figures [1] after all applications on the tasks that are far in it, and 'tasks'.
     shuffled_experience: the operator with another task's experience.
     controls: name -> figures [P] as of the operator, or [1] of a policy that stays as it is.
     need: 'experience', 'dynamics', 'second_look' -> 1 - IQM of the control that does without.
     improvement: '1', '2', '4', 'best' -> the operator when asked for that, with its own 'env_steps'.
-    equal_experience: 'one_application' of twice the episodes, and 'two_applications': figures [1]; 'env_steps'.
+    equal_experience: 'one_application' of twice the episodes, and 'two_applications': figures [1]; 'env_steps'. The
+      resulting policies are measured with the same number of episodes. The comparison is not a pure one: the operator
+      was trained on memories of the usual number of episodes, and thins twice as many out to as many transitions.
     per_task: 'normalised_return' [P][B].
     mean_return: 'initial', 'reference' and 'operator' [P].
     ppo: PPO from scratch, with 'tasks', 'env_steps', 'rise_at_end' (of its IQM) and 'flat' (is that small).
+    identify_reads: what the control `identify` learned from, 'histories and rounds' or 'histories'; None: it was not
+      run.
     target: the score that steps are counted to.
     steps_to_target: method -> environment steps of a task until its IQM reaches the target, on the same tasks for all.
     operator_env_steps_to_match: the same of the operator.
@@ -75,9 +84,11 @@ class Results:
   heldout_tasks: int
   far_tasks: int
   left_out_tasks: Mapping[str, int]
+  blown_up: Mapping[str, float]
   episodes: list[int]
   env_steps: list[int]
   normalised_return: Figures
+  per_seed: Mapping[str, Any]
   far: Figures
   far_by_parameter: Mapping[str, Mapping[str, Any]]
   shuffled_experience: Figures | None
@@ -94,6 +105,7 @@ class Results:
   ppo_env_steps_to_match: int | None
   training_env_steps: Mapping[str, int | None]
   break_even_tasks: int | None
+  identify_reads: str | None = None
   train_tasks: int | None = None
   collect: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
   wall_seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -143,12 +155,8 @@ def summarise(
   need = _needs(evaluations)
   steps = _steps_to_target(evaluations)
   operator_steps, ppo_steps = steps.get('operator'), steps.get('ppo')
-  shuffled = _figures(evaluations, 'heldout', 'shuffled_experience')
   scored = {
-    name: [evaluation.has_score(split, method) for evaluation in evaluations]
-    for name, split, method in (
-      ('heldout', 'heldout', 'operator'), ('far', 'far', 'operator'), ('shuffled', 'heldout', 'shuffled_experience'),
-    ) if method in first.curves[split]
+    split: [evaluation.has_score(split, 'operator') for evaluation in evaluations] for split in ('heldout', 'far')
   }
   num_scored = {name: int(sum(mask.sum() for mask in masks)) for name, masks in scored.items()}
   strata = [evaluation.scores('heldout', 'operator') for evaluation in evaluations]
@@ -157,11 +165,12 @@ def summarise(
     reference=first.reference, verdict=_verdict(first.family, need), heldout_tasks=num_scored['heldout'],
     far_tasks=num_scored['far'],
     left_out_tasks={name: sum(map(len, masks)) - num_scored[name] for name, masks in scored.items()},
-    episodes=curve.episodes.tolist(), env_steps=curve.env_steps.tolist(),
+    blown_up=_blown_up(evaluations), episodes=curve.episodes.tolist(), env_steps=curve.env_steps.tolist(),
     normalised_return={**_figures(evaluations, 'heldout', 'operator'), **metrics.mean_and_found(strata)},
-    far=_figures(evaluations, 'far', 'operator'), far_by_parameter=_far_by_parameter(evaluations),
-    shuffled_experience=shuffled, controls=_controls(evaluations), need=need,
-    improvement=_improvement(evaluations, ask), equal_experience=_equal_experience(evaluations),
+    per_seed=_per_seed(evaluations), far=_figures(evaluations, 'far', 'operator'),
+    far_by_parameter=_far_by_parameter(evaluations),
+    shuffled_experience=_figures(evaluations, 'heldout', 'shuffled_experience'), controls=_controls(evaluations),
+    need=need, improvement=_improvement(evaluations, ask), equal_experience=_equal_experience(evaluations),
     per_task={'normalised_return': np.concatenate(strata, axis=1).round(4).tolist()},
     mean_return=_mean_return(evaluations), ppo=_ppo(evaluations), target=TARGET, steps_to_target=steps,
     operator_env_steps_to_match=operator_steps, ppo_env_steps_to_match=ppo_steps,
@@ -186,6 +195,26 @@ def _figures(evaluations: Sequence[Evaluation], split: str, name: str) -> Figure
   if name not in evaluations[0].curves[split]:
     return None
   return metrics.iqm_with_interval([evaluation.scores(split, name) for evaluation in evaluations])
+
+
+def _blown_up(evaluations: Sequence[Evaluation]) -> dict[str, float]:
+  """The share of points where every episode of a method blew up."""
+  points = {}
+  for evaluation in evaluations:
+    for split, curves in evaluation.curves.items():
+      for name in curves:
+        points.setdefault(name, []).append(evaluation.blown_up(split, name).reshape(-1))
+  joined = {name: np.concatenate(parts) for name, parts in points.items()}
+  return {name: float(part.mean()) if part.size else 0.0 for name, part in joined.items()}
+
+
+def _per_seed(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+  """The interquartile means of each seed's operator."""
+  strata = [evaluation.scores('heldout', 'operator') for evaluation in evaluations]
+  return {
+    'seeds': [evaluation.seed for evaluation in evaluations],
+    'iqm': [metrics.iqm(stratum).tolist() if stratum.shape[1] else [None] * len(stratum) for stratum in strata],
+  }
 
 
 def _at(figures: Figures, point: int) -> Figures:
@@ -256,14 +285,15 @@ def _far_by_parameter(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, 
 
 
 def _mean_return(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-  """Mean returns over the tasks that have a score."""
+  """Mean returns over the tasks that have a score; those of points that blew up are as good as their scores."""
   masks = [evaluation.has_score('heldout', 'operator') for evaluation in evaluations]
   columns = {'initial': [], 'reference': [], 'operator': []}
   for evaluation, mask in zip(evaluations, masks):
     bounds = evaluation.bounds['heldout']
     columns['initial'].append(bounds.initial[mask])
     columns['reference'].append(bounds.reference[mask])
-    columns['operator'].append(evaluation.curves['heldout']['operator'].returns[:, mask])
+    scores = evaluation.scores('heldout', 'operator')
+    columns['operator'].append(metrics.returns_of(scores, bounds.initial[mask], bounds.reference[mask]))
   joined = {name: np.concatenate(parts, axis=-1) for name, parts in columns.items()}
   if not joined['initial'].size:
     return {'initial': None, 'reference': None, 'operator': [None] * len(joined['operator'])}
@@ -286,13 +316,11 @@ def _ppo(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
 
 
 def _steps_to_target(evaluations: Sequence[Evaluation]) -> dict[str, int | None]:
-  """Of each method that has a curve, on the tasks on which all of them have a score."""
+  """Of each method that has a curve, on the tasks with a score on which all of them were judged."""
   names = [name for name, curve in evaluations[0].curves['heldout'].items() if len(curve.env_steps) > 1]
   common = []
   for evaluation in evaluations:
-    masks = [evaluation.has_score('heldout', name) for name in names]
-    size = min(map(len, masks))
-    common.append(np.all([mask[:size] for mask in masks], axis=0))
+    common.append(min((evaluation.has_score('heldout', name) for name in names), key=len))
   result = {}
   for name in names:
     scores = [evaluation.scores('heldout', name, mask) for evaluation, mask in zip(evaluations, common)]

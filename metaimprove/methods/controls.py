@@ -49,10 +49,9 @@ def fixed_policies(
   """
   def run(tasks: Task, rng_key: chex.PRNGKey, progress: Progress) -> Curve:
     params = policies(tasks, rng_key, progress)
-    trajectory = play(params, tasks, stream(rng_key, 'measure'))
-    returns, finite = np.asarray(mean_return(trajectory)), np.asarray(trajectory.finite).all(axis=-1)
+    returns = np.asarray(mean_return(play(params, tasks, stream(rng_key, 'measure'))))
     progress(title, 1, 1, {})
-    return Curve(episodes=np.zeros(1, int), env_steps=np.zeros(1, int), returns=returns[None], finite=finite[None])
+    return Curve(episodes=np.zeros(1, int), env_steps=np.zeros(1, int), returns=returns[None])
 
   return Method(name=name, title=title, run=run, settings=settings, **options)
 

@@ -20,14 +20,12 @@ class Curve:
   Attributes:
     episodes: [P] int, episodes of one task that were used before each point.
     env_steps: [P] int, environment steps of one task that were used before each point.
-    returns: [P, B] mean return an episode at each point; NaN where every episode blew up.
-    finite: [P, B] bool, whether no episode blew up.
+    returns: [P, B] `mean_return` at each point; NaN where every episode blew up.
   """
 
   episodes: chex.Array
   env_steps: chex.Array
   returns: chex.Array
-  finite: chex.Array
 
 
 class Run(Protocol):

@@ -24,7 +24,8 @@ from metaimprove.types import Play, Progress, Task, mean_return
 
 def operator_method(
   operator: Operator, operator_params: Any, play: Play, *, ask: Ask, num_applications: int, num_episodes: int,
-  strangers: bool = False, name: str = 'operator', title: str = 'operator', **options: Any,
+  num_measured: int | None = None, strangers: bool = False, name: str = 'operator', title: str = 'operator',
+  **options: Any,
 ) -> Method:
   """An operator as a method.
 
@@ -35,6 +36,7 @@ def operator_method(
     ask: for each application, the same for all tasks.
     num_applications: in a row.
     num_episodes: of experience before each application.
+    num_measured: how many of them returns are measured with; all by default.
     strangers: give it the experience and the policy of another task instead of its own; see `strangers_of`.
     name: of the method.
     title: of the method.
@@ -47,13 +49,14 @@ def operator_method(
     improve = make_improve(operator, operator_params, ask, reads_from=reads_from)
     return iterated_curve(
       improve, remember, play, operator.policy, tasks, rng_key, num_applications=num_applications,
-      num_episodes=num_episodes, title=title, progress=progress,
+      num_episodes=num_episodes, num_measured=num_measured, title=title, progress=progress,
     )
 
   settings = {
     'operator': dataclasses.asdict(operator.config),
     'operator_params': files.checksum(files.tree_to_bytes(operator_params)), 'ask': words_of(ask),
-    'num_applications': num_applications, 'num_episodes': num_episodes, 'strangers': strangers,
+    'num_applications': num_applications, 'num_episodes': num_episodes, 'num_measured': num_measured,
+    'strangers': strangers,
   }
   return Method(name=name, title=title, run=run, settings=settings, **options)
 
@@ -65,7 +68,7 @@ def words_of(ask: Ask) -> dict[str, str]:
 
 def iterated_curve(
   improve: Improve, remember: Remember, play: Play, policy: Policy, tasks: Task, rng_key: chex.PRNGKey, *,
-  num_applications: int, num_episodes: int, title: str, progress: Progress,
+  num_applications: int, num_episodes: int, title: str, progress: Progress, num_measured: int | None = None,
 ) -> Curve:
   """The curve of anything that `iterate` applies, from random policies on; see there and `Method`."""
   iterates = iterate(
@@ -73,21 +76,25 @@ def iterated_curve(
     num_applications=num_applications,
   )
   progress_of = functools.partial(progress, title)
-  return curve_of(iterates, num_points=num_applications + 1, num_episodes=num_episodes, progress_of=progress_of)
+  return curve_of(
+    iterates, num_points=num_applications + 1, num_episodes=num_episodes, num_measured=num_measured,
+    progress_of=progress_of,
+  )
 
 
-def curve_of(iterates: Iterable[Iterate], *, num_points: int, num_episodes: int, progress_of: Any) -> Curve:
-  """The returns of iterates, one point each; nothing else of them is kept."""
-  returns, finite, length = [], [], 0
+def curve_of(
+  iterates: Iterable[Iterate], *, num_points: int, num_episodes: int, progress_of: Any, num_measured: int | None = None
+) -> Curve:
+  """The returns of iterates over their first `num_measured` episodes, one point each; nothing else of them is kept."""
+  returns, length = [], 0
   for point, found in enumerate(iterates):
     episodes, length = found.trajectory.reward.shape[1:]
     if episodes != num_episodes:
       raise IncompatibleError(f'Experience of {num_episodes} episodes was announced, and {episodes} were played.')
-    returns.append(np.asarray(mean_return(found.trajectory)))
-    finite.append(np.asarray(found.trajectory.finite).all(axis=-1))
+    returns.append(np.asarray(mean_return(jax.tree.map(lambda x: x[:, :num_measured], found.trajectory))))
     progress_of(point + 1, num_points, {})
   before = num_episodes * np.arange(num_points)
-  return Curve(episodes=before, env_steps=before * length, returns=np.stack(returns), finite=np.stack(finite))
+  return Curve(episodes=before, env_steps=before * length, returns=np.stack(returns))
 
 
 def strangers_of(tasks: Task) -> np.ndarray:

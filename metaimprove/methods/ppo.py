@@ -9,7 +9,6 @@ import numpy as np
 
 from metaimprove import files
 from metaimprove.improvers import run as runs
-from metaimprove.improvers.curves import without_gaps
 from metaimprove.improvers.source import Source
 from metaimprove.methods.method import Curve, Method
 from metaimprove.rng import stream
@@ -42,11 +41,9 @@ def learner_method(
     )
     last = source.params_of(learning.snapshots[-1], tasks)
     trajectory = play(last, tasks, stream(rng_key, 'measure'))
-    returns = np.concatenate([without_gaps(learning.returns), np.asarray(mean_return(trajectory))[None]])
+    returns = np.concatenate([learning.returns, np.asarray(mean_return(trajectory))[None]])
     env_steps = source.env_steps_per_update * np.arange(len(returns))
-    finite = np.ones(returns.shape, bool)
-    finite[-1] = np.asarray(trajectory.finite).all(axis=-1)
-    return Curve(episodes=env_steps // trajectory.reward.shape[-1], env_steps=env_steps, returns=returns, finite=finite)
+    return Curve(episodes=env_steps // trajectory.reward.shape[-1], env_steps=env_steps, returns=returns)
 
   return Method(
     name=name, title=title, run=run, num_tasks=num_tasks, splits=splits,

@@ -86,8 +86,8 @@ def operator_methods(operator: Operator, operator_params: Any, playground: Playg
       strangers=True, name='shuffled_experience', title="operator, another task's experience", splits=('heldout',)
     ),
     method(
-      num_episodes=2 * size, num_applications=1, name='operator_double', title='operator, twice the episodes',
-      splits=('heldout',),
+      num_episodes=2 * size, num_measured=size, num_applications=1, name='operator_double',
+      title='operator, twice the episodes', splits=('heldout',),
     ),
     *(
       method(
