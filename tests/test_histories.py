@@ -148,6 +148,13 @@ def test_tasks_and_sources_are_added(histories, point, tmp_path):
   assert load_dataset(tmp_path, point).num_histories == 10
 
 
+def test_what_a_source_makes_does_not_depend_on_those_before_it(histories, point, tmp_path):
+  conditioned, independent = make_sources(point)
+  collect_point_histories(tmp_path, point, source_list=[independent])
+  collect_point_histories(tmp_path, point, source_list=[conditioned])
+  assert contents(tmp_path) == contents(histories)
+
+
 def test_learners_of_a_last_shard_are_not_taken_for_those_of_a_fuller_one(point, tmp_path, monkeypatch):
   """Stopped while its spare rows are the learners of the first tasks, it goes on with more tasks."""
   monkeypatch.setattr(runs, '_SAVE_SECONDS', 0.0)

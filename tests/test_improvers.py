@@ -135,24 +135,24 @@ def test_unknown_source(point):
 
 
 @hypothesis.given(st.lists(st.floats(-100, 100), min_size=2, max_size=150), st.integers(2, 12))
-def test_checkpoints_rise_from_first_to_best(returns, num):
-  chosen = curves.choose_checkpoints(np.asarray(returns), num)
-  assert len(chosen) == num and chosen[0] == 0
+def test_candidates_rise_from_first_to_best(returns, num):
+  chosen = curves.choose_candidates(np.asarray(returns), num)
+  assert len(chosen) == num and chosen[0] == 0 and chosen[-1] == len(returns)
   assert all(a <= b for a, b in itertools.pairwise(chosen))
-  if len(returns) < 80:  # shorter curves are not smoothed
-    assert returns[chosen[-1]] == max(returns)
+  if len(returns) < 80 and num > 2:  # shorter curves are not smoothed
+    assert returns[chosen[-2]] == max(returns)
 
 
-def test_checkpoints_by_hand():
-  """Levels 0, 4, 8 are first reached at 0, 2 and 4."""
-  np.testing.assert_array_equal(curves.choose_checkpoints(np.array([0.0, 1, 5, 3, 8, 8]), 3), [0, 2, 4])
+def test_candidates_by_hand():
+  """0, 4 and 8 are first reached at 0, 2 and 4; six updates lead to the final snapshot."""
+  np.testing.assert_array_equal(curves.choose_candidates(np.array([0.0, 1, 5, 3, 8, 8]), 4), [0, 2, 4, 6])
 
 
 def test_updates_in_which_every_episode_blew_up_are_never_the_best():
   """NaN stands for the worst of the others, 1: the last level, 4, is first reached at 3."""
   returns = np.array([2.0, np.nan, 1.0, 4.0, np.nan])
   np.testing.assert_array_equal(curves.without_gaps(returns), [2, 1, 1, 4, 1])
-  np.testing.assert_array_equal(curves.choose_checkpoints(returns, 2), [0, 3])
+  np.testing.assert_array_equal(curves.choose_candidates(returns, 3), [0, 3, 5])
   assert curves.num_updates_counted(returns, 2) == curves.num_updates_counted(np.array([2.0, 1, 1, 4, 1]), 2)
   np.testing.assert_array_equal(curves.without_gaps(np.full((2, 3), np.nan)), np.zeros((2, 3)))
 
@@ -194,7 +194,7 @@ def test_updates_counted_by_hand():
   assert curves.num_updates_counted(curve, 4) == 8
   assert curves.num_updates_counted(curve[:7], 3) == 7 and curves.num_updates_counted(curve[:6], 3) == 6
   assert curves.num_updates_counted(curve, None) == 11
-  np.testing.assert_array_equal(curves.choose_checkpoints(curve, 3, patience=3), [0, 2, 4])
+  np.testing.assert_array_equal(curves.choose_candidates(curve, 4, patience=3), [0, 2, 4, 7])
 
 
 @hypothesis.given(st.lists(st.floats(-100, 100), min_size=4, max_size=40), st.integers(1, 8))

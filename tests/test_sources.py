@@ -163,6 +163,11 @@ def test_policies_become_better(run, point):
   np.testing.assert_allclose(run.learning.returns[-1].mean(), last, atol=3.0 if run.source.shared else 1.0)
 
 
+def test_settings_tell_the_network(run):
+  """Histories with another network are not to be taken for those of the same source."""
+  assert run.source.settings['hidden_sizes'] == list(HIDDEN_SIZES)
+
+
 def test_same_key_same_run(run):
   again = run.learn(take(run.tasks, slice(4)), jax.random.key(0))
   assert_same(run.learning, again)

@@ -113,7 +113,7 @@ def make_job(site: Site, source: Source, seed: int, num_workers: int, play: Play
     make_histories=make_histories(
       source, play, num_episodes=header['num_episodes'], num_checkpoints=header['num_checkpoints']
     ),
-    rng_key=jax.random.fold_in(stream(seed, 'histories'), index),
+    rng_key=stream(stream(seed, 'histories'), source.name),
   )
 
 

@@ -30,6 +30,8 @@ class Dataset:
     return_error: [H, N + 1] float32, its standard error; see `levels.standard_error`.
     best: [H] int, the level of the best checkpoint: the first level of the policy that the last level has, which is a
       lower one where a source improves by fewer steps than there are levels.
+    rank: [H, N + 1] int, how many other policies than its own are on the levels before it: levels that are one policy
+      have one rank.
     task_index: [H] int, which task a history is of; histories by several sources share tasks.
     source: [H] int, index into `source_names`.
     source_names: the sources.
@@ -44,6 +46,7 @@ class Dataset:
   returns: np.ndarray
   return_error: np.ndarray
   best: np.ndarray
+  rank: np.ndarray
   task_index: np.ndarray
   source: np.ndarray
   source_names: tuple[str, ...]
@@ -175,18 +178,24 @@ def load_dataset(folder: files.Path, family: TaskFamily, *, verify: bool = True)
   task_index = block[shard] * (first + sizes).max() + first[shard] + row
   source = np.array([names.index(entry['source']) for entry in planned])[shard]
   keep = index['finite'].all(axis=1)
+  update = index['update'][keep]
   return Dataset(
     header=header,
     policy=policies.make_policy(family.observation_size, family.action_size, tuple(header['hidden_sizes'])),
-    returns=index['returns'][keep], return_error=index['return_error'][keep], best=best_level(index['update'][keep]),
-    task_index=task_index[keep], source=source[keep], source_names=names, num_left_out=int((~keep).sum()),
-    shard=shard[keep], row=row[keep], shards=Shards(paths),
+    returns=index['returns'][keep], return_error=index['return_error'][keep],
+    best=best_level(update), rank=ranks(update), task_index=task_index[keep], source=source[keep],
+    source_names=names, num_left_out=int((~keep).sum()), shard=shard[keep], row=row[keep], shards=Shards(paths),
   )
 
 
 def best_level(update: np.ndarray) -> np.ndarray:
   """[H], the first level whose checkpoint is that of the last level; `update` [H, N + 1] says which each is."""
   return (update == update[:, -1:]).argmax(axis=1)
+
+
+def ranks(update: np.ndarray) -> np.ndarray:
+  """[H, N + 1], how many other policies are on the levels before each, of rising `update` [H, N + 1] of each level."""
+  return np.cumsum(np.diff(update, axis=1, prepend=update[:, :1]) != 0, axis=1)
 
 
 def _read_index(header, paths, sizes) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from typing import Any
 from metaimprove import files
 from metaimprove.errors import DamagedDataError, IncompatibleError
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 HEADER = 'header.json'
 MAX_SEED = 2**32 - 1
 _OLD_MANIFEST = 'manifest.json'
@@ -91,9 +91,7 @@ def _check_header(header: dict[str, Any], path: pathlib.Path) -> None:
   need(isinstance(header.get('far_only'), bool), 'far_only')
   need(header['num_measured'] >= header['num_episodes'], 'num_measured')
   need(header['num_candidates'] >= header['num_checkpoints'], 'num_candidates')
-  sizes = header.get('hidden_sizes')
-  need(isinstance(sizes, list) and len(sizes) <= _MAX_LAYERS and all(is_integer(x, 1, 65_536) for x in sizes),
-       'hidden_sizes')
+  need(_are_hidden_sizes(header.get('hidden_sizes')), 'hidden_sizes')
   dynamics = header.get('dynamics')
   need(isinstance(dynamics, dict) and all(
     _WORD.fullmatch(name) and isinstance(r, dict) and all(isinstance(x, bool) or is_number(x) for x in r.values())
@@ -110,10 +108,15 @@ def _check_header(header: dict[str, Any], path: pathlib.Path) -> None:
     for name in ('num_updates', 'patience'):
       value = source['settings'].get(name)
       need(value is None or is_integer(value, 1, 1_000_000_000), f'{name} of {source["name"]}')
+    need(_are_hidden_sizes(source['settings'].get('hidden_sizes', [])), f'hidden_sizes of {source["name"]}')
   keys = {(source['name'], source['seed']) for source in sources}
   need(len(keys) == len(sources), 'the name that two sources share')
   num_shards = sum(-(-source['num_tasks'] // header['shard_size']) for source in sources)
   need(num_shards <= _MAX_SHARDS, 'the number of shards')
+
+
+def _are_hidden_sizes(value: Any) -> bool:
+  return isinstance(value, list) and len(value) <= _MAX_LAYERS and all(is_integer(x, 1, 65_536) for x in value)
 
 
 def open_header(folder: files.Path, header: dict[str, Any]) -> dict[str, Any]:
@@ -127,8 +130,8 @@ def open_header(folder: files.Path, header: dict[str, Any]) -> dict[str, Any]:
       'own_tasks'}.
 
   Returns:
-    The header as it now is. Its sources also have an 'index' among those of their seed, from which their random numbers
-    follow, whatever is added or merged later.
+    The header as it now is. Its sources also have an 'index' among those of their seed, from which it follows which
+    worker does what, whatever is added later.
 
   Raises:
     IncompatibleError: if the folder holds a dataset with another header, or a source with other settings; if there are

@@ -19,9 +19,10 @@ def choose_levels(returns: np.ndarray, num_levels: int) -> np.ndarray:
     num_levels: N + 1.
 
   Returns:
-    [num_levels] indices of candidates in rising order: the first candidate first, and the first that reaches the
-    highest value of the fit last. In between each is the first that reaches a level, and the levels are evenly spaced.
-    Where the fit jumps over a level, an index is there more than once.
+    [num_levels] indices of candidates in rising order. The fit is constant on blocks of candidates, whose returns it
+    pools. The first index is the first candidate; each other one is the middle candidate of the block whose value is
+    nearest to a level, and the levels are evenly spaced from the first value of the fit to the last. Where the fit
+    jumps over a level, an index is there more than once.
   """
   returns = np.asarray(returns, float)
   known = np.flatnonzero(~np.isnan(returns))
@@ -32,7 +33,22 @@ def choose_levels(returns: np.ndarray, num_levels: int) -> np.ndarray:
     returns = np.where(np.arange(len(returns)) == 0, np.nanmin(returns), returns)
   fit = optimize.isotonic_regression(returns[known]).x
   levels = np.linspace(fit[0], fit[-1], num_levels)
-  return known[np.minimum(np.searchsorted(fit, levels), len(fit) - 1)]
+  begins = np.flatnonzero(np.diff(fit, prepend=-np.inf))
+  values = fit[begins]
+  nearest = np.searchsorted((values[1:] + values[:-1]) / 2, levels)
+  return known[_middles(begins, len(fit))[nearest]]
+
+
+def _middles(begins: np.ndarray, num: int) -> np.ndarray:
+  """The middle one of each block of candidates, and of the first block, where learning begins, the first.
+
+  The first candidates of a block have higher returns than its mean by chance, or they would be in a block before it,
+  and the last ones lower returns. So the one in the middle is taken, which is measured with the least bias; between two
+  in the middle the even one, which is the earlier one as often as the later one.
+  """
+  middle = np.rint((begins + np.append(begins[1:], num) - 1) / 2).astype(int)
+  middle[0] = 0
+  return middle
 
 
 def standard_error(returns: np.ndarray, finite: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from metaimprove.histories import storage
 from metaimprove.histories.learning import learning_folder, shard_learning_folder, wait_for_learning
 from metaimprove.histories.measure import Candidates, MakeHistories
 from metaimprove.histories.rates import RAW_RATE, SHARD_SECONDS, WorkerLog, raw_rate
-from metaimprove.improvers.curves import choose_checkpoints
+from metaimprove.improvers.curves import choose_candidates
 from metaimprove.improvers.run import Learn
 from metaimprove.improvers.source import Learning, Source
 from metaimprove.tasks.family import TaskFamily
@@ -121,7 +121,7 @@ def _shared_candidates(
     learning = wait_for_learning(
       job.source, job.tasks, site.folder, job.seed, worker=job.learner, progress=progress, timeout=site.timeout
     )
-  update = choose_checkpoints(learning.returns, site.header['num_candidates'], job.source.patience)
+  update = choose_candidates(learning.returns, site.header['num_candidates'], job.source.patience)
   snapshots = learning.snapshots[update]
 
   def candidates_of(entry):
@@ -146,7 +146,7 @@ def _own_candidates(
       progress=_progress_of_shard(job.source, missing, entry, size, progress),
     )
     update = np.stack([
-      choose_checkpoints(curve, site.header['num_candidates'], job.source.patience) for curve in learning.returns.T
+      choose_candidates(curve, site.header['num_candidates'], job.source.patience) for curve in learning.returns.T
     ], axis=1)  # [K, size]
     needed = slice(entry['num_histories'])
     snapshots = take(learning.snapshots.of_learners(update), (slice(None), needed))

@@ -38,7 +38,8 @@ Write a file with a function that returns a `source.Source`, a bundle of pure fu
       return Source(
         name='hill_climbing', init=lambda rng_key, task: policy.init(rng_key), update=update,
         snapshot=lambda state: state, params=lambda snapshot, task: snapshot, num_updates=num_updates,
-        env_steps_per_update=2 * num_episodes * family.episode_length, settings={'std': std, 'episodes': num_episodes},
+        env_steps_per_update=2 * num_episodes * family.episode_length,
+        settings={'std': std, 'num_episodes': num_episodes, 'hidden_sizes': list(hidden_sizes)},
       )
 
 `run.make_learn` does the rest: all tasks at once over all devices, checkpoints, resuming, patience; and
@@ -48,12 +49,13 @@ Write a file with a function that returns a `source.Source`, a bundle of pure fu
 - The state is a tree of arrays, of the same shapes and types after an update as before: no Python numbers, whose weak
   types compile again, and no typed keys, which a file cannot hold. All randomness is from the key that is given.
 - `update` returns the return of the policy that it was given, not of the one it makes. U updates so measure the first U
-  of U + 1 snapshots, and the candidates for a history's checkpoints are chosen among those, evenly in return.
+  of U + 1 snapshots; the candidates for a history's levels are chosen among those, evenly in return, and the last
+  candidate is the final snapshot.
 - A learner sees its own task and `data` only; `shared=True` is for one learner that serves all tasks, whose `init` and
   `update` are given None for the task.
 - `params` gives an ordinary θ over observations alone (`policies.fold` takes in a normaliser and what is known of the
   task): a stored θ is all there is of a checkpoint.
-- `settings` is plain data that says how it improves; a folder that holds histories of the same name made with other
-  settings is refused. What they cannot hold, such as a callable, needs another `name`.
+- `settings` is plain data that says how it improves, `hidden_sizes` included; a folder that holds histories of the same
+  name made with other settings is refused. What they cannot hold, such as a callable, needs another `name`.
 - `tasks` and `data` are for sources that come with tasks of their own, such as logs.
 """

@@ -1,4 +1,4 @@
-"""Learning curves: what counts of them, checkpoints evenly spaced in return, and how evenly they rise."""
+"""Learning curves: what counts of them, candidates evenly spaced in return, and how evenly they rise."""
 
 import numpy as np
 from scipy import stats
@@ -35,24 +35,27 @@ def num_updates_counted(returns: np.ndarray, patience: int | None) -> int:
   return patience + int(stalled.argmax()) if stalled.any() else len(returns)
 
 
-def choose_checkpoints(returns: np.ndarray, num_checkpoints: int, patience: int | None = None) -> np.ndarray:
-  """Picks snapshots evenly spaced in return.
+def choose_candidates(returns: np.ndarray, num_candidates: int, patience: int | None = None) -> np.ndarray:
+  """Picks snapshots evenly spaced in return, and the final one.
 
   Args:
     returns: [U] learning curve of the first U snapshots.
-    num_checkpoints: how many to pick, the first and the best included.
+    num_candidates: how many to pick; at least 2.
     patience: see `num_updates_counted`.
 
   Returns:
-    [num_checkpoints] indices in rising order. Where the curve jumps over a level, an index is there more than once.
+    [num_candidates] indices in rising order: evenly spaced in return from the first snapshot to the one with the best
+    return, then the snapshot after all updates that count. On one task it may be the best of them, whatever the curve
+    says. Where the curve jumps over a level, an index is there more than once.
   """
-  returns = without_gaps(returns)[:num_updates_counted(returns, patience)]
+  counted = num_updates_counted(returns, patience)
+  returns = without_gaps(returns)[:counted]
   width = max(1, len(returns) // 40)
   padded = np.pad(returns, (width // 2, width - 1 - width // 2), mode='edge')
   smooth = np.convolve(padded, np.ones(width) / width, 'valid')
   best_so_far = np.maximum.accumulate(smooth)
-  levels = np.linspace(best_so_far[0], best_so_far[-1], num_checkpoints)
-  return np.minimum(np.searchsorted(best_so_far, levels), len(returns) - 1)
+  levels = np.linspace(best_so_far[0], best_so_far[-1], num_candidates - 1)
+  return np.append(np.minimum(np.searchsorted(best_so_far, levels), len(returns) - 1), counted)
 
 
 def rank_correlation(returns: np.ndarray) -> float:

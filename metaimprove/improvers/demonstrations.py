@@ -24,7 +24,7 @@ from metaimprove.types import Task, mean_return
 NAME = 'demonstrations'
 
 _MAX_ACTION = 0.999
-"""Actions are clipped to it, for tanh reaches 1 nowhere; more would pull on θ for what makes no difference."""
+"""Actions are clipped to it, for tanh reaches 1 nowhere; a larger one would move θ far for hardly another action."""
 _ROUNDING = 1e-5
 
 
@@ -228,7 +228,10 @@ def _imitation(family, gather, settings, num_updates, hidden_sizes, name, origin
     snapshot=lambda state: {'params': state['params'], 'demonstrated': state['demonstrations'].mean_return},
     params=lambda snapshot, task: snapshot['params'], num_updates=num_updates,
     env_steps_per_update=settings.num_episodes * family.episode_length,
-    settings={'imitation': dataclasses.asdict(settings), 'num_updates': num_updates, **origin},
+    settings={
+      'imitation': dataclasses.asdict(settings), 'num_updates': num_updates, 'hidden_sizes': list(hidden_sizes),
+      **origin,
+    },
     figures=lambda learning: {'imitation_gap': imitation_gap(learning)},
   )
 

@@ -80,7 +80,10 @@ def evolution(
     params=lambda snapshot, task: unravel(snapshot), num_updates=num_updates,
     env_steps_per_update=(settings.population_size + 1) * settings.num_episodes * family.episode_length,
     patience=patience,
-    settings={'evolution': dataclasses.asdict(settings), 'num_updates': num_updates, 'patience': patience},
+    settings={
+      'evolution': dataclasses.asdict(settings), 'num_updates': num_updates, 'patience': patience,
+      'hidden_sizes': list(hidden_sizes),
+    },
   )
 
 

@@ -31,5 +31,8 @@ def independent_ppo(
     name=NAME, init=lambda rng_key, task: learner.init(rng_key), update=update, snapshot=learner.snapshot,
     params=learner.params, num_updates=num_updates, env_steps_per_update=learner.env_steps_per_update,
     patience=patience,
-    settings={'ppo': dataclasses.asdict(settings), 'num_updates': num_updates, 'patience': patience},
+    settings={
+      'ppo': dataclasses.asdict(settings), 'num_updates': num_updates, 'patience': patience,
+      'hidden_sizes': list(hidden_sizes),
+    },
   )

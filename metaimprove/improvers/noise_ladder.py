@@ -98,7 +98,9 @@ def noise_ladder(
     name=name or f'{kind.removesuffix("s")}_{NAME}', init=init, update=update,
     snapshot=lambda state: state['params'], params=lambda snapshot, task: snapshot, num_updates=num_rungs,
     env_steps_per_update=num_episodes * family.episode_length,
-    settings={'kind': kind, 'num_rungs': num_rungs, 'num_episodes': num_episodes},
+    settings={
+      'kind': kind, 'num_rungs': num_rungs, 'num_episodes': num_episodes, 'hidden_sizes': list(hidden_sizes),
+    },
   )
 
 

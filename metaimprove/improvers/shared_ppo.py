@@ -26,5 +26,7 @@ def shared_ppo(
   return Source(
     name=name, init=lambda rng_key, _: learner.init(rng_key), update=update, snapshot=learner.snapshot,
     params=learner.params, num_updates=num_updates, env_steps_per_update=learner.env_steps_per_update, shared=True,
-    settings={'ppo': dataclasses.asdict(settings), 'num_updates': num_updates},
+    settings={
+      'ppo': dataclasses.asdict(settings), 'num_updates': num_updates, 'hidden_sizes': list(hidden_sizes),
+    },
   )

@@ -147,8 +147,8 @@ def settings_of(family: TaskFamily, stored: Mapping[str, Any]) -> dict[str, Any]
 
   Args:
     family: the task family.
-    stored: 'name' and 'settings' of a source in the header of a dataset. The number of updates and the patience are
-      taken from there.
+    stored: 'name' and 'settings' of a source in the header of a dataset. Number of updates, patience and
+      hidden sizes are taken from there.
 
   Returns:
     Equal to `stored['settings']` if `make_source` made that source; None for an unknown name.
@@ -156,5 +156,8 @@ def settings_of(family: TaskFamily, stored: Mapping[str, Any]) -> dict[str, Any]
   name, settings = stored['name'], stored['settings']
   if name not in SOURCES:
     return None
-  source = make_source(name, family, num_updates=settings.get('num_updates'), patience=settings.get('patience'))
+  source = make_source(
+    name, family, tuple(settings.get('hidden_sizes', ())), num_updates=settings.get('num_updates'),
+    patience=settings.get('patience'),
+  )
   return json.loads(json.dumps(dict(source.settings)))
