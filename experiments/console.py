@@ -1,12 +1,13 @@
 """What the binaries share at the terminal: starting, progress bars, time spent, TensorBoard."""
 
+import collections
 import contextlib
 import os
 import pathlib
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import tqdm
 from absl import app, flags, logging
@@ -18,6 +19,12 @@ from metaimprove.errors import MetaImproveError
 from metaimprove.evaluation.results import Results
 
 _SECONDS = 'wall_seconds.json'
+_TRAINING_SECONDS = 'training_wall_seconds.json'
+_PARTS = {
+  'learn ': 'source', 'record ': 'histories', 'play rounds': 'rounds', 'validation figures': 'validation_figures',
+  'train operator': 'gradient_steps',
+}
+"""How the stage that progress tells of begins -> the part of training."""
 _TICK = 5.0
 """Seconds between two savings of the time spent."""
 _joined: list[int] = []
@@ -78,69 +85,108 @@ def print_results(results: Results) -> None:
     NoScoreError: if there is nothing to show.
   """
   results.check_scored()
-  main = results.normalised_return
+  _print_curves(results)
+  _print_needs(results)
+  _print_tasks(results)
+  _print_comparisons(results)
+  _print_bill(results)
+
+
+_SHORT = {
+  'told_goal': 'told the goal only', 'no_experience': 'one policy for all', 'identify': 'identify',
+  'shuffled_experience': "another task's experience",
+}
+"""Of the controls."""
+
+
+def _print_curves(results: Results) -> None:
+  """The operator's curve, and beside it those of far tasks and controls."""
+  main, several, last = results.normalised_return, results.num_seeds > 1, len(results.env_steps) - 1
   curves = {'far tasks': results.far} | {
     _SHORT[name]: figures for name, figures in results.controls.items() if len(figures['iqm']) > 1
   }
-  constants = {name: figures for name, figures in results.controls.items() if len(figures['iqm']) == 1}
-  seeds = f', {results.num_seeds} seeds' if results.num_seeds > 1 else ''
+  seeds = f', {results.num_seeds} seeds' if several else ''
   print(f'\n{results.family}: score on {results.heldout_tasks} held-out tasks{seeds} (IQM, 95% interval over tasks)')
-  over = '  range over seeds' if results.num_seeds > 1 else ''
-  print(f'  applications  env steps  operator               {over} ' + '  '.join(f'{name:>14s}' for name in curves))
-  last = len(results.env_steps) - 1
+  spread = '  range over seeds' if several else ''
+  print(f'  applications  env steps  {"operator":23s}{spread}' + ''.join(f'  {name:>14s}' for name in curves))
   for n in sorted({n for n in (0, 1, 2, 3, 4, 10, 20, last) if n <= last}):
-    interval = f'[{main["low"][n]:.3f}, {main["high"][n]:.3f}]'
-    others = '  '.join(f'{_shown(figures["iqm"][n]):>14s}' for figures in curves.values())
-    shown = f'{main["iqm"][n]:6.3f} {interval:16s}{_seed_range(results, n)}'
-    print(f'  {n:12d}  {results.env_steps[n]:9,d}  {shown} {others}')
-  for name, figures in constants.items():
-    low, high = _shown(figures['low'][0]), _shown(figures['high'][0])
-    print(f'  control: {_SHORT[name]:24s} {_shown(figures["iqm"][0])} [{low}, {high}]')
-  print(f'  Intervals are over tasks, for {"these operators" if results.num_seeds > 1 else "this one operator"}.')
+    spread = f'  {_seed_range(results, n):16s}' if several else ''
+    others = ''.join(f'  {_shown(figures["iqm"][n]):>{max(14, len(name))}s}' for name, figures in curves.items())
+    print(f'  {n:12d}  {results.env_steps[n]:9,d}  {_with_interval(main, n):23s}{spread}{others}')
+  for name, figures in results.controls.items():
+    if len(figures['iqm']) == 1:
+      print(f'  control: {_SHORT[name]:24s} {_with_interval(figures, 0)}')
+  print(f'  Intervals are over tasks, for {"these operators" if several else "this one operator"}.')
+
+
+def _print_needs(results: Results) -> None:
   if results.identify_reads is not None:
     print(f'  identify learned from {results.identify_reads}.')
   need = ', '.join(f'{name.replace("_", " ")} {_shown(value)}' for name, value in results.need.items())
   print(f'  needs: {need}')
   print(f'  {results.verdict}')
+
+
+def _print_tasks(results: Results) -> None:
+  """What there is to say of tasks without a score, and of points that blew up."""
   for name, count in results.left_out_tasks.items():
     if count:
       print(f'  {count} tasks have no score ({name}): the reference is not known to be better than a random policy.')
   for name, share in results.blown_up.items():
     if share:
       print(f'  {name}: all episodes blew up at {100 * share:.1f}% of its points, which get its worst score, or 0.')
+
+
+def _print_comparisons(results: Results) -> None:
+  for size, figures in results.improvement.items():
+    points = sorted({n for n in (1, 2, 4, len(figures['iqm']) - 1) if 0 < n < len(figures['iqm'])})
+    shown = ', '.join(_shown(figures['iqm'][n]) for n in points)
+    print(f'  asked for k = {size}: {shown} after {", ".join(map(str, points))} applications')
+  if results.equal_experience is not None:
+    one, two = (_with_interval(results.equal_experience[name], 0) for name in ('one_application', 'two_applications'))
+    print(f'  after {results.equal_experience["env_steps"]:,d} env steps: one application {one}, two {two}')
+  if results.far_by_parameter:
+    far = (f'{name} {_shown(part["iqm"][0])} ({part["tasks"]})' for name, part in results.far_by_parameter.items())
+    print(f'  far by parameter, after all applications (tasks): {", ".join(far)}')
+  steps = ', '.join(f'{name} {_steps(value)}' for name, value in results.steps_to_target.items())
+  print(f'  environment steps of a task to {results.target}: {steps}')
   if results.ppo is not None:
-    ppo = results.ppo_env_steps_to_match
-    matched = _steps(ppo) if ppo is not None else f'not in {results.ppo["env_steps"][-1]:,d}'
-    flat = {True: 'flat', False: 'still rising', None: 'unknown'}[results.ppo['flat']]
-    print(
-      f'  environment steps of a task to {results.target}: operator {_steps(results.operator_env_steps_to_match)}, PPO '
-      f'from scratch {matched} (its curve at the end: {flat})'
-    )
-  known = [steps for stage, steps in results.training_env_steps.items() if stage != 'controls' and steps is not None]
-  paid = f'paid back after {results.break_even_tasks:,d} new tasks' if results.break_even_tasks else 'not paid back'
-  print(f'  environment steps of training one operator: {sum(known):,d}, {paid}\n')
+    flat = {True: 'is flat', False: 'still changes', None: 'is not known'}[results.ppo['flat']]
+    print(f'  the curve of PPO from scratch, of {results.ppo["env_steps"][-1]:,d} steps of a task, {flat} at its end')
 
 
-_SHORT = {
-  'told_goal': 'told the goal only', 'no_experience': 'one policy for all', 'identify': 'identify',
-  'shuffled_experience': "another task's",
-}
+def _print_bill(results: Results) -> None:
+  def listed(bill, form):
+    return ', '.join(f'{name.replace("_", " ")} {form(value)}' for name, value in bill.items())
+
+  if results.training_wall_seconds:
+    print(f'  seconds, of all seeds: {listed(results.training_wall_seconds, "{:,.0f}".format)}')
+  bill, total = results.training_env_steps, results.total_training_env_steps()
+  print(f'  environment steps, of one operator: {listed(bill, lambda steps: _known(steps, "not known"))}')
+  print(f'  environment steps of training one operator: {_known(total, "not known")}, {results.paid_back()}\n')
 
 
 def _shown(value: float | None) -> str:
   return '-' if value is None else f'{value:.3f}'
 
 
-def _seed_range(results: Results, point: int) -> str:
-  """The lowest and the highest IQM of the seeds at a point, as a column; nothing if there is one seed."""
-  if results.num_seeds == 1:
-    return ''
-  known = [seed[point] for seed in results.per_seed['iqm'] if seed[point] is not None]
-  return f'  {f"{min(known):.3f} to {max(known):.3f}":16s}'
+def _with_interval(figures: Mapping[str, Sequence[float | None]], point: int) -> str:
+  low, high = _shown(figures['low'][point]), _shown(figures['high'][point])
+  return f'{_shown(figures["iqm"][point]):>6s} [{low}, {high}]'
+
+
+def _known(value: int | None, otherwise: str) -> str:
+  return otherwise if value is None else f'{value:,d}'
 
 
 def _steps(value: int | None) -> str:
-  return 'does not reach it' if value is None else f'{value:,d}'
+  return _known(value, 'does not reach it')
+
+
+def _seed_range(results: Results, point: int) -> str:
+  """The lowest and the highest IQM of the seeds at a point."""
+  known = [seed[point] for seed in results.per_seed['iqm'] if seed[point] is not None]
+  return f'{min(known):.3f} to {max(known):.3f}'
 
 
 class Progress:
@@ -170,21 +216,32 @@ class Progress:
 
 @contextlib.contextmanager
 def stage(folder: pathlib.Path, name: str) -> Iterator[types.Progress]:
-  """A stage of a command: gives a progress bar, and adds the seconds spent to those of earlier runs, in a file of
-  `folder`. A kill loses those since the last tick."""
-  progress, before = Progress(), read_seconds(folder).get(name, 0.0)
-  began = saved = time.perf_counter()
+  """A stage of a command: gives a progress bar, and adds the seconds spent to those of earlier runs, in files of
+  `folder`: of the stage, and of the parts of training that its progress tells of. A kill loses those since the last
+  tick."""
+  progress, before, parts_before = Progress(), read_seconds(folder), read_training_seconds(folder)
+  began = saved = last = time.perf_counter()
+  parts = collections.Counter()
 
   def save():
-    seconds = before + time.perf_counter() - began
-    files.write_json(folder / _SECONDS, {**read_seconds(folder), name: round(seconds, 1)})
+    spent = {name: before.get(name, 0.0) + time.perf_counter() - began}
+    spent_of_parts = {part: parts_before.get(part, 0.0) + seconds for part, seconds in parts.items()}
+    for file, earlier, new in (
+      (_SECONDS, read_seconds(folder), spent), (_TRAINING_SECONDS, read_training_seconds(folder), spent_of_parts),
+    ):
+      files.write_json(folder / file, {**earlier, **{part: round(seconds, 1) for part, seconds in new.items()}})
 
-  def watched(*done):
-    nonlocal saved
-    if time.perf_counter() - saved > _TICK:
-      saved = time.perf_counter()
+  def watched(shown, done, total, figures):
+    nonlocal saved, last
+    now = time.perf_counter()
+    part = _part_of_training(name, shown)
+    if part is not None:
+      parts[part] += now - last
+    last = now
+    if now - saved > _TICK:
+      saved = now
       save()
-    progress(*done)
+    progress(shown, done, total, figures)
 
   try:
     yield watched
@@ -193,9 +250,24 @@ def stage(folder: pathlib.Path, name: str) -> Iterator[types.Progress]:
     save()
 
 
+def _part_of_training(stage_name: str, shown: str) -> str | None:
+  """Whose seconds those before a call of progress are; None for what does not make an operator."""
+  if stage_name == 'controls':
+    return stage_name
+  return next((part for start, part in _PARTS.items() if shown.startswith(start)), None)
+
+
 def read_seconds(folder: pathlib.Path) -> dict[str, float]:
   """Seconds by stage, as `stage` kept them."""
-  path = folder / _SECONDS
+  return _read_json(folder / _SECONDS)
+
+
+def read_training_seconds(folder: pathlib.Path) -> dict[str, float]:
+  """Seconds by part of training, as `stage` kept them; see `Results.training_wall_seconds`."""
+  return _read_json(folder / _TRAINING_SECONDS)
+
+
+def _read_json(path: pathlib.Path) -> dict[str, float]:
   return files.read_json(path) if path.exists() else {}
 
 

@@ -16,9 +16,9 @@ _LEARNING_RATES = {
   'inverted_pendulum': 12_000, 'pusher': 8_000,
 }
 """Environment steps a second of PPO on the default backend of a robot, on two cores."""
-_PLAYING = 3
+_PLAYING = 4.3
 """Playing without learning is so many times as fast."""
-_GRADIENT_STEP_SECONDS = 0.05
+_GRADIENT_STEP_SECONDS = 0.07
 _COMPILING_SECONDS = 120
 
 
@@ -54,11 +54,11 @@ def forecast(
     family: the task family.
     learning: sources and how many learners each has.
     num_histories: to record.
-    num_checkpoints: of a history.
-    num_episodes: of each checkpoint, and of each iterate.
+    num_checkpoints: levels of a history.
+    num_episodes: of each level, and of each iterate.
     num_steps: gradient steps.
     iterates: policies that training plays and stores.
-    judged: policies that the evaluation plays.
+    judged: how many policies the evaluation plays.
     num_seeds: how often all that.
   """
   learned = sum(source.num_updates * source.env_steps_per_update * num for source, num in learning.items())
@@ -72,7 +72,8 @@ def forecast(
   size = _bytes_of_a_policy(family, num_episodes) / 1e6
   return Forecast(
     minutes=None if seconds is None else num_seeds * seconds / 60,
-    megabytes=num_seeds * size * (recorded + iterates), megabytes_kept=num_seeds * size * recorded,
+    # The iterates of a seed are deleted before the next one begins.
+    megabytes=size * (num_seeds * recorded + iterates), megabytes_kept=num_seeds * size * recorded,
   )
 
 

@@ -9,7 +9,7 @@ from absl import flags
 
 from experiments import console
 from metaimprove import asks
-from metaimprove.evaluation.report import record_improvement, write_rollouts
+from metaimprove.evaluation.report import record_improvement, write_films
 from metaimprove.operators import checkpoints
 from metaimprove.rng import stream
 from metaimprove.tasks.registry import make_family
@@ -36,15 +36,15 @@ def main():
   checkpoints.check_fits(operator.config, family)
   task = take(sample_tasks(family, FLAGS.seed, FLAGS.task + 1, FLAGS.split), FLAGS.task)
   print(f'Task {FLAGS.task} of {FLAGS.split}: {family.describe(task)}.')
-  rollouts = record_improvement(
+  films = record_improvement(
     family, operator, operator_params, task, operator.policy.init(stream(FLAGS.seed, 'policy')),
     stream(FLAGS.seed, 'improve'), num_applications=FLAGS.num_applications, num_episodes=FLAGS.num_episodes, ask=ask,
   )
   steps = FLAGS.num_episodes * family.episode_length
-  for application, rollout in enumerate(rollouts):
+  for application, film in enumerate(films):
     applied = f'{application} application' + 's' * (application != 1)
-    print(f'after {applied} ({application * steps} environment steps): return {rollout["return"]:.1f}')
-  write_rollouts(pathlib.Path(FLAGS.page), family, rollouts, family.describe(task))
+    print(f'after {applied} ({application * steps} environment steps): return {film["return"]:.1f}')
+  write_films(pathlib.Path(FLAGS.page), family, films, family.describe(task))
   print(f'The films are in {FLAGS.page}.')
 
 

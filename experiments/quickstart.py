@@ -20,7 +20,7 @@ from experiments.forecast import Forecast, forecast
 from metaimprove.evaluation import results as results_
 from metaimprove.files import claim
 from metaimprove.improvers import domain_randomised_ppo, independent_ppo, task_conditioned_ppo, tuned
-from metaimprove.methods.standard import SIZES, EvaluationSettings
+from metaimprove.methods.standard import IMPROVEMENT_SIZES, EvaluationSettings
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.registry import family_names, make_family
 from metaimprove.training.settings import TrainingSettings
@@ -38,6 +38,7 @@ if __name__ == '__main__':
   flags.DEFINE_integer('independent_tasks', 0, 'How many of them also get a history by PPO from scratch.', 0)
   flags.DEFINE_integer('num_steps', TrainingSettings.num_steps, 'Gradient steps of the operator.', 1)
   flags.DEFINE_integer('heldout_tasks', 128, 'Held-out tasks.', 2)
+  flags.DEFINE_integer('num_applications', EvaluationSettings.num_applications, 'Of the operator, in a row.', 1)
   flags.DEFINE_integer('ppo_tasks', 16, 'Held-out tasks that PPO learns from scratch.', 1)
   flags.DEFINE_integer('num_updates', None, "PPO updates, instead of the family's tuned number.", 1)
   flags.DEFINE_bool('controls', True, 'Train and judge the controls too.')
@@ -79,8 +80,9 @@ def expected(family: TaskFamily, settings: EvaluationSettings) -> Forecast:
   }
   if FLAGS.controls:
     learning[tuned.make_source(domain_randomised_ppo.NAME, family, num_updates=FLAGS.num_updates)] = 1
-  points = 3 + FLAGS.controls, (len(SIZES) - 1)
-  judged = settings.num_tasks * (points[0] * settings.num_applications + points[1] * settings.improvement_applications)
+  points = 3 + FLAGS.controls, (len(IMPROVEMENT_SIZES) - 1)
+  few = min(settings.improvement_applications, settings.num_applications)
+  judged = settings.num_tasks * (points[0] * settings.num_applications + points[1] * few)
   return forecast(
     family, learning=learning, num_histories=FLAGS.num_tasks + FLAGS.independent_tasks,
     num_checkpoints=NUM_CHECKPOINTS, num_episodes=NUM_EPISODES, num_steps=FLAGS.num_steps * (1 + FLAGS.controls),
@@ -92,22 +94,26 @@ def expected(family: TaskFamily, settings: EvaluationSettings) -> Forecast:
 def main():
   folder = pathlib.Path(FLAGS.folder)
   names = ('family', 'backend', 'seed', 'num_seeds', 'num_tasks', 'independent_tasks', 'num_steps', 'heldout_tasks',
-           'ppo_tasks', 'num_updates', 'controls')
+           'num_applications', 'ppo_tasks', 'num_updates', 'controls')
   family = make_family(FLAGS.family, FLAGS.backend)  # what is refused must be so before the folder is taken
-  settings = EvaluationSettings(num_tasks=FLAGS.heldout_tasks, ppo_tasks=min(FLAGS.ppo_tasks, FLAGS.heldout_tasks))
+  settings = EvaluationSettings(
+    num_tasks=FLAGS.heldout_tasks, num_applications=FLAGS.num_applications,
+    ppo_tasks=min(FLAGS.ppo_tasks, FLAGS.heldout_tasks),
+  )
   claim(folder, {name: FLAGS[name].value for name in names})
+  seeds = range(FLAGS.seed, FLAGS.seed + FLAGS.num_seeds)
+  parts = [folder / f'seed_{seed}' if FLAGS.num_seeds > 1 else folder for seed in seeds]
   if not all((folder / name).exists() for name in ('results.json', 'report.html')):
     print(expected(family, settings))
-    seeds = range(FLAGS.seed, FLAGS.seed + FLAGS.num_seeds)
-    parts = [folder / f'seed_{seed}' if FLAGS.num_seeds > 1 else folder for seed in seeds]
     judged = [run_seed(part, seed, settings, family) for part, seed in zip(parts, seeds)]
     stages.write_results(
       folder, judged, family=family, operator_folder=parts[0] / 'operator', histories=parts[0] / 'histories',
       settings=settings, wall=folder, commands=[console.command_line()],
     )
-    stages.tidy(parts[0] / 'training', parts[0] / 'evaluation')
+  for part in parts:  # also where results exist: a run may have been killed between writing them and this
+    stages.tidy(part / 'training', part / 'evaluation')
   console.print_results(results_.read(folder / 'results.json'))
-  first = folder / f'seed_{FLAGS.seed}' if FLAGS.num_seeds > 1 else folder
+  first = parts[0]
   print(f'Report:       {folder}/report.html')
   print(f'Figures:      {folder}/results.json')
   print(f'TensorBoard:  tensorboard --logdir={first}/training/tensorboard')

@@ -221,7 +221,7 @@ def _training_env_steps(training: pathlib.Path | None) -> dict[str, int | None]:
   """By stage; None where it is not known."""
   path = None if training is None else training / _ENV_STEPS
   known = _read({}, files.read_json, path) if path is not None and path.exists() else {}
-  return {'rounds': known.get('rounds'), 'held_out_figures': known.get('held_out')}
+  return {'rounds': known.get('rounds'), 'validation_figures': known.get('held_out')}
 
 
 def write_results(
@@ -247,7 +247,7 @@ def write_results(
   results = results_.summarise(
     [one.evaluation for one in judged], training_env_steps=judged[0].env_steps, ask=settings.steps,
     train_tasks=train_tasks, collect=_read(_UNKNOWN_RATES, collecting_rates, histories),
-    identify_reads=judged[0].identify_reads,
+    identify_reads=judged[0].identify_reads, training_wall_seconds=_read({}, console.read_training_seconds, wall),
     wall_seconds={**seconds, 'total': round(sum(seconds.values()), 1)}, versions=versions(),
   )
   results_.write(output / 'results.json', results)

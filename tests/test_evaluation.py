@@ -23,7 +23,7 @@ from metaimprove.improvers.run import load_learning
 from metaimprove.methods import controls
 from metaimprove.methods.identify import Identifier
 from metaimprove.methods.method import Curve, Method
-from metaimprove.methods.operator import strangers_of
+from metaimprove.methods.operator import other_tasks_of
 from metaimprove.methods.plays import with_episodes
 from metaimprove.methods.standard import (
   EvaluationSettings, Playground, control_methods, operator_methods, ppo_from_scratch
@@ -165,6 +165,58 @@ def test_the_verdict(point, tmp_path, dynamics, second_look, says):
   assert says in summarise([judge(point, tmp_path, methods)], ask='best').verdict
 
 
+def test_the_verdict_is_open_where_the_interval_is_wide(point, tmp_path):
+  """0.03 is lost, but of these few tasks it may be 0.5."""
+  methods = [
+    made_up('operator', scores([0] * 5, [1] * 5)), made_up('identify_once', scores([0] * 5, [1] * 5)),
+    made_up('told_goal', scores([0.5, 0.91, 1, 1, 1]), [0]),
+  ]
+  found = summarise([judge(point, tmp_path, methods)], ask='best')
+  assert found.need['dynamics'] == pytest.approx(0.03) and found.need_high['dynamics'] > 0.1
+  assert found.need_high['second_look'] == pytest.approx(0)
+  assert 'is open, too few tasks were judged' in found.verdict
+
+
+def test_why_training_is_not_paid_back(point, tmp_path):
+  def says(operator, ppo, **bill):
+    methods = [made_up('operator', scores([0] * 5, [operator] * 5))]
+    if ppo is not None:
+      methods.append(made_up('ppo', scores([0] * 5, [ppo] * 5), [0, 30]))
+    folder = tmp_path / f'{operator} {ppo}'
+    return summarise([judge(point, folder, methods)], ask='best', training_env_steps=bill or {'source': 40}).paid_back()
+
+  assert says(1, 1) == 'paid back after 2 new tasks'
+  assert 'not known' in says(1, 1, source=40, rounds=None)
+  assert 'was not run' in says(1, None)
+  assert says(0.5, 1) == 'not paid back: the operator does not reach 0.95'
+  assert says(1, 0.5) == 'not comparable: PPO from scratch does not reach 0.95'
+
+
+def test_seconds_are_those_of_the_part_that_progress_tells_of(tmp_path, monkeypatch):
+  """The time before each call counts; a stage that goes on adds to what is there."""
+  now = iter([0, 3, 5, 10, 10, 100, 101, 103, 103])
+  monkeypatch.setattr(console.time, 'perf_counter', lambda: next(now))
+  monkeypatch.setattr(console, '_TICK', 1000)
+  monkeypatch.setattr(console, 'Progress', lambda: ProgressOfNothing())
+  with console.stage(tmp_path, 'collect') as progress:
+    progress('learn one', 1, 2, {})  # 3 seconds
+    progress('record one', 1, 2, {})  # 2
+    progress('learn two', 1, 2, {})  # 5
+  with console.stage(tmp_path, 'collect') as progress:
+    progress('record two', 2, 2, {})  # 1
+    progress('wait for another worker', 1, 1, {})  # 2 of nothing
+  assert console.read_training_seconds(tmp_path) == {'source': 8, 'histories': 3}
+  assert console.read_seconds(tmp_path) == {'collect': 13}
+
+
+class ProgressOfNothing:
+  def __call__(self, *done):
+    pass
+
+  def close(self):
+    pass
+
+
 def test_seeds_are_merged_and_resampled_apart(point, tmp_path, capsys):
   """One seed scores 0.2 and the other 0.8 on each of its tasks: tasks of one bag would give an interval. How seeds
   differ stands beside."""
@@ -224,6 +276,16 @@ def test_parts_are_kept_and_lost_ones_made_again(point, tmp_path):
   second = judge(point, tmp_path, methods)
   assert calls == [('operator', 6)]
   assert summarise([first], ask='best') == summarise([second], ask='best')
+
+
+@pytest.mark.parametrize('returns', [np.zeros((2, NUM_TASKS - 1)), np.zeros((3, NUM_TASKS)), np.zeros(NUM_TASKS)])
+def test_a_curve_of_another_shape_is_refused_by_name(point, tmp_path, returns):
+  methods = [made_up('operator', scores([0] * 5, [1] * 5))]
+  judge(point, tmp_path, methods)
+  path = tmp_path / 'operator' / 'far.safetensors'
+  files.save_tree(path, {**files.load_arrays(path), 'returns': returns.astype(np.float32)})
+  with pytest.raises(DamagedDataError, match='far.safetensors is not a curve on 6 tasks'):
+    judge(point, tmp_path, methods)
 
 
 def test_an_evaluation_that_dies_goes_on_after_what_it_has_done(point, tmp_path):
@@ -291,13 +353,13 @@ def test_other_files_are_no_results(tmp_path, content):
     results_.read(tmp_path / 'results.json')
 
 
-def test_strangers_have_other_goals_where_there_are_any():
-  def strangers(goals):
-    return strangers_of(Task(goal=np.asarray(goals, np.float32), dynamics={})).tolist()
+def test_other_tasks_have_other_goals_where_there_are_any():
+  def others(goals):
+    return other_tasks_of(Task(goal=np.asarray(goals, np.float32), dynamics={})).tolist()
 
-  assert strangers([[0], [0], [1], [1], [0]]) == [2, 2, 4, 4, 2]
-  assert strangers([[0], [1], [2]]) == [1, 2, 0]
-  assert strangers(np.zeros((3, 0))) == [1, 2, 0] and strangers(np.ones((3, 1))) == [1, 2, 0]
+  assert others([[0], [0], [1], [1], [0]]) == [2, 2, 4, 4, 2]
+  assert others([[0], [1], [2]]) == [1, 2, 0]
+  assert others(np.zeros((3, 0))) == [1, 2, 0] and others(np.ones((3, 1))) == [1, 2, 0]
 
 
 def test_plays_of_other_numbers_of_episodes(operator, point):
@@ -438,22 +500,22 @@ def test_controls_know_what_they_are_told(point, operator, conditioned, tmp_path
 def test_the_task_is_identified_from_one_random_episode(
   point, operator, operator_params, dataset, conditioned, tmp_path
 ):
-  """The goal is in the rewards: held-out estimates are much better than the mean. Goals of other rows would not be."""
+  """The goal is in the rewards: estimates are better than the mean goal would be. Goals of other rows would be worse."""
   identifier = Identifier(
     family=point, operator=operator, statistics=operator_params['statistics'], snapshot=conditioned[1],
     dataset=dataset, load_rounds=lambda: [], settings=FitSettings(num_steps=400, batch_size=32, learning_rate=3e-3),
     made_with={}, seed=0, folder=tmp_path,
   )
   network_params = identifier.train(lambda *_: None)
-  tasks = sample_tasks(point, 0, 6, 'train')
-  params = jax.vmap(operator.policy.init)(jax.random.split(jax.random.key(3), 6))
+  tasks = jax.tree.map(lambda x: jnp.repeat(x, 8, axis=0), sample_tasks(point, 0, 6, 'train'))
+  params = jax.vmap(operator.policy.init)(jax.random.split(jax.random.key(3), 48))
   play = make_play(point, operator.policy, num_episodes=2)
   memory = jax.vmap(lambda p, t: operator.remember(None, p, t))(
     params, with_episodes(play, 2, 1)(params, tasks, jax.random.key(4))
   )
   estimate = jax.vmap(identifier.estimate, in_axes=(None, 0))(network_params, memory)[:, 0]
   goal = np.asarray(tasks.goal[:, 0])
-  assert np.mean(np.square(estimate - goal)) < 0.3 * np.var(goal)
+  assert np.mean(np.square(estimate - goal)) < 0.6 * np.var(goal)
 
 
 def test_identify_goes_on_where_it_was_killed(point, make_methods, tmp_path):
@@ -490,10 +552,10 @@ def test_the_report_is_one_file_that_needs_no_network(evaluated, operator, opera
   assert page.count('<svg') == 3 and 'python -m &lt;this&gt; &amp; that' in page and results.verdict in page
   assert not re.search(r'(src|href)="?(https?:)?//', page)
   assert point.describe(task) in page
-  embedded = json.loads(re.search(r'const rollouts = (\[.*?\]), view', page).group(1))
+  embedded = json.loads(re.search(r'const films = (\[.*?\]), view', page).group(1))
   assert embedded == films
-  report.write_rollouts(path, point, films, point.describe(task))
-  assert '<svg' not in path.read_text() and 'const rollouts' in path.read_text()
+  report.write_films(path, point, films, point.describe(task))
+  assert '<svg' not in path.read_text() and 'const films' in path.read_text()
 
 
 def test_figures_are_there_though_the_report_fails(evaluated, point, tmp_path, monkeypatch, capsys):

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -29,9 +30,11 @@ BINARIES = (
   'merge_histories', 'simulate_scale',
 )
 SMALL = (
-  '--family=inverted_pendulum_balance', '--num_tasks=8', '--num_steps=24', '--heldout_tasks=4',
+  '--family=inverted_pendulum_balance', '--num_tasks=8', '--num_steps=24', '--heldout_tasks=4', '--num_applications=4',
   '--ppo_tasks=4', '--num_updates=3',
 )
+KILLED_IN = ('train operator', 'PPO from scratch', 'train: identify the task')
+"""Stages of the main job as progress tells of them: of training, of judging and of controls."""
 
 
 def start(binary, *arguments):
@@ -107,7 +110,8 @@ def shards(histories):
 def figures(folder):
   """What must not depend on when a run was stopped."""
   results = json.loads((folder / 'results.json').read_text())
-  same = {name: value for name, value in results.items() if name not in ('collect', 'wall_seconds')}
+  measured = ('collect', 'wall_seconds', 'training_wall_seconds')
+  same = {name: value for name, value in results.items() if name not in measured}
   return same, shards(folder / 'histories')
 
 
@@ -118,9 +122,13 @@ def test_the_main_job_on_the_second_family(finished):
   assert re.match(r'This will take roughly \d+ minutes on two cores, and about [\d,]+ MB on disk', out)
   results = read(folder / 'results.json')
   assert results.heldout_tasks + results.left_out_tasks['heldout'] == 4 and results.train_tasks == 8
-  assert results.env_steps == [200 * n for n in range(31)] and results.ppo['env_steps'][1] == 16 * 100
+  assert results.env_steps == [200 * n for n in range(5)] and results.ppo['env_steps'][1] == 16 * 100
   assert set(results.wall_seconds) == {'collect', 'train', 'evaluate', 'controls', 'total'}
   assert results.wall_seconds['total'] == pytest.approx(sum(results.wall_seconds.values()) / 2, abs=0.1)
+  assert {'source', 'histories', 'gradient_steps', 'controls'} <= set(results.training_wall_seconds)
+  assert sum(results.training_wall_seconds.values()) < results.wall_seconds['total']
+  assert results.identify_reads == 'histories and rounds'
+  assert results.per_seed == {'seeds': [0], 'iqm': [results.normalised_return['iqm']]}
   assert set(results.collect) == {'env_steps_per_second', 'raw_env_steps_per_second'} and all(results.collect.values())
   assert set(results.controls) == {'told_goal', 'no_experience', 'identify', 'shuffled_experience'}
   assert set(results.improvement) == {'1', '2', '4', 'best'} and results.verdict in out
@@ -128,7 +136,7 @@ def test_the_main_job_on_the_second_family(finished):
   # figures are taken 8 times of 2 tasks. Episodes have 100 steps, and there are two of each.
   steps = results.training_env_steps
   assert (steps['source'], steps['controls']) == (3 * 256 * 100, 3 * 256 * 100)
-  assert (steps['rounds'], steps['held_out_figures']) == (6 * 8 * 5 * 200, 8 * 2 * 5 * 200)
+  assert (steps['rounds'], steps['validation_figures']) == (6 * 8 * 5 * 200, 8 * 2 * 5 * 200)
   assert steps['histories'] >= 8 * 11 * 200
 
 
@@ -186,11 +194,14 @@ def test_several_seeds_are_one_result(tmp_path):
 
 
 def test_run_again_it_only_prints(finished):
+  """It also deletes what a kill after the report has left."""
   folder, out, _ = finished
+  left = folder / 'training' / 'iterates_000001.safetensors'
+  left.write_bytes(b'')
   stamp = (folder / 'results.json').stat().st_mtime_ns
   code, again, _ = run('quickstart', *SMALL, f'--folder={folder}')
   assert code == 0 and again.splitlines()[-10:] == out.splitlines()[-10:]
-  assert (folder / 'results.json').stat().st_mtime_ns == stamp
+  assert (folder / 'results.json').stat().st_mtime_ns == stamp and not left.exists()
 
 
 def test_other_settings_in_the_same_folder_are_refused(finished):
@@ -199,19 +210,27 @@ def test_other_settings_in_the_same_folder_are_refused(finished):
   assert code == 1 and 'seed=0' in err and len(err.splitlines()) == 1
 
 
+def kill_in(process, stage, seconds):
+  """Kills a process with -9 so many seconds after its output tells of a stage; whether it lived so long."""
+  shown = ''
+  while stage not in shown:
+    part = process.stdout.read(1)
+    if not part:
+      return False
+    shown += part
+  time.sleep(seconds)
+  process.send_signal(signal.SIGKILL)
+  return process.wait() == -signal.SIGKILL
+
+
 def test_killed_again_and_again_it_ends_the_same(finished, tmp_path):
-  """Kills with -9 at random moments lose nothing, double nothing and change no figure."""
+  """Kills in training, judging and controls lose nothing, double nothing and change no figure."""
   whole, _, _ = finished
-  kills, rng = 0, np.random.default_rng(int(os.environ.get('METAIMPROVE_KILL_SEED', '0')))
-  for _ in range(int(os.environ.get('METAIMPROVE_JOB_KILLS', '1'))):
+  rng = np.random.default_rng(int(os.environ.get('METAIMPROVE_KILL_SEED', '0')))
+  for stage in KILLED_IN:
     process = start('quickstart', *SMALL, f'--folder={tmp_path}')
-    try:
-      process.communicate(timeout=rng.uniform(5, 30))
-    except subprocess.TimeoutExpired:
-      process.send_signal(signal.SIGKILL)
-      kills += 1
+    assert kill_in(process, stage, rng.uniform(0, 0.5)), f'it was done before {stage!r}'
     process.communicate()
-  assert kills, 'it was never killed before it was done'
   code, _, err = run('quickstart', *SMALL, f'--folder={tmp_path}')
   assert code == 0, err
   assert figures(tmp_path) == figures(whole)

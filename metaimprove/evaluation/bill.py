@@ -12,22 +12,23 @@ from metaimprove.tasks.family import TaskFamily
 
 def histories_env_steps(folder: files.Path, family: TaskFamily) -> dict[str, int | None]:
   """Environment steps of a folder of histories: 'source', which its sources have learned with, and 'histories', which
-  recorded the experience of the checkpoints. Learners that stop early count as if they had gone on to the end. None
-  where a source is not one of `tuned.SOURCES`."""
+  recorded the experience of the levels. Learners that stop early count as if they had gone on to the end; learners that
+  only fill up a last shard count too. None where a source is not one of `tuned.SOURCES`."""
   header = read_complete_header(folder, family)
-  learned = [_learned(family, tuple(header['hidden_sizes']), stored) for stored in header['sources']]
+  learned = [_learned(family, header, stored) for stored in header['sources']]
   recorded = sum(
     storage.read_entry(storage.shard_path(folder, entry))['env_steps'] for entry in planned_shards(header)
   )
   return {'source': None if None in learned else sum(learned), 'histories': recorded}
 
 
-def _learned(family: TaskFamily, hidden_sizes: tuple[int, ...], stored: dict[str, Any]) -> int | None:
+def _learned(family: TaskFamily, header: dict[str, Any], stored: dict[str, Any]) -> int | None:
   if stored['name'] not in tuned.SOURCES or family.name not in tuned.tuned_families():
     return None
   source = tuned.make_source(
-    stored['name'], family, hidden_sizes, num_updates=stored['settings'].get('num_updates'),
+    stored['name'], family, tuple(header['hidden_sizes']), num_updates=stored['settings'].get('num_updates'),
     patience=stored['settings'].get('patience'),
   )
-  learners = 1 if source.shared else stored['num_tasks']
+  shard_size = min(header['shard_size'], stored['num_tasks'])
+  learners = 1 if source.shared else shard_size * -(-stored['num_tasks'] // shard_size)
   return source.num_updates * source.env_steps_per_update * learners

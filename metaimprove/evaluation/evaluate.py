@@ -18,16 +18,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from metaimprove import files
-from metaimprove.errors import IncompatibleError
+from metaimprove.errors import DamagedDataError, IncompatibleError
 from metaimprove.evaluation import metrics
 from metaimprove.methods.method import Curve, Method
 from metaimprove.rng import stream
 from metaimprove.tasks.family import TaskFamily, distribution_of
 from metaimprove.tasks.splits import far_parameter, sample_tasks
-from metaimprove.trees import take
+from metaimprove.trees import batch_size, take
 from metaimprove.types import Progress, Task, silent
 
-SPLITS = ('heldout', 'far')
+JUDGED_SPLITS = ('heldout', 'far')
+"""Splits whose tasks methods are judged on."""
 _NAME = re.compile(r'[a-z0-9_]+')
 
 
@@ -117,19 +118,19 @@ def evaluate(
   every |= {method.name: method for method in methods}
   for method in every.values():
     files.claim(folder / method.name, {'num_tasks': method.num_tasks, **method.settings})
-  tasks = {split: sample_tasks(family, seed, num_tasks, split) for split in SPLITS}
+  tasks = {split: sample_tasks(family, seed, num_tasks, split) for split in JUDGED_SPLITS}
   curves = {
     split: {
       method.name: _curve(method, split, tasks[split], seed, folder, progress)
       for method in every.values() if split in method.splits
     }
-    for split in SPLITS
+    for split in JUDGED_SPLITS
   }
   titles = [method.title for method in references]
   return Evaluation(
     family=family.name, backend=family.backend, seed=seed, curves=curves,
     reference=titles[0] if len(titles) == 1 else f'the better of {" and ".join(titles)}',
-    bounds={split: _bounds(curves[split], initial, references) for split in SPLITS},
+    bounds={split: _bounds(curves[split], initial, references) for split in JUDGED_SPLITS},
     far_parameter=np.array([name or '' for name in far_parameter(family, tasks['far'])], str),
   )
 
@@ -148,13 +149,26 @@ def _curve(
   """The curve of a method on the tasks of a split: the one that is kept, or a new one, which is kept."""
   path = folder / method.name / f'{split}.safetensors'
   if not path.exists():
-    rng_key = stream(stream(seed, 'evaluation'), split)  # the same for all methods: they begin with the same policies
+    # The same for all methods: those that begin with `initial_policies` begin with the same ones.
+    rng_key = stream(stream(seed, 'evaluation'), split)
     curve = method.run(
       take(tasks, slice(method.num_tasks)), rng_key,
       lambda stage, *done: progress(f'{stage} ({split})', *done),
     )
     files.save_tree(path, {field.name: np.asarray(getattr(curve, field.name)) for field in dataclasses.fields(Curve)})
-  return Curve(**files.load_tree(path, {field.name: None for field in dataclasses.fields(Curve)}))
+  return _read_curve(path, batch_size(take(tasks, slice(method.num_tasks))))
+
+
+def _read_curve(path: pathlib.Path, num_tasks: int) -> Curve:
+  """A stored curve of so many tasks; raises `DamagedDataError` for anything else."""
+  curve = Curve(**files.load_tree(path, {field.name: None for field in dataclasses.fields(Curve)}))
+  points = np.shape(curve.episodes)
+  if (
+    len(points) != 1 or points == (0,) or np.shape(curve.env_steps) != points
+    or np.shape(curve.returns) != (*points, num_tasks)
+  ):
+    raise DamagedDataError(f'{path} is not a curve on {num_tasks} tasks; delete it and run the evaluation again.')
+  return curve
 
 
 def _bounds(curves: Mapping[str, Curve], initial: Method, references: Sequence[Method]) -> Bounds:

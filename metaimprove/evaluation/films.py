@@ -1,4 +1,4 @@
-"""Rollouts as line drawings, for pages that open offline and for contact sheets."""
+"""Films of episodes as line drawings, for pages that open offline and for contact sheets."""
 
 import functools
 from collections.abc import Callable

@@ -32,7 +32,7 @@ _COLOURS = {
 }
 _TITLES = {
   'told_goal': 'told the goal, not the dynamics', 'no_experience': 'one policy for all tasks',
-  'identify': 'identify the task', 'shuffled_experience': "operator, another task's experience",
+  'identify': 'identify the task', 'shuffled_experience': "another task's experience",
 }
 """Of the controls."""
 _SIZE_COLOURS = {'1': '#d39b2a', '2': '#c8553d', '4': '#8a5aa8', 'best': '#1b6ca8'}
@@ -148,11 +148,11 @@ def _number(value: float | None, form: str = '.3f') -> str:
 
 def write_family_page(path: files.Path, family: TaskFamily, films: list[dict[str, Any]]) -> None:
   """Writes a page that shows a family: its definition, its ranges, and films with a 'caption' each."""
-  _render(path, 'family_template.html', title=f'metaimprove: {family.name}', family=family, rollouts=films)
+  _render(path, 'family_template.html', title=f'metaimprove: {family.name}', family=family, films=films)
 
 
 def write_report(
-  path: files.Path, family: TaskFamily, results: Results, rollouts: list[dict[str, Any]], description: str,
+  path: files.Path, family: TaskFamily, results: Results, films: list[dict[str, Any]], description: str,
   commands: list[str],
 ) -> None:
   """Writes the page.
@@ -161,14 +161,14 @@ def write_report(
     path: of the page.
     family: the task family.
     results: the figures.
-    rollouts: of `record_improvement`.
+    films: of `record_improvement`.
     description: of the task they are on.
     commands: that made the results.
   """
   _render(
     path, title=f'metaimprove: {results.family}', family=family, results=results, rows=_rows(results),
     columns=[name for name in results.controls if len(results.controls[name]['iqm']) > 1], titles=_TITLES,
-    commands=commands, description=description, rollouts=rollouts, improvement_figure=_improvement_figure(results),
+    commands=commands, description=description, films=films, improvement_figure=_improvement_figure(results),
     sizes_figure=_sizes_figure(results), spread_figure=_spread_figure(results),
   )
 
@@ -185,9 +185,9 @@ def _rows(results: Results) -> list[list[str]]:
   ]
 
 
-def write_rollouts(path: files.Path, family: TaskFamily, rollouts: list[dict[str, Any]], description: str) -> None:
+def write_films(path: files.Path, family: TaskFamily, films: list[dict[str, Any]], description: str) -> None:
   """Writes a page with the films alone."""
   _render(
     path, title=f'metaimprove: one improvement on {family.name}', family=family, results=None, description=description,
-    rollouts=rollouts,
+    films=films,
   )

@@ -15,7 +15,7 @@ from metaimprove.evaluation.evaluate import Evaluation
 TARGET = 0.95
 """The score that environment steps are counted to."""
 SMALL_NEED = 0.1
-"""A need below this is none."""
+"""A need is small where the upper end of its interval is below this."""
 CONTROLS = ('told_goal', 'no_experience', 'identify', 'shuffled_experience')
 """Methods that are shown as controls, where they were judged."""
 IMPROVEMENTS = {'1': 'operator_1', '2': 'operator_2', '4': 'operator_4', 'best': 'operator_best'}
@@ -53,6 +53,7 @@ class Results:
     shuffled_experience: the operator with another task's experience.
     controls: name -> figures [P] as of the operator, or [1] of a policy that stays as it is.
     need: 'experience', 'dynamics', 'second_look' -> 1 - IQM of the control that does without.
+    need_high: the upper end of its interval, 1 - low of the control's.
     improvement: '1', '2', '4', 'best' -> the operator when asked for that, with its own 'env_steps'.
     equal_experience: 'one_application' of twice the episodes, and 'two_applications': figures [1]; 'env_steps'. The
       resulting policies are measured with the same number of episodes. The comparison is not a pure one: the operator
@@ -71,6 +72,8 @@ class Results:
     train_tasks: tasks with a history, of one seed.
     collect: speed of recording histories.
     wall_seconds: stage -> seconds, of all seeds together.
+    training_wall_seconds: 'source', 'histories', 'rounds', 'validation_figures', 'gradient_steps', 'controls' ->
+      seconds, of all seeds together; what is missing was not seen.
     versions: of the packages.
   """
 
@@ -94,6 +97,7 @@ class Results:
   shuffled_experience: Figures | None
   controls: Mapping[str, Figures]
   need: Mapping[str, float | None]
+  need_high: Mapping[str, float | None]
   improvement: Mapping[str, Mapping[str, Any]]
   equal_experience: Mapping[str, Any] | None
   per_task: Mapping[str, Any]
@@ -109,11 +113,30 @@ class Results:
   train_tasks: int | None = None
   collect: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
   wall_seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  training_wall_seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
   versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def to_json(self) -> dict[str, Any]:
     """As plain data; numbers that are not finite become None."""
     return _plain(dataclasses.asdict(self))
+
+  def total_training_env_steps(self) -> int | None:
+    """Environment steps that were needed to make one operator, controls apart; None where any of it is unknown."""
+    return _total(self.training_env_steps)
+
+  def paid_back(self) -> str:
+    """Whether training pays off against PPO from scratch, in words."""
+    if self.break_even_tasks is not None:
+      return f'paid back after {self.break_even_tasks:,d} new tasks'
+    if self.ppo is None:
+      return 'not compared: PPO from scratch was not run'
+    if self.operator_env_steps_to_match is None:
+      return f'not paid back: the operator does not reach {self.target}'
+    if self.ppo_env_steps_to_match is None:
+      return f'not comparable: PPO from scratch does not reach {self.target}'
+    if self.total_training_env_steps() is None:
+      return 'not known when paid back: environment steps of a stage of training are not known'
+    return 'not paid back: the operator takes as many environment steps as PPO from scratch'
 
   def check_scored(self) -> None:
     """Raises `NoScoreError` if no held-out task has a score, so that nothing can be said."""
@@ -152,7 +175,7 @@ def summarise(
   """
   first, training_env_steps = evaluations[0], dict(training_env_steps or {})
   curve = first.curves['heldout']['operator']
-  need = _needs(evaluations)
+  need, need_high = _needs(evaluations, 'iqm'), _needs(evaluations, 'low')
   steps = _steps_to_target(evaluations)
   operator_steps, ppo_steps = steps.get('operator'), steps.get('ppo')
   scored = {
@@ -162,7 +185,7 @@ def summarise(
   strata = [evaluation.scores('heldout', 'operator') for evaluation in evaluations]
   return Results(
     family=first.family, backend=first.backend, seed=first.seed, num_seeds=len(evaluations), ask=ask,
-    reference=first.reference, verdict=_verdict(first.family, need), heldout_tasks=num_scored['heldout'],
+    reference=first.reference, verdict=_verdict(first.family, need, need_high), heldout_tasks=num_scored['heldout'],
     far_tasks=num_scored['far'],
     left_out_tasks={name: sum(map(len, masks)) - num_scored[name] for name, masks in scored.items()},
     blown_up=_blown_up(evaluations), episodes=curve.episodes.tolist(), env_steps=curve.env_steps.tolist(),
@@ -170,7 +193,8 @@ def summarise(
     per_seed=_per_seed(evaluations), far=_figures(evaluations, 'far', 'operator'),
     far_by_parameter=_far_by_parameter(evaluations),
     shuffled_experience=_figures(evaluations, 'heldout', 'shuffled_experience'), controls=_controls(evaluations),
-    need=need, improvement=_improvement(evaluations, ask), equal_experience=_equal_experience(evaluations),
+    need=need, need_high=need_high, improvement=_improvement(evaluations, ask),
+    equal_experience=_equal_experience(evaluations),
     per_task={'normalised_return': np.concatenate(strata, axis=1).round(4).tolist()},
     mean_return=_mean_return(evaluations), ppo=_ppo(evaluations), target=TARGET, steps_to_target=steps,
     operator_env_steps_to_match=operator_steps, ppo_env_steps_to_match=ppo_steps,
@@ -184,10 +208,15 @@ def break_even_tasks(
 ) -> int | None:
   """After how many new tasks, each taken to the target, PPO from scratch has used as many environment steps as training
   and the operator together. None where that is never, or where anything of it is not known."""
-  stages = [steps for stage, steps in training_env_steps.items() if stage != 'controls']
-  if not stages or None in (*stages, operator_steps, ppo_steps) or operator_steps >= ppo_steps:
+  total = _total(training_env_steps)
+  if None in (total, operator_steps, ppo_steps) or operator_steps >= ppo_steps:
     return None
-  return math.ceil(sum(stages) / (ppo_steps - operator_steps))
+  return math.ceil(total / (ppo_steps - operator_steps))
+
+
+def _total(training_env_steps: Mapping[str, int | None]) -> int | None:
+  stages = [steps for stage, steps in training_env_steps.items() if stage != 'controls']
+  return None if not stages or None in stages else sum(stages)
 
 
 def _figures(evaluations: Sequence[Evaluation], split: str, name: str) -> Figures | None:
@@ -227,26 +256,29 @@ def _controls(evaluations: Sequence[Evaluation]) -> dict[str, Figures]:
   return {name: value for name, value in figures.items() if value is not None}
 
 
-def _needs(evaluations: Sequence[Evaluation]) -> dict[str, float | None]:
-  """How much is lost without experience, without knowing the dynamics, and without a second look."""
+def _needs(evaluations: Sequence[Evaluation], end: str) -> dict[str, float | None]:
+  """How much is lost without experience, without knowing the dynamics, and without a second look: 1 - the control's
+  'iqm' or 'low'."""
   controls = {'experience': 'no_experience', 'dynamics': 'told_goal', 'second_look': 'identify_once'}
   result = {}
   for need, name in controls.items():
     figures = _figures(evaluations, 'heldout', name)
-    score = None if figures is None else figures['iqm'][-1]
+    score = None if figures is None else figures[end][-1]
     result[need] = None if score is None else round(1 - score, 4)
   return result
 
 
-def _verdict(family: str, need: Mapping[str, float | None]) -> str:
+def _verdict(family: str, need: Mapping[str, float | None], high: Mapping[str, float | None]) -> str:
   if need['dynamics'] is None or need['second_look'] is None:
     return f'Whether {family} is evidence of improving is not known: its controls were not run, or have no score.'
   losses = (
-    f'without knowing the dynamics {need["dynamics"]:.3f} is lost, with one episode to identify the task '
-    f'{need["second_look"]:.3f}'
+    f'without knowing the dynamics {need["dynamics"]:.3f} is lost (at most {high["dynamics"]:.3f}), with one episode '
+    f'to identify the task {need["second_look"]:.3f} (at most {high["second_look"]:.3f})'
   )
-  if need['dynamics'] < SMALL_NEED and need['second_look'] < SMALL_NEED:
+  if high['dynamics'] < SMALL_NEED and high['second_look'] < SMALL_NEED:
     return f'{family} is no evidence of improving, only of naming the task: {losses}.'
+  if need['dynamics'] < SMALL_NEED and need['second_look'] < SMALL_NEED:
+    return f'Whether {family} is evidence of improving is open, too few tasks were judged: {losses}.'
   return f'{family} needs more than the name of the task: {losses}.'
 
 

@@ -7,7 +7,7 @@
 | `no_experience` | nothing | that one policy does for all tasks |
 | `random_policies` | nothing | it is where methods begin |
 
-Two more are in files of their own: `identify`, and in `operator` the option `strangers`.
+Two more are in files of their own: `identify`, and in `operator` the option `another_task`.
 """
 
 from collections.abc import Mapping

@@ -172,7 +172,7 @@ def first_episodes(trajectory: Trajectory, num_episodes: chex.Array) -> Trajecto
 
 
 def _batches(identifier: Identifier, first: int, last: int) -> Iterator[Mapping[str, Any]]:
-  """The batches of steps: stored checkpoints, and iterates of random rounds where there are any, half each."""
+  """The batches of steps: stored levels, and iterates of random rounds where there are any, half each."""
   dataset, rounds = identifier.dataset, identifier.load_rounds()
   descriptions = np.asarray(jax.vmap(identifier.family.privileged)(
     jax.tree.map(jnp.asarray, dataset.read_tasks(np.arange(dataset.num_histories)))

@@ -24,7 +24,7 @@ from metaimprove.types import Play, Progress, Task, mean_return
 
 def operator_method(
   operator: Operator, operator_params: Any, play: Play, *, ask: Ask, num_applications: int, num_episodes: int,
-  num_measured: int | None = None, strangers: bool = False, name: str = 'operator', title: str = 'operator',
+  num_measured: int | None = None, another_task: bool = False, name: str = 'operator', title: str = 'operator',
   **options: Any,
 ) -> Method:
   """An operator as a method.
@@ -37,7 +37,8 @@ def operator_method(
     num_applications: in a row.
     num_episodes: of experience before each application.
     num_measured: how many of them returns are measured with; all by default.
-    strangers: give it the experience and the policy of another task instead of its own; see `strangers_of`.
+    another_task: the control "another task's experience": the operator is given experience and policy of another task
+      instead of its own; see `other_tasks_of`.
     name: of the method.
     title: of the method.
     **options: further fields of `Method`.
@@ -45,7 +46,7 @@ def operator_method(
   remember = make_remember(operator)
 
   def run(tasks: Task, rng_key: chex.PRNGKey, progress: Progress) -> Curve:
-    reads_from = strangers_of(tasks) if strangers else None
+    reads_from = other_tasks_of(tasks) if another_task else None
     improve = make_improve(operator, operator_params, ask, reads_from=reads_from)
     return iterated_curve(
       improve, remember, play, operator.policy, tasks, rng_key, num_applications=num_applications,
@@ -56,7 +57,7 @@ def operator_method(
     'operator': dataclasses.asdict(operator.config),
     'operator_params': files.checksum(files.tree_to_bytes(operator_params)), 'ask': words_of(ask),
     'num_applications': num_applications, 'num_episodes': num_episodes, 'num_measured': num_measured,
-    'strangers': strangers,
+    'another_task': another_task,
   }
   return Method(name=name, title=title, run=run, settings=settings, **options)
 
@@ -97,7 +98,7 @@ def curve_of(
   return Curve(episodes=before, env_steps=before * length, returns=np.stack(returns))
 
 
-def strangers_of(tasks: Task) -> np.ndarray:
+def other_tasks_of(tasks: Task) -> np.ndarray:
   """[B] int, for each task another one whose goal differs, the next one that does.
 
   Where tasks have no goal, or all have the same, it is the next task.

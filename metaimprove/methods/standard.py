@@ -15,7 +15,7 @@ from metaimprove.methods.ppo import learner_method
 from metaimprove.operators.operator import Operator
 from metaimprove.types import Play
 
-SIZES = ('1', '2', '4', 'best')
+IMPROVEMENT_SIZES = ('1', '2', '4', 'best')
 """Sizes of improvement whose curves are shown."""
 
 
@@ -30,7 +30,7 @@ class EvaluationSettings:
     steps: the size of improvement that is asked for, in words.
     improvement_applications: the same of the curves for other sizes of improvement.
     ppo_tasks: held-out tasks that PPO learns from scratch.
-    reference_episodes: by which policies that stay as they are, are measured.
+    reference_episodes: episodes that measure a policy that stays as it is.
     thorough: PPO from scratch on every held-out and far task; the better of its final policy and the task-conditioned
       source's is then the reference of each.
   """
@@ -83,7 +83,7 @@ def operator_methods(operator: Operator, operator_params: Any, playground: Playg
   return [
     method(),
     method(
-      strangers=True, name='shuffled_experience', title="operator, another task's experience", splits=('heldout',)
+      another_task=True, name='shuffled_experience', title="another task's experience", splits=('heldout',)
     ),
     method(
       num_episodes=2 * size, num_measured=size, num_applications=1, name='operator_double',
@@ -94,7 +94,7 @@ def operator_methods(operator: Operator, operator_params: Any, playground: Playg
         steps=steps, num_applications=min(settings.improvement_applications, settings.num_applications),
         name=f'operator_{steps}', title=f'operator, k = {steps}', splits=('heldout',),
       )
-      for steps in SIZES if steps != settings.steps
+      for steps in IMPROVEMENT_SIZES if steps != settings.steps
     ),
   ]
 
