@@ -141,18 +141,22 @@ def _print_comparisons(results: Results) -> None:
   for size, figures in results.improvement.items():
     points = sorted({n for n in (1, 2, 4, len(figures['iqm']) - 1) if 0 < n < len(figures['iqm'])})
     shown = ', '.join(_shown(figures['iqm'][n]) for n in points)
-    print(f'  asked for k = {size}: {shown} after {", ".join(map(str, points))} applications')
+    print(f'  asked for k = {size}, after applications {", ".join(map(str, points))}: {shown}')
   if results.equal_experience is not None:
     one, two = (_with_interval(results.equal_experience[name], 0) for name in ('one_application', 'two_applications'))
     print(f'  after {results.equal_experience["env_steps"]:,d} env steps: one application {one}, two {two}')
   if results.far_by_parameter:
     far = (f'{name} {_shown(part["iqm"][0])} ({part["tasks"]})' for name, part in results.far_by_parameter.items())
     print(f'  far by parameter, after all applications (tasks): {", ".join(far)}')
-  steps = ', '.join(f'{name} {_steps(value)}' for name, value in results.steps_to_target.items())
-  print(f'  environment steps of a task to {results.target}: {steps}')
+  steps = {_SHORT.get(name, name.replace('_', ' ')): value for name, value in results.steps_to_target.items()}
+  reached = [f'{name} {value:,d}' for name, value in steps.items() if value is not None]
+  others = [name for name, value in steps.items() if value is None]
+  print(f'  environment steps of a task to {results.target}: {", ".join(reached) or "reached by none"}')
+  if reached and others:
+    print(f'  {results.target} is not reached by: {", ".join(others)}')
   if results.ppo is not None:
-    flat = {True: 'is flat', False: 'still changes', None: 'is not known'}[results.ppo['flat']]
-    print(f'  the curve of PPO from scratch, of {results.ppo["env_steps"][-1]:,d} steps of a task, {flat} at its end')
+    flat = {True: 'flat', False: 'not flat', None: 'not known'}[results.ppo['flat']]
+    print(f'  PPO from scratch, {results.ppo["env_steps"][-1]:,d} steps of a task: its curve is {flat} at the end')
 
 
 def _print_bill(results: Results) -> None:
@@ -161,9 +165,10 @@ def _print_bill(results: Results) -> None:
 
   if results.training_wall_seconds:
     print(f'  seconds, of all seeds: {listed(results.training_wall_seconds, "{:,.0f}".format)}')
-  bill, total = results.training_env_steps, results.total_training_env_steps()
-  print(f'  environment steps, of one operator: {listed(bill, lambda steps: _known(steps, "not known"))}')
-  print(f'  environment steps of training one operator: {_known(total, "not known")}, {results.paid_back()}\n')
+  bill = results.training_env_steps
+  print(f'  environment steps, of one operator: {listed(bill, _steps)}')
+  total = _steps(results.total_training_env_steps())
+  print(f'  environment steps of training one operator: {total}; {results.paid_back()}\n')
 
 
 def _shown(value: float | None) -> str:
@@ -175,12 +180,8 @@ def _with_interval(figures: Mapping[str, Sequence[float | None]], point: int) ->
   return f'{_shown(figures["iqm"][point]):>6s} [{low}, {high}]'
 
 
-def _known(value: int | None, otherwise: str) -> str:
-  return otherwise if value is None else f'{value:,d}'
-
-
 def _steps(value: int | None) -> str:
-  return _known(value, 'does not reach it')
+  return 'not known' if value is None else f'{value:,d}'
 
 
 def _seed_range(results: Results, point: int) -> str:

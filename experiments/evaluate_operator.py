@@ -27,7 +27,7 @@ if __name__ == '__main__':
   flags.DEFINE_integer('num_tasks', 128, 'Held-out tasks, and as many far ones.', 2)
   flags.DEFINE_integer('num_applications', 30, 'Of the operator, in a row.', 1)
   flags.DEFINE_integer('num_episodes', 2, 'Episodes of experience before each application.', 1)
-  flags.DEFINE_string('ask', 'best', "What is asked for: 'best' or a number of checkpoints.")
+  flags.DEFINE_string('ask', 'best', "What is asked for: 'best' or a number of levels.")
   flags.DEFINE_integer('ppo_tasks', 16, 'Held-out tasks that PPO learns from scratch.', 1)
   flags.DEFINE_integer(
     'num_updates', None, "Updates of PPO from scratch and of a control, instead of the family's tuned numbers.", 1

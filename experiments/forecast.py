@@ -46,7 +46,7 @@ class Forecast:
 
 def forecast(
   family: TaskFamily, *, learning: dict[Source, int], num_histories: int, num_checkpoints: int, num_episodes: int,
-  num_steps: int, iterates: int, judged: int, num_seeds: int = 1,
+  num_steps: int, iterates: int, num_judged: int, num_seeds: int = 1,
 ) -> Forecast:
   """What collecting, training and judging will take.
 
@@ -58,12 +58,12 @@ def forecast(
     num_episodes: of each level, and of each iterate.
     num_steps: gradient steps.
     iterates: policies that training plays and stores.
-    judged: how many policies the evaluation plays.
+    num_judged: how many policies the evaluation plays.
     num_seeds: how often all that.
   """
   learned = sum(source.num_updates * source.env_steps_per_update * num for source, num in learning.items())
   recorded, measured = num_histories * num_checkpoints, num_histories * max(NUM_CANDIDATES, num_checkpoints)
-  episodes = measured * max(NUM_MEASURED, num_episodes) + (iterates + judged) * num_episodes
+  episodes = measured * max(NUM_MEASURED, num_episodes) + (iterates + num_judged) * num_episodes
   played = episodes * family.episode_length
   rate = next((rate for robot, rate in _LEARNING_RATES.items() if family.name.startswith(robot)), None)
   seconds = None

@@ -82,11 +82,11 @@ def expected(family: TaskFamily, settings: EvaluationSettings) -> Forecast:
     learning[tuned.make_source(domain_randomised_ppo.NAME, family, num_updates=FLAGS.num_updates)] = 1
   points = 3 + FLAGS.controls, (len(IMPROVEMENT_SIZES) - 1)
   few = min(settings.improvement_applications, settings.num_applications)
-  judged = settings.num_tasks * (points[0] * settings.num_applications + points[1] * few)
+  num_judged = settings.num_tasks * (points[0] * settings.num_applications + points[1] * few)
   return forecast(
     family, learning=learning, num_histories=FLAGS.num_tasks + FLAGS.independent_tasks,
     num_checkpoints=NUM_CHECKPOINTS, num_episodes=NUM_EPISODES, num_steps=FLAGS.num_steps * (1 + FLAGS.controls),
-    iterates=len(training.rounds) * training.round_tasks * (training.round_applications + 1), judged=judged,
+    iterates=len(training.rounds) * training.round_tasks * (training.round_applications + 1), num_judged=num_judged,
     num_seeds=FLAGS.num_seeds,
   )
 

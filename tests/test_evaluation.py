@@ -500,7 +500,7 @@ def test_controls_know_what_they_are_told(point, operator, conditioned, tmp_path
 def test_the_task_is_identified_from_one_random_episode(
   point, operator, operator_params, dataset, conditioned, tmp_path
 ):
-  """The goal is in the rewards: estimates are better than the mean goal would be. Goals of other rows would be worse."""
+  """The goal is in the rewards: estimates are better than the mean goal is. Goals of other rows would be worse."""
   identifier = Identifier(
     family=point, operator=operator, statistics=operator_params['statistics'], snapshot=conditioned[1],
     dataset=dataset, load_rounds=lambda: [], settings=FitSettings(num_steps=400, batch_size=32, learning_rate=3e-3),
@@ -582,6 +582,9 @@ def test_controls_stand_beside_the_operator_at_the_terminal(point, tmp_path, cap
   assert re.match(r' +2 +20 +0\.900 \[0\.900, 0\.900\] +0\.900 +0\.100$', lines[5])
   assert any('told the goal only' in line and '0.950' in line for line in lines)
   assert any('experience 0.750, dynamics 0.050, second look 0.200' in line for line in lines)
+  assert any(line.endswith('asked for k = best, after applications 1, 2, 3: 0.500, 0.900, 1.000') for line in lines)
+  assert any('after 20 env steps: one application  0.700 [0.700, 0.700], two  0.900' in line for line in lines)
+  assert any(line.endswith('environment steps of a task to 0.95: operator 30, ppo 800') for line in lines)
   assert found.verdict in '\n'.join(lines) and 'paid back after 10 new tasks' in lines[-2]
 
 

@@ -135,7 +135,7 @@ class Results:
     if self.ppo_env_steps_to_match is None:
       return f'not comparable: PPO from scratch does not reach {self.target}'
     if self.total_training_env_steps() is None:
-      return 'not known when paid back: environment steps of a stage of training are not known'
+      return 'when it is paid back is not known'
     return 'not paid back: the operator takes as many environment steps as PPO from scratch'
 
   def check_scored(self) -> None:
