@@ -221,7 +221,7 @@ def _training_env_steps(training: pathlib.Path | None) -> dict[str, int | None]:
   """By stage; None where it is not known."""
   path = None if training is None else training / _ENV_STEPS
   known = _read({}, files.read_json, path) if path is not None and path.exists() else {}
-  return {'rounds': known.get('rounds'), 'validation_figures': known.get('held_out')}
+  return {'rounds': known.get('rounds'), 'validation_figures': known.get('validation_figures')}
 
 
 def write_results(
