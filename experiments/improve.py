@@ -25,7 +25,7 @@ if __name__ == '__main__':
   flags.DEFINE_integer('seed', 0, 'Of the tasks, the initial policy and the episodes.')
   flags.DEFINE_integer('num_applications', 4, 'How often the operator is applied.', 1)
   flags.DEFINE_integer('num_episodes', 2, 'Episodes of experience before each application.', 1)
-  flags.DEFINE_string('ask', 'best', "What is asked for: 'best' or a number of checkpoints.")
+  flags.DEFINE_string('ask', 'best', "What is asked for: 'best' or a number of levels.")
   flags.DEFINE_string('page', 'runs/improve.html', 'Where the drawing goes.')
 
 

@@ -9,14 +9,14 @@ from metaimprove.rng import stream
 from metaimprove.types import Params, Play, Task, Trajectory
 
 
-class Improve(Protocol):
+class ImproveBatch(Protocol):
   """B better policies, from B policies and what is remembered of the experience of each; see
   `operators.apply.make_improve`."""
 
   def __call__(self, params: Params, memory: Any, /) -> Params: ...
 
 
-class Remember(Protocol):
+class RememberBatch(Protocol):
   """What is to be remembered [B, ...], from what was remembered so far (None at first), the policies that acted
   [B, ...], and their experience [B, E, T, ...]."""
 
@@ -37,7 +37,7 @@ class Iterate:
 
 
 def iterate(
-  improve: Improve, remember: Remember, play: Play, params: Params, tasks: Task, rng_key: chex.PRNGKey, *,
+  improve: ImproveBatch, remember: RememberBatch, play: Play, params: Params, tasks: Task, rng_key: chex.PRNGKey, *,
   num_applications: int,
 ) -> Iterator[Iterate]:
   """Improves B policies, each on its own task, by inference alone.

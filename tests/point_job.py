@@ -75,6 +75,8 @@ def train(folder, coordinator=None, process=0, num_processes=1):
       losses[step] = figures['train/loss']
 
   def progress(stage, done, total, figures):
+    if stage != 'train operator':
+      return
     if not steps and jax.process_index() == 0:
       (folder / 'first_step.txt').write_text(str(done))
     steps.append(done)

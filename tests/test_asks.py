@@ -19,37 +19,61 @@ RETURN = Kind(
 KINDS = {**asks.KINDS, 'return': RETURN}
 
 
-def pairs_of(level, target, best):
-  level, target, best = (np.array(numbers) for numbers in (level, target, best))
-  return Pairs(level=level, target=target, best=best, returns=np.tile([-4.0, -3.0, -2.0, -1.0], (len(level), 1)))
+def pairs_of(level, target, rank, shares=steps.SHARES):
+  """Pairs that are all of one history, with levels of the ranks given."""
+  level, target = np.array(level), np.array(target)
+  rank = np.tile(rank, (len(level), 1))
+  return Pairs(level=level, target=target, rank=rank, returns=rank - 4.0, size_shares=shares)
 
 
 def test_targets_by_hand():
-  """0 is the policy itself; others go on to the best checkpoint at most, and back to it from beyond."""
-  level, size, best = np.array([0, 2, 3, 1, 1, 3]), np.array([1, 4, 0, steps.BEST, 0, 1]), np.array([3, 3, 3, 2, 3, 2])
-  np.testing.assert_array_equal(steps.draw_target(level, size, best), [1, 3, SAME, 2, SAME, 2])
+  """0 is the policy itself; others go on to the best policy at most, and back to its first level from the last one."""
+  level, size = np.array([0, 2, 3, 1, 1, 3]), np.array([1, 4, 0, steps.BEST, 0, 1])
+  rank = np.array([[0, 1, 2, 3]] * 3 + [[0, 1, 2, 2]] * 3)
+  np.testing.assert_array_equal(steps.target_level(level, size, rank), [1, 3, SAME, 2, SAME, 2])
+
+
+def test_levels_that_are_one_policy_count_once():
+  """Levels 1 to 3 are one policy, and so are 4 and 5, the best: one better than level 1 is level 4, never 2 or 3."""
+  rank = np.array([[0, 1, 1, 1, 2, 2]] * 6)
+  target = lambda size: steps.target_level(np.arange(6), np.full(6, size), rank).tolist()
+  assert target(1) == [1, 4, 4, 4, 4, 4]
+  assert target(2) == target(steps.BEST) == [4] * 6
+
+
+def test_same_is_no_level_and_no_size():
+  """Else a target could be taken for a size, or the other way round."""
+  assert SAME < 0 and SAME not in steps.SIZES
 
 
 def test_a_description_leads_to_the_target():
   """Whatever is drawn among the true descriptions, asking for it draws the pair's target again."""
   rng = np.random.default_rng(0)
-  level, best = rng.integers(12, size=500), rng.integers(12, size=500)
-  target = steps.draw_target(level, rng.choice(steps.SIZES, size=500), best)
-  found = steps.describe(Pairs(level=level, target=target, best=best, returns=np.zeros((500, 12))), rng)
-  np.testing.assert_array_equal(steps.draw_target(level, found, best), target)
+  level, rank = rng.integers(12, size=500), np.cumsum(rng.integers(2, size=(500, 12)), axis=1)
+  target = steps.target_level(level, rng.choice(steps.SIZES, size=500), rank)
+  pairs = Pairs(level=level, target=target, rank=rank, returns=np.zeros((500, 12)), size_shares=steps.SHARES)
+  found = steps.describe(pairs, rng)
+  np.testing.assert_array_equal(steps.target_level(level, found, rank), target)
   assert set(found[target == SAME]) == {0} and 0 not in found[target != SAME]
 
 
 def test_descriptions_are_drawn_by_their_shares():
-  """From level 1 to the best one, 2: sizes 1, 2, 4, 8 and 'best' are all true; shares 0.15 four times and 0.3."""
-  found = steps.describe(pairs_of([1] * 9000, [2] * 9000, [2] * 9000), np.random.default_rng(0))
-  shares = [np.mean(found == size) for size in (1, 2, 4, 8, steps.BEST)]
-  np.testing.assert_allclose(shares, [1 / 6] * 4 + [1 / 3], atol=0.02)
+  """From level 1 to the best one, 2: sizes 1, 2, 4, 8 and 'best' are all true; shares 0.15 four times and 0.3, or what
+  the settings say."""
+  def shares(*settings):
+    found = steps.describe(pairs_of([1] * 9000, [2] * 9000, [0, 1, 2, 2], *settings), np.random.default_rng(0))
+    return [np.mean(found == size) for size in (1, 2, 4, 8, steps.BEST)]
+
+  np.testing.assert_allclose(shares(), [1 / 6] * 4 + [1 / 3], atol=0.02)
+  np.testing.assert_allclose(shares((0.5, 0.1, 0, 0, 0, 0.4)), [0.2, 0, 0, 0, 0.8], atol=0.02)
 
 
 def test_a_difference_that_is_no_size_is_described_by_itself():
-  """3 is none of the sizes, and level 3 is not the best."""
-  np.testing.assert_array_equal(steps.describe(pairs_of([0], [3], [9]), np.random.default_rng(0)), [3])
+  """3 is none of the sizes, and level 4, the fourth policy, is not the best. Nor is 1 where it is never drawn."""
+  rank = [0, 1, 1, 2, 3, 4]
+  np.testing.assert_array_equal(steps.describe(pairs_of([0], [4], rank), np.random.default_rng(0)), [3])
+  only_best = pairs_of([0, 0], [1, SAME], rank, (0, 0, 0, 0, 0, 1.0))
+  np.testing.assert_array_equal(steps.describe(only_best, np.random.default_rng(0)), [1, 0])
 
 
 def test_words():
@@ -93,7 +117,7 @@ def test_same_is_asked_for_only_where_it_is_given():
 def test_kinds_are_left_out_but_never_all():
   """Of two kinds each is left out in a third of the asks, unless it is the one that stays: 1/2 of 1/3."""
   num, rng = 6000, np.random.default_rng(0)
-  described = describe(KINDS, ('steps', 'return'), pairs_of([0] * num, [2] * num, [3] * num), rng)
+  described = describe(KINDS, ('steps', 'return'), pairs_of([0] * num, [2] * num, [0, 1, 2, 3]), rng)
   np.testing.assert_array_equal(described.values['return'], -2.0)
   dropped = drop(described, 1 / 3, rng)
   given = np.stack(list(dropped.given.values()))

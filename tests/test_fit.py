@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from experiments import console
 from metaimprove.errors import DamagedDataError, IncompatibleError, NonFiniteLossError
+from metaimprove.rng import stream
 from metaimprove.training import fit as module
 from metaimprove.training.fit import FitSettings, fit
 from tests.conftest import Killed, kill_at
@@ -138,7 +139,16 @@ def test_pauses_see_the_parameters_and_batches_are_asked_for_anew(tmp_path, monk
   assert [(name, step) for name, step, _ in seen] == [(n, s) for s in (0, 40, 100) for n in 'ab']
   assert batches.asked == [(0, 40), (40, 100), (40, 100)]
   assert seen[-1][2] == float(final['slope'])
-  assert seen[0][2] == float(init(jax.random.key(0))['slope'])
+  assert seen[0][2] == float(init(stream(0, 'first parameters: train'))['slope'])
+
+
+def test_what_is_learned_with_one_seed_begins_apart(tmp_path):
+  """An operator and what it is compared with would else begin with the same numbers."""
+  first = {}
+  for stage in ('operator', 'identify'):
+    note = lambda step, params, stage=stage: first.setdefault(stage, float(params['slope'])) and {}
+    run(tmp_path / stage, stage=stage, pauses={0: [note]}, settings=dataclasses.replace(SETTINGS, num_steps=1))
+  assert first['operator'] != first['identify']
 
 
 @pytest.mark.parametrize('name, changes', [
@@ -161,8 +171,36 @@ def test_a_loss_that_is_no_number_ends_it(tmp_path):
   def broken(params, batch):
     return jnp.log(-1 - params['slope'] ** 2) + batch['x'].sum()
 
-  with pytest.raises(NonFiniteLossError, match='no finite number before step 20; try a lower learning rate than 0.1'):
+  with pytest.raises(NonFiniteLossError, match='no finite number in step 1; try a lower learning rate than 0.1'):
     fit(init, broken, Batches(), SETTINGS, seed=0, folder=tmp_path, made_with={})
+
+
+@pytest.mark.parametrize('pause_at, num_steps, broken_from', [(None, 45, 43), (30, 100, 25), (None, 41, 40)])
+def test_a_loss_that_ends_in_the_middle_of_a_line_is_noticed(tmp_path, pause_at, num_steps, broken_from):
+  """Steps 41 to 45 make no line of the log; and what comes at a pause would get parameters that are no numbers. The
+  last one: the loss of the last step is finite, and its gradient is not."""
+  class Breaking(Batches):
+    def __call__(self, first, last):
+      for step, batch in zip(range(first, last), super().__call__(first, last)):
+        yield {**batch, 'broken': np.full(8, step >= broken_from, np.float32)}
+
+  def with_broken_gradient(params, batch):
+    # sqrt is finite at 0, and its slope there is not.
+    return loss(params, batch) + jnp.sqrt(jnp.maximum(0 * params['slope'], 0)) * batch['broken'].mean()
+
+  def with_broken_loss(params, batch):
+    return loss(params, batch) + jnp.log(-batch['broken'].mean())
+
+  def guarded(params, batch):
+    change = with_broken_gradient if num_steps == 41 else with_broken_loss
+    return jax.lax.cond(batch['broken'].mean() > 0, lambda: change(params, batch), lambda: loss(params, batch))
+
+  paused = []
+  pauses = {pause_at: [lambda step, params: paused.append(step) or {}]} if pause_at else {}
+  settings = dataclasses.replace(SETTINGS, num_steps=num_steps)
+  with pytest.raises(NonFiniteLossError, match=f'no finite number in step {broken_from + 1};'):
+    fit(init, guarded, Breaking(), settings, seed=0, folder=tmp_path, made_with={}, pauses=pauses)
+  assert paused == [] and not list(tmp_path.glob('training_state_*'))
 
 
 def test_tensorboard_has_a_file_a_start_and_no_step_twice(whole, tmp_path, monkeypatch):

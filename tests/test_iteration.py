@@ -41,7 +41,7 @@ def remember(operator):
 def test_iterate_is_act_remember_improve_act(operator, operator_params, play, remember, start, neighbour):
   params, tasks = start
   key, best = jax.random.key(1), ask(steps='best')
-  improve = make_improve(operator, operator_params, best, reads_from=neighbour)
+  improve = make_improve(operator, operator_params, best, experience_of=neighbour)
   iterates = list(iterate(improve, remember, play, params, tasks, key, num_applications=2))
   assert len(iterates) == 3
   read = np.arange(NUM_TASKS) if neighbour is None else neighbour

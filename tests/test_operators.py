@@ -19,7 +19,8 @@ from metaimprove.operators import checkpoints
 from metaimprove.operators.apply import make_improve, make_remember
 from metaimprove.operators.config import OperatorConfig
 from metaimprove.operators.memory import Memory
-from metaimprove.operators.reading import experience_statistics, num_transition_features, read
+from metaimprove.operators.operator import make_operator
+from metaimprove.operators.reading import experience_statistics, num_transition_features, read, statistics_structure
 from metaimprove.trees import take
 from metaimprove.types import Task, Trajectory
 from tests.compilations import counted
@@ -203,10 +204,22 @@ CONFIG = {'family': 'point', 'backend': 'none', 'observation_size': 1, 'action_s
   {'family': ''}, {'backend': None}, {'hidden_sizes': (0,)}, {'hidden_sizes': 'ab'}, {'hidden_sizes': (4096,) * 3},
   {'asks': ()}, {'asks': ('goal',)}, {'asks': ('steps', 'steps')}, {'asks': (['steps'],)}, {'episode_length': -1},
   {'observation_size': 10**5, 'hidden_sizes': (90,), 'code_size': 4096}, {'action_size': 10**30},
+  {'width': 4096, 'num_latents': 1024},
 ])
 def test_configurations_that_make_no_sense_are_refused(changes):
   with pytest.raises(IncompatibleError, match='An operator can not have'):
     OperatorConfig(**{**CONFIG, **changes})
+
+
+def test_weights_are_counted_before_they_are_made():
+  """Sizes that all differ, so that one in the wrong place of the count is noticed."""
+  config = OperatorConfig(
+    **{**CONFIG, 'observation_size': 5, 'action_size': 3}, hidden_sizes=(7, 11), width=64, num_latents=3, num_blocks=2,
+    code_size=13,
+  )
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape), statistics_structure(5))
+  network = jax.eval_shape(lambda: make_operator(config).init(jax.random.key(0), zeros))['network']
+  assert config.num_weights == sum(leaf.size for leaf in jax.tree.leaves(network))
 
 
 def test_lists_are_taken_for_tuples():

@@ -20,15 +20,15 @@ NUM_TASKS = 32
 
 @pytest.fixture(scope='module')
 def improved():
-  """(reads_from) -> [3] mean returns of random policies on held-out tasks, and after one and two applications."""
+  """(experience_of) -> [3] mean returns of random policies on held-out tasks, and after one and two applications."""
   family = make_family(FAMILY)
   operator, operator_params = load_operator(RESULT, family)
   tasks = sample_tasks(family, 1, NUM_TASKS, 'heldout')
   start = jax.vmap(operator.policy.init)(jax.random.split(stream(1, 'initial'), NUM_TASKS))
   play, remember = make_play(family, operator.policy, num_episodes=2), make_remember(operator)
 
-  def returns(reads_from):
-    improve = make_improve(operator, operator_params, ask(steps='best'), reads_from=reads_from)
+  def returns(experience_of):
+    improve = make_improve(operator, operator_params, ask(steps='best'), experience_of=experience_of)
     found = iterate(improve, remember, play, start, tasks, stream(1, 'episodes'), num_applications=2)
     return [float(np.mean(mean_return(one.trajectory))) for one in found]
 

@@ -3,24 +3,27 @@
 import dataclasses
 import functools
 import shutil
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metaimprove import files
 from metaimprove.asks import SAME, steps
-from metaimprove.errors import IncompatibleError, WaitingError
+from metaimprove.errors import DamagedDataError, IncompatibleError, NonFiniteSimulationError, WaitingError
 from metaimprove.histories import storage
 from metaimprove.histories.dataset import load_dataset
 from metaimprove.histories.header import planned_shards, read_header
 from metaimprove.histories.layout import layout_of
 from metaimprove.rollouts import make_play
 from metaimprove.training import fit as fit_module
-from metaimprove.training import held_out, rounds
+from metaimprove.training import rounds, validation
 from metaimprove.training.examples import Example, Examples, endless, split_histories
 from metaimprove.training.loop import env_steps, train
 from metaimprove.training.loss import divergence_loss, visited_states
+from metaimprove.training.pairs import pairs_of
 from metaimprove.training.settings import TrainingSettings
 from metaimprove.trees import batch_size, take
 from metaimprove.types import mean_return
@@ -54,8 +57,8 @@ def weights(params):
 
 
 def test_validation_tasks_are_kept_out_of_every_source(dataset):
-  training, validation = split_histories(dataset, 2)
-  assert set(dataset.task_index[training]) == {0, 1, 2, 3} and set(dataset.task_index[validation]) == {4, 5}
+  training, kept_out = split_histories(dataset, 2)
+  assert set(dataset.task_index[training]) == {0, 1, 2, 3} and set(dataset.task_index[kept_out]) == {4, 5}
   everything, none = split_histories(dataset, 0)
   assert len(everything) == dataset.num_histories and len(none) == 0
   for num in (6, 100):
@@ -71,7 +74,7 @@ def test_examples_of_histories_are_pairs_of_one_history(examples, dataset, every
   history = np.array([examples.histories[index] for index in range(60)])
   drawn = examples.of_histories(history, size, rng)
   level = np.random.default_rng(0).integers(4, size=60)  # the first thing that is drawn
-  wanted = steps.draw_target(level, size, dataset.best[history])
+  wanted = steps.target_level(level, size, dataset.rank[history])
   target = np.where(wanted == SAME, level, wanted)
   np.testing.assert_array_equal(weights(drawn.params), weights(every[0])[history, level])
   np.testing.assert_array_equal(weights(drawn.target_params), weights(every[0])[history, target])
@@ -79,7 +82,7 @@ def test_examples_of_histories_are_pairs_of_one_history(examples, dataset, every
   np.testing.assert_array_equal(drawn.target_trajectory.reward, every[1].reward[history, target])
   assert drawn.trajectory.outcome.size == drawn.target_trajectory.outcome.size == 0
   np.testing.assert_array_equal(
-    steps.draw_target(level, drawn.ask.values['steps'], dataset.best[history]), wanted, 'asks describe pairs'
+    steps.target_level(level, drawn.ask.values['steps'], dataset.rank[history]), wanted, 'asks describe pairs'
   )
 
 
@@ -91,6 +94,19 @@ def test_every_history_once_an_epoch_and_sources_alike(examples, dataset):
   assert all(sorted(epoch) == sorted(training) for epoch in epochs)
   assert len({tuple(epoch) for epoch in epochs}) > 25
   assert abs(np.mean(dataset.source[drawn]) - 0.5) < 1e-9
+
+
+def test_no_two_sources_share_an_order():
+  """One history a source would hide it: a hundred each, of two sources and two seeds, and of sources in other order."""
+  def orders(names, seed):
+    dataset = types.SimpleNamespace(source_names=names, source=np.repeat([0, 1], 100))
+    mixed = endless(dataset, np.arange(200), seed)
+    drawn = np.array([mixed[index] for index in range(200)])
+    return {name: tuple(drawn[drawn // 100 == index] % 100) for index, name in enumerate(names)}
+
+  first, second, turned = orders(('a', 'b'), 0), orders(('a', 'b'), 1), orders(('b', 'a'), 0)
+  assert len({*first.values(), *second.values()}) == 4
+  assert turned == first, 'they follow from the name, not from the order of sources'
 
 
 def test_levels_are_alike(examples, every):
@@ -124,10 +140,30 @@ def test_matching_by_hand():
   """σ² is the sum of both squared errors: 2 for errors of 1, nearly 0 for none; far from all, the nearest counts."""
   level_returns = np.array([[-10.0, -5.0, 0.0]] * 3)
   found = rounds.match(np.array([-4.0, -4.0, 1000.0]), np.array([1.0, 0.0, 0.0]), level_returns,
-                       np.array([[1.0] * 3, [0.0] * 3, [0.0] * 3]))
+                       np.array([[1.0] * 3, [0.0] * 3, [0.0] * 3]), np.array([[0, 1, 2]] * 3))
   weight = np.exp([-36 / 4, -1 / 4, -16 / 4])
   np.testing.assert_allclose(found[0], weight / weight.sum(), rtol=1e-3)
   np.testing.assert_allclose(found[1:], [[0, 1, 0], [0, 0, 1]], atol=1e-6)
+
+
+def test_a_policy_that_is_stored_twice_is_not_likelier():
+  """An iterate half way between two policies, one of which fills three levels: half each, at the first level."""
+  found = rounds.match(
+    np.array([-5.0]), np.array([1.0]), np.array([[-10.0, 0.0, 0.0, 0.0]]), np.ones((1, 4)), np.array([[0, 1, 1, 1]])
+  )
+  np.testing.assert_allclose(found, [[0.5, 0.5, 0, 0]])
+
+
+def test_one_level_better_is_another_policy(dataset):
+  """Of all pairs for k = 1 whose policy shown is not the best one. The point's histories hold policies twice."""
+  history, level = (index.reshape(-1) for index in np.indices(dataset.returns.shape))
+  pairs = pairs_of(dataset, history, level, np.ones_like(level), SETTINGS)
+  rank = lambda levels: pairs.rank[np.arange(len(levels)), levels]
+  beneath = level < dataset.best[history]
+  assert (rank(pairs.target) == rank(level) + 1)[beneath].all() and (pairs.rank[:, -1] < 3).any()
+  shown, answers = (weights(dataset.read_params(history[beneath], x[beneath])) for x in (level, pairs.target))
+  assert (np.abs(shown - answers).max(axis=-1) > 0).all()
+  np.testing.assert_array_equal(pairs.target[~beneath], dataset.best[history[~beneath]])
 
 
 def test_levels_are_drawn_by_chance_and_the_same_again():
@@ -191,7 +227,7 @@ def test_an_iterate_asked_for_nothing_is_its_own_answer(dataset, played):
   rows = np.random.default_rng(0).integers(24, size=10)
   np.testing.assert_array_equal(drawn.trajectory.reward, played['trajectory'].reward[rows])
   history = played['history'][rows]
-  wanted = steps.draw_target(np.full(10, 2), size, dataset.best[history])[5:]
+  wanted = steps.target_level(np.full(10, 2), size, dataset.rank[history])[5:]
   answers = dataset.read_params(history[5:], wanted)
   jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[5:], y), drawn.target_params, answers)
 
@@ -214,6 +250,31 @@ def test_rounds_are_stored_and_read_again(operator, operator_params, play, datas
     chance_of_nearest = one.chance[np.arange(len(nearest)), nearest]
     assert (chance_of_nearest > 0.2).mean() > 0.8
   assert np.abs(weights(loaded[0].params) - weights(loaded[1].params)).max() > 0, 'each round draws anew'
+
+
+@pytest.mark.parametrize('name, change', [
+  ('history', lambda x: np.full_like(x, 99)), ('history', lambda x: x - 99), ('history', lambda x: x[:3]),
+  ('history', lambda x: x.astype(np.float32)), ('trajectory', lambda x: x.replace(reward=x.reward[:, :1])),
+  ('params', lambda x: jax.tree.map(lambda leaf: leaf * np.float32(np.nan), x)),
+])
+def test_iterates_of_other_histories_are_refused(played, dataset, tmp_path, name, change):
+  """An index beyond the histories would else raise somewhere, and a negative one would be taken for another history."""
+  path = tmp_path / 'iterates_00.safetensors'
+  files.save_tree(path, played)
+  assert len(rounds.load(tmp_path, dataset)) == 1
+  files.save_tree(path, {**played, name: change(played[name])})
+  with pytest.raises(DamagedDataError, match='does not hold iterates of these histories; delete it'):
+    rounds.load(tmp_path, dataset)
+
+
+def test_a_round_of_which_nothing_is_left_is_not_stored(operator, operator_params, dataset, tmp_path):
+  hopeless = make_play(point_family(blow_up_beyond=-1.0), operator.policy, num_episodes=2)
+  training, _ = split_histories(dataset, 2)
+  with pytest.raises(NonFiniteSimulationError, match='Every policy of a round blew up'):
+    rounds.add_round(
+      0, operator, operator_params, hopeless, dataset, training, SETTINGS, seed=0, folder=tmp_path
+    )
+  assert list(tmp_path.iterdir()) == []
 
 
 def test_waiting_for_a_process_that_is_gone_ends(operator, dataset, tmp_path, monkeypatch):
@@ -272,16 +333,16 @@ def test_scores_by_hand():
   """Undefined returns, and references within two errors of the initial policy, give no score."""
   returns, initial = np.array([-5.0, np.nan, -5.0, -5.0, 0.0]), np.array([-10.0, -10.0, np.nan, -10.0, -10.0])
   reference, error = np.array([0.0, 0.0, 0.0, -9.0, -10.0]), np.array([1.0, 1.0, 1.0, 0.6, 0.0])
-  np.testing.assert_allclose(held_out.scores(returns, initial, reference, error), [0.5, np.nan, np.nan, np.nan, np.nan])
+  np.testing.assert_allclose(validation.scores(returns, initial, reference, error), [0.5] + [np.nan] * 4)
 
 
-def test_held_out_figures_leave_out_what_has_no_score(operator, operator_params, play, dataset):
-  _, validation = split_histories(dataset, 2)
+def test_validation_figures_leave_out_what_has_no_score(operator, operator_params, play, dataset):
+  _, kept_out = split_histories(dataset, 2)
   arguments = operator, operator_params
-  figures = held_out.returns(*arguments, play, dataset, validation, 2)
-  assert list(figures) == ['held_out_normalised_return/1', 'held_out_normalised_return/2']
+  figures = validation.scores_of(*arguments, play, dataset, kept_out, 2)
+  assert list(figures) == ['validation_score/1', 'validation_score/2']
   hopeless = dataclasses.replace(dataset, returns=np.full_like(dataset.returns, -1e6))
-  assert held_out.returns(*arguments, play, hopeless, validation, 2) == {}
+  assert validation.scores_of(*arguments, play, hopeless, kept_out, 2) == {}
 
   def fragile(params, tasks, rng_key):
     """The last task blows up whenever it is played, with rewards that would look very good."""
@@ -290,15 +351,15 @@ def test_held_out_figures_leave_out_what_has_no_score(operator, operator_params,
       reward=trajectory.reward.at[-1].set(1e3), finite=trajectory.finite.at[-1].set(False)
     )
 
-  alone = held_out.returns(*arguments, play, dataset, validation[dataset.task_index[validation] == 4], 1)
+  alone = validation.scores_of(*arguments, play, dataset, kept_out[dataset.task_index[kept_out] == 4], 1)
   assert np.isfinite(list(alone.values())).all()
-  found = held_out.returns(*arguments, fragile, dataset, validation, 1)
-  assert found == {} or max(found.values()) < 10
+  found = validation.scores_of(*arguments, fragile, dataset, kept_out, 1)
+  assert set(found) == {'validation_score/1'} and found['validation_score/1'] < 10
 
 
 def test_environment_steps_by_hand(operator):
-  """2 rounds of 8 tasks, and 4 times 2 held-out tasks, each with 3 policies that act for 2 episodes of 8 steps."""
-  assert env_steps(operator, SETTINGS) == {'rounds': 2 * 8 * 3 * 16, 'held_out': 4 * 2 * 3 * 16}
+  """2 rounds of 8 tasks, and 4 times 2 validation tasks, each with 3 policies that act for 2 episodes of 8 steps."""
+  assert env_steps(operator, SETTINGS) == {'rounds': 2 * 8 * 3 * 16, 'validation_figures': 4 * 2 * 3 * 16}
 
 
 @pytest.fixture(scope='module')
@@ -316,17 +377,21 @@ def trained(operator, play, dataset, tmp_path_factory):
 def test_what_is_logged(trained):
   _, _, logged, shown = trained
   assert {'train/loss', 'train/gradient_norm', 'train/learning_rate', 'train/examples_per_second'} <= set(logged[20])
-  assert {f'held_out_loss/{steps.words(k)}' for k in steps.SIZES} <= set(logged[40])
-  assert {'held_out_normalised_return/1', 'held_out_normalised_return/2'} <= set(logged[60])
-  assert [one[:3] for one in shown] == [('train operator', done, 80) for done in range(1, 81)]
-  assert set(shown[-1][3]) == {'loss', 'held-out return'}
+  assert {f'validation_loss/{steps.words(k)}' for k in steps.SIZES} <= set(logged[40])
+  assert {'validation_score/1', 'validation_score/2'} <= set(logged[60])
+  trained_steps = [one for one in shown if one[0] == 'train operator']
+  assert [one[1:3] for one in trained_steps] == [(done, 80) for done in range(1, 81)]
+  for stage, total in (('play rounds', 2), ('validation figures', 4)):
+    ends = [(index + end, total) for index in range(total) for end in (0, 1)]
+    assert [one[1:3] for one in shown if one[0] == stage] == ends
+  assert set(trained_steps[-1][3]) == {'loss', 'validation score'}
 
 
 def test_it_learns_by_likelihood(trained):
   _, _, logged, _ = trained
   assert logged[80]['train/loss'] < 0.9 * logged[20]['train/loss']
   # With four tasks to learn from it is the behaviour that carries over, not the likelihood.
-  assert logged[80]['held_out_normalised_return/1'] > logged[20]['held_out_normalised_return/1'] + 0.2
+  assert logged[80]['validation_score/1'] > logged[20]['validation_score/1'] + 0.2
 
 
 def test_little_is_left_on_the_disk(trained):

@@ -15,7 +15,7 @@ import numpy as np
 
 from metaimprove.errors import IncompatibleError, UnknownNameError
 
-SAME = -1
+SAME = -2
 """The target of a pair whose answer is the very policy that is shown."""
 
 
@@ -37,16 +37,19 @@ class Pairs:
   """B pairs of policies of improvement histories: the one that is shown, and the one that is the answer.
 
   Attributes:
-    level: [B] int, which checkpoint of its history the policy shown is, or is nearest to in return.
-    target: [B] int, the checkpoint that is the answer, or `SAME`: the policy shown is itself the answer.
-    best: [B] int, the best checkpoint of the history.
-    returns: [B, N + 1] measured mean return of each checkpoint of the history.
+    level: [B] int, which level of its history the policy shown is, or is nearest to in return.
+    target: [B] int, the level that is the answer, or `SAME`: the policy shown is itself the answer.
+    rank: [B, N + 1] int, how many different policies come before each level of the history: levels that are one policy
+      have the same rank, and those of the highest rank are the best policy.
+    returns: [B, N + 1] measured mean return of each level of the history.
+    size_shares: how often each size of `steps.SIZES` is drawn, by which the pairs were chosen.
   """
 
   level: np.ndarray
   target: np.ndarray
-  best: np.ndarray
+  rank: np.ndarray
   returns: np.ndarray
+  size_shares: tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""The size of the improvement: how many checkpoints better the next policy is to be.
+"""The size of the improvement: how many levels better the next policy is to be.
 
-k = 0 asks for the policy that is shown, k = 1, 2, 4, ... for one that many checkpoints better, or the best one where
-there are not so many, and `BEST` for the best one.
+k = 0 asks for the policy that is shown, k = 1, 2, 4, ... for one that many levels better, or the best one where there
+are not so many, and `BEST` for the best one. Levels that are one and the same policy count once.
 """
 
 from typing import Any
@@ -15,6 +15,7 @@ from metaimprove.errors import UnknownNameError
 
 NAME = 'steps'
 BEST = -1
+"""The size that stands for 'best'."""
 SIZES = (0, 1, 2, 4, 8, BEST)
 """The sizes that pairs for training are drawn by."""
 SHARES = (0.1, 0.15, 0.15, 0.15, 0.15, 0.3)
@@ -22,27 +23,42 @@ SHARES = (0.1, 0.15, 0.15, 0.15, 0.15, 0.3)
 NUM_FEATURES = 3
 
 
-def draw_target(level: np.ndarray, size: np.ndarray, best: np.ndarray) -> np.ndarray:
-  """[B] the answer `size` further on than `level`, at most the best checkpoint; `SAME` for 0, the best for `BEST`.
+def target_level(level: np.ndarray, size: np.ndarray, rank: np.ndarray) -> np.ndarray:
+  """The level that is the answer to an ask for a size of improvement.
 
-  A policy that is as good as the best checkpoint or better is to become the best one.
+  Args:
+    level: [B] of the policy shown.
+    size: [B] of the improvement.
+    rank: [B, N + 1] of the levels of its history; see `Pairs`.
+
+  Returns:
+    [B] the first level whose rank is `size` higher, or that of the best policy where there is none or `size` is `BEST`;
+    `SAME` where `size` is 0.
   """
-  further = np.where(size == BEST, best, np.minimum(level + size, best))
-  return np.where(size == 0, SAME, further)
+  best = rank[:, -1]
+  wanted = np.where(size == BEST, best, np.minimum(_rank_at(rank, level) + size, best))
+  return np.where(size == 0, SAME, (rank >= wanted[:, None]).argmax(axis=1))
+
+
+def _rank_at(rank, level):
+  return np.take_along_axis(rank, level[:, None], axis=1)[:, 0]
 
 
 def describe(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
   """[B] int, a size that leads from the policy shown to the answer.
 
-  Several sizes may be true: to the best checkpoint lead `BEST` and all sizes that would go beyond it. One of those in
-  `SIZES` is drawn, in proportion to their shares. Where none of these is true, it is the difference of the levels.
+  Several sizes may be true: to the best policy lead `BEST` and all sizes that would go beyond it. One of those in
+  `SIZES` is drawn, in proportion to their shares. Where none of these is true, or only ones that are never drawn, it is
+  the difference of the ranks.
   """
-  targets = [draw_target(pairs.level, np.full_like(pairs.level, size), pairs.best) for size in SIZES]
+  targets = [target_level(pairs.level, np.full_like(pairs.level, size), pairs.rank) for size in SIZES]
   true = np.stack(targets, axis=1) == pairs.target[:, None]
-  weight = true * np.asarray(SHARES)
+  weight = true * np.asarray(pairs.size_shares)
   total = weight.sum(axis=1, keepdims=True)
   drawn = np.argmax(np.cumsum(weight, axis=1) > rng.random((len(total), 1)) * total, axis=1)
-  return np.where(total[:, 0] > 0, np.asarray(SIZES)[drawn], np.maximum(pairs.target - pairs.level, 1))
+  same = pairs.target == SAME
+  difference = _rank_at(pairs.rank, np.where(same, pairs.level, pairs.target)) - _rank_at(pairs.rank, pairs.level)
+  return np.where(total[:, 0] > 0, np.asarray(SIZES)[drawn], np.where(same, 0, np.maximum(difference, 1)))
 
 
 def features(size: chex.Array) -> chex.Array:
@@ -52,14 +68,14 @@ def features(size: chex.Array) -> chex.Array:
 
 
 def value(given: Any) -> np.ndarray:
-  """'best', a number of checkpoints such as 4 or '4', or an array of numbers; raises `UnknownNameError` for others."""
+  """'best', a number of levels such as 4 or '4', or an array of numbers; raises `UnknownNameError` for others."""
   if isinstance(given, str):
     if given == 'best':
       return np.int32(BEST)
     given = int(given) if given.isdecimal() else None
   array = np.asarray(given)
   if array.dtype.kind not in 'iu' or (array < BEST).any():
-    raise UnknownNameError(f"An ask is 'best' or a number of checkpoints such as 0, 1 or 4, not {given!r}.")
+    raise UnknownNameError(f"An ask is 'best' or a number of levels such as 0, 1 or 4, not {given!r}.")
   return array.astype(np.int32)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from metaimprove import files
 from metaimprove.asks import KINDS, Ask
 from metaimprove.errors import IncompatibleError
-from metaimprove.iteration import Improve, Iterate, Remember, iterate
+from metaimprove.iteration import ImproveBatch, Iterate, RememberBatch, iterate
 from metaimprove.methods.method import Curve, Method, initial_policies
 from metaimprove.operators.apply import make_improve, make_remember
 from metaimprove.operators.operator import Operator
@@ -46,8 +46,8 @@ def operator_method(
   remember = make_remember(operator)
 
   def run(tasks: Task, rng_key: chex.PRNGKey, progress: Progress) -> Curve:
-    reads_from = other_tasks_of(tasks) if another_task else None
-    improve = make_improve(operator, operator_params, ask, reads_from=reads_from)
+    experience_of = other_tasks_of(tasks) if another_task else None
+    improve = make_improve(operator, operator_params, ask, experience_of=experience_of)
     return iterated_curve(
       improve, remember, play, operator.policy, tasks, rng_key, num_applications=num_applications,
       num_episodes=num_episodes, num_measured=num_measured, title=title, progress=progress,
@@ -68,7 +68,7 @@ def words_of(ask: Ask) -> dict[str, str]:
 
 
 def iterated_curve(
-  improve: Improve, remember: Remember, play: Play, policy: Policy, tasks: Task, rng_key: chex.PRNGKey, *,
+  improve: ImproveBatch, remember: RememberBatch, play: Play, policy: Policy, tasks: Task, rng_key: chex.PRNGKey, *,
   num_applications: int, num_episodes: int, title: str, progress: Progress, num_measured: int | None = None,
 ) -> Curve:
   """The curve of anything that `iterate` applies, from random policies on; see there and `Method`."""

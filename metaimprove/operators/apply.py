@@ -16,8 +16,8 @@ from metaimprove.types import Params, Trajectory
 
 
 def make_improve(
-  operator: Operator, operator_params: Params, ask: Ask, *, reads_from: chex.Array | None = None
-) -> iteration.Improve:
+  operator: Operator, operator_params: Params, ask: Ask, *, experience_of: chex.Array | None = None
+) -> iteration.ImproveBatch:
   """The operator applied to B policies, each with its own memory; one compiled program an operator, whatever its
   parameters.
 
@@ -25,21 +25,21 @@ def make_improve(
     operator: see `Operator`.
     operator_params: its parameters.
     ask: one for all, or [B].
-    reads_from: [B] int, whose memory and parameters the operator is given for each policy; each one's own by default.
-      With others', on their tasks, it is the control for leaks: a gain that survives this does not come from the
-      experience.
+    experience_of: [B] int, whose memory and parameters the operator is given for each policy; each one's own by
+      default. With those of another task it is the control "another task's experience": a gain that survives it does
+      not come from the experience.
   """
   ask = jax.tree.map(np.asarray, ask)
 
   def improve(params: Params, memory: Memory) -> Params:
-    if reads_from is not None:
-      params, memory = take((params, memory), reads_from)
+    if experience_of is not None:
+      params, memory = take((params, memory), experience_of)
     return _improve(operator, operator_params, params, memory, ask)
 
   return improve
 
 
-def make_remember(operator: Operator) -> iteration.Remember:
+def make_remember(operator: Operator) -> iteration.RememberBatch:
   """What the operator remembers, for B policies; one compiled program an operator."""
   return functools.partial(_remember, operator)
 

@@ -5,7 +5,9 @@ from typing import Any
 
 from metaimprove import asks, policies
 from metaimprove.asks import steps
+from metaimprove.asks.ask import num_features as num_ask_features
 from metaimprove.errors import IncompatibleError
+from metaimprove.operators.reading import num_transition_features
 from metaimprove.tasks.family import TaskFamily
 
 _LARGEST_POLICY = 10**7
@@ -86,15 +88,31 @@ class OperatorConfig:
     _check(
       policy <= _LARGEST_POLICY, 'hidden_sizes', self.hidden_sizes, f'policies of at most {_LARGEST_POLICY:,d} weights'
     )
-    size = policy * (self.code_size + 2) + self.num_blocks * 20 * self.width**2
-    _check(
-      size <= _LARGEST_OPERATOR, 'code_size', self.code_size, f'operators of at most {_LARGEST_OPERATOR:,d} weights'
-    )
+    sizes = {name: getattr(self, name) for name in ('width', 'num_latents', 'num_blocks', 'code_size')}
+    if self.num_weights > _LARGEST_OPERATOR:
+      raise IncompatibleError(
+        f'An operator can not have {self.num_weights:,d} weights, and with ' +
+        ', '.join(f'{name}={size}' for name, size in sizes.items()) +
+        f' it would; it takes sizes that make at most {_LARGEST_OPERATOR:,d}.'
+      )
 
   @property
   def layer_sizes(self) -> tuple[int, ...]:
     """(O, hidden sizes..., 2A) of the policies that are read and emitted."""
     return self.observation_size, *self.hidden_sizes, 2 * self.action_size
+
+  @property
+  def num_weights(self) -> int:
+    """Of the operator's network; see `encoder.encode` and `decoder.decode`."""
+    layers = lambda *sizes: sum((inputs + 1) * outputs for inputs, outputs in zip(sizes[:-1], sizes[1:]))
+    width, ask = self.width, num_ask_features(asks.KINDS, self.asks)
+    norm = 2 * width
+    transitions = layers(num_transition_features(self.observation_size, self.action_size), width, width) + norm
+    latents = self.num_latents * width + layers(ask, width)
+    block = 4 * layers(width, width) + layers(width, 2 * width, width) + 2 * norm
+    code = norm + layers(self.num_latents * width + ask, 2 * width, self.code_size)
+    policy = layers(*self.layer_sizes)
+    return transitions + latents + self.num_blocks * block + code + policy + layers(self.code_size, policy)
 
 
 def _is_int(value: Any) -> bool:

@@ -65,11 +65,13 @@ def split_histories(dataset: Dataset, num_validation: int) -> tuple[np.ndarray, 
 
 def endless(dataset: Dataset, histories: np.ndarray, seed: int) -> grain.MapDataset:
   """An endless shuffled sequence of histories, each source equally often, whatever its size."""
-  sources = [histories[dataset.source[histories] == index] for index in range(len(dataset.source_names))]
-  return grain.MapDataset.mix([
-    grain.MapDataset.source(rows).seed(seed + index).shuffle().repeat() for index, rows in enumerate(sources)
-    if len(rows)
-  ])
+  sequences = []
+  for index, name in enumerate(dataset.source_names):
+    rows = histories[dataset.source[histories] == index]
+    if len(rows):
+      order = int(generator(seed, f'order of {name}').integers(2**32))
+      sequences.append(grain.MapDataset.source(rows).seed(order).shuffle().repeat())
+  return grain.MapDataset.mix(sequences)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Examples:
   def of_histories(
     self, history: np.ndarray, size: np.ndarray, rng: np.random.Generator, share: slice = slice(None)
   ) -> Example:
-    """Examples of stored checkpoints of histories [B], to be improved by the sizes [B]; the levels are random, so that
+    """Examples of stored policies of histories [B], to be improved by the sizes [B]; the levels are random, so that
     none dominates. Only the `share` of them is read."""
     level = rng.integers(self.dataset.num_checkpoints, size=len(history))
     shown = self.dataset.read(history[share], level[share])
@@ -108,7 +110,7 @@ class Examples:
     return self._answer(shown, iterates.history[rows], iterates.draw_levels(rows, rng), size, rng, share)
 
   def _answer(self, shown, history, level, size, rng, share) -> Example:
-    pairs = pairs_of(self.dataset, history, level, size)
+    pairs = pairs_of(self.dataset, history, level, size, self.settings)
     ask = describe_pairs(pairs, self.kinds, self.settings, rng)
     key_data = rng.integers(2**32, size=(len(history), 2), dtype=np.uint32)
     stored = self.dataset.read(history[share], np.maximum(pairs.target, 0)[share])

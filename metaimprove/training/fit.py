@@ -18,6 +18,7 @@ import optax
 
 from metaimprove import files, parallel
 from metaimprove.errors import DamagedDataError, IncompatibleError, NonFiniteLossError
+from metaimprove.rng import stream
 from metaimprove.types import Params, Progress, silent
 
 _SAVE_SECONDS = 15.0
@@ -73,7 +74,8 @@ class Pause(Protocol):
 
 
 class Log(Protocol):
-  """Given figures of a step to keep, in the order of steps; those of a step are complete before it is saved."""
+  """Keeps figures of a step. It is called in the order of steps, and before a state is saved it has been given all
+  figures of the steps before."""
 
   def __call__(self, step: int, figures: Mapping[str, float], /) -> None: ...
 
@@ -105,7 +107,7 @@ def fit(
     loss: of parameters and a batch.
     batches: what is learned from.
     settings: how; see there.
-    seed: of the first parameters.
+    seed: of the first parameters, with the stage's name.
     folder: for the states to go on from.
     made_with: plain data that determines the result besides seed and settings, such as a dataset's checksum.
     pauses: step -> what to do before it. `num_steps` is the end.
@@ -120,7 +122,7 @@ def fit(
     IncompatibleError: if the folder was begun with another seed, other settings or data; if processes do not divide a
       batch.
     DamagedDataError: if a stored state can not be read.
-    NonFiniteLossError: if the loss is infinite or undefined.
+    NonFiniteLossError: if the loss or its gradient is infinite or undefined; nothing that it led to is stored.
   """
   folder, pauses, num_steps = pathlib.Path(folder), pauses or {}, settings.num_steps
   if settings.batch_size % jax.process_count():
@@ -135,15 +137,15 @@ def fit(
   if first == num_steps:
     return jax.device_get(state['params'])
   resumed = state is not None
-  state = state if resumed else first_state(jax.random.key(seed))
+  state = state if resumed else first_state(stream(seed, f'first parameters: {stage}'))
   losses = _Losses(settings, log, first)
-  last_save, stream = time.perf_counter(), None
+  last_save, upcoming = time.perf_counter(), None
   for step in range(first, num_steps + 1):
     if step in pauses and not (resumed and step == first):  # a state is saved after the pause of its step
       losses.write_all()
       _pause(pauses[step], step, jax.device_get(state['params']), log)
       losses.restart_clock(step)
-      stream = None
+      upcoming = None
     # Only where a line of the log ends: a resumed run writes the same lines.
     may_save = step > first and step % _LOG_STEPS == 0 and time.perf_counter() - last_save > _SAVE_SECONDS
     if may_save or step == num_steps:
@@ -152,10 +154,10 @@ def fit(
       last_save = time.perf_counter()
     if step == num_steps:
       break
-    if stream is None:
+    if upcoming is None:
       last = min((at for at in pauses if at > step), default=num_steps)
-      stream = _on_devices(batches(step, min(last, num_steps)), devices)
-    state, figures = update(state, next(stream))
+      upcoming = _on_devices(batches(step, min(last, num_steps)), devices)
+    state, figures = update(state, next(upcoming))
     losses.add(step, figures)
     progress(stage, step + 1, num_steps, losses.shown)
   return jax.device_get(state['params'])
@@ -208,26 +210,35 @@ class _Losses:
         self._write(late)
 
   def write_all(self) -> None:
-    """Writes the lines that are complete."""
+    """Writes the lines that are complete, and checks the steps of the one that is not."""
     ends = [step for step, _ in self._steps if (step + 1) % _LOG_STEPS == 0]
     for end in ends:
       self._write(end)
+    self._check([step for step, _ in self._steps], jax.device_get([figures for _, figures in self._steps]))
 
   def restart_clock(self, step: int) -> None:
     """Leaves the time before `step` out of the speed."""
     self._began, self._first = time.perf_counter(), step
 
+  def _check(self, steps, line):
+    """Raises `NonFiniteLossError` for the first step whose figures are not finite."""
+    for step, figures in zip(steps, line, strict=True):
+      if not all(np.isfinite(value) for value in figures.values()):
+        raise NonFiniteLossError(
+          f'The loss or its gradient is no finite number in step {step + 1}; try a lower learning rate than '
+          f'{self._settings.learning_rate} in another folder.'
+        )
+
   def _write(self, end):
     """The line of the steps up to `end`."""
-    line = []
+    steps, line = [], []
     while self._steps and self._steps[0][0] <= end:
-      line.append(self._steps.popleft()[1])
-    means = jax.tree.map(lambda *values: float(np.mean(values)), *jax.device_get(line))
-    if not np.isfinite(means['loss']):
-      raise NonFiniteLossError(
-        f'The loss is no finite number before step {end + 1}; try a lower learning rate than '
-        f'{self._settings.learning_rate}.'
-      )
+      step, figures = self._steps.popleft()
+      steps.append(step)
+      line.append(figures)
+    line = jax.device_get(line)
+    self._check(steps, line)
+    means = jax.tree.map(lambda *values: float(np.mean(values)), *line)
     seconds = time.perf_counter() - self._began
     self._log(end + 1, {
       'train/loss': means['loss'], 'train/gradient_norm': means['gradient_norm'],

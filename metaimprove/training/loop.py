@@ -17,7 +17,7 @@ from metaimprove.histories.dataset import Dataset
 from metaimprove.operators.operator import Operator
 from metaimprove.operators.reading import experience_statistics
 from metaimprove.rng import generator
-from metaimprove.training import held_out, rounds
+from metaimprove.training import rounds, validation
 from metaimprove.training.examples import Examples, endless, split_histories
 from metaimprove.training.fit import Log, Pause, fit, no_log
 from metaimprove.training.loss import divergence_loss
@@ -27,10 +27,15 @@ from metaimprove.types import Params, Play, Progress, Trajectory, silent
 _STATISTICS_POLICIES = 2048
 
 
+STAGE, PLAY_STAGE, VALIDATION_STAGE = 'train operator', 'play rounds', 'validation figures'
+"""What `Progress` is told of; the last two begin and end while the first one pauses."""
+
+
 def env_steps(operator: Operator, settings: TrainingSettings) -> dict[str, int]:
-  """Environment steps that a training takes for its rounds and its held-out figures."""
+  """Environment steps that a training takes for its rounds and its validation figures."""
   return {
-    'rounds': rounds.env_steps(settings, operator.config), 'held_out': held_out.env_steps(settings, operator.config)
+    'rounds': rounds.env_steps(settings, operator.config),
+    'validation_figures': validation.env_steps(settings, operator.config),
   }
 
 
@@ -48,7 +53,7 @@ def train(
     seed: the same seed gives the same operator.
     folder: for the states of the training and the operator's own iterates.
     log: figures for TensorBoard.
-    progress: told of every step.
+    progress: told of every step, and of the beginning and the end of each round and of all validation figures.
 
   Returns:
     operator_params.
@@ -63,7 +68,7 @@ def train(
     raise IncompatibleError(
       f'batch_size={settings.batch_size} must be a multiple of {2 * share[1]}, twice the number of processes.'
     )
-  training, validation = split_histories(dataset, settings.num_validation)
+  training, kept_out = split_histories(dataset, settings.num_validation)
   statistics = experience_statistics(_some_experience(dataset, seed))
   examples = Examples(
     dataset=dataset, histories=endless(dataset, training, seed), kinds=operator.config.asks, settings=settings,
@@ -85,22 +90,27 @@ def train(
     return examples.stream(first, last, tuple(played), share)
 
   def add_round(index, step, network):
+    progress(PLAY_STAGE, index, len(settings.rounds), {})
     rounds.add_round(
       index, operator, operator_params(network), play, dataset, training, settings, seed=seed, folder=folder
     )
+    progress(PLAY_STAGE, index + 1, len(settings.rounds), {})
     return {}
 
-  def judge(step, network):
+  def judge(index, step, network):
+    progress(VALIDATION_STAGE, index, settings.num_evaluations, {})
     params = operator_params(network)
-    found = held_out.returns(operator, params, play, dataset, validation, settings.round_applications)
-    if (last := f'held_out_normalised_return/{settings.round_applications}') in found:
-      shown['held-out return'] = found[last]
-    return {**held_out.losses(operator, params, examples, validation), **found}
+    found = validation.scores_of(operator, params, play, dataset, kept_out, settings.round_applications)
+    if (last := f'validation_score/{settings.round_applications}') in found:
+      shown['validation score'] = found[last]
+    figures = {**validation.losses(operator, params, examples, kept_out), **found}
+    progress(VALIDATION_STAGE, index + 1, settings.num_evaluations, {})
+    return figures
 
   network = fit(
     lambda rng_key: operator.init(rng_key, statistics)['network'], loss, batches, settings, seed=seed, folder=folder,
     made_with={'histories': dataset.checksum, 'operator': dataclasses.asdict(operator.config)},
-    pauses=_pauses(settings, add_round, judge if len(validation) else None), stage='train operator', log=log,
+    pauses=_pauses(settings, add_round, judge if len(kept_out) else None), stage=STAGE, log=log,
     progress=lambda stage, done, total, figures: progress(stage, done, total, {**figures, **shown}),
   )
   return operator_params(network)
@@ -112,8 +122,8 @@ def _pauses(settings, add_round, judge) -> dict[int, list[Pause]]:
   for index, step in enumerate(rounds.steps_of(settings)):
     pauses.setdefault(step, []).append(functools.partial(add_round, index))
   evaluations = np.linspace(0, settings.num_steps, settings.num_evaluations + 1).astype(int)[1:].tolist()
-  for step in evaluations if judge else []:
-    pauses.setdefault(step, []).append(judge)
+  for index, step in enumerate(evaluations if judge else []):
+    pauses.setdefault(step, []).append(functools.partial(judge, index))
   return pauses
 
 

@@ -14,11 +14,14 @@ def draw_sizes(settings: TrainingSettings, num: int, rng: np.random.Generator) -
   return rng.choice(steps.SIZES, size=num, p=settings.size_shares)
 
 
-def pairs_of(dataset: Dataset, history: np.ndarray, level: np.ndarray, size: np.ndarray) -> asks.Pairs:
+def pairs_of(
+  dataset: Dataset, history: np.ndarray, level: np.ndarray, size: np.ndarray, settings: TrainingSettings
+) -> asks.Pairs:
   """The pairs [B] of the policy at a level of a history and the answer that is so much better."""
-  best = dataset.best[history]
+  rank = dataset.rank[history]
   return asks.Pairs(
-    level=level, target=steps.draw_target(level, size, best), best=best, returns=dataset.returns[history]
+    level=level, target=steps.target_level(level, size, rank), rank=rank, returns=dataset.returns[history],
+    size_shares=settings.size_shares,
   )
 
 

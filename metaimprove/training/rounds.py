@@ -1,7 +1,7 @@
 """Rounds of an operator's own iterates: it is applied to training tasks, and learns to go on from what it met.
 
 Trained on histories alone an operator drifts when applied to its own results. So each iterate is matched to the
-checkpoints of its task's history that may be as good as it is, and is improved from there (the idea of DAgger: Ross et
+levels of its task's history that may be as good as it is, and is improved from there (the idea of DAgger: Ross et
 al., arXiv:1011.0686).
 """
 
@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from metaimprove import files
-from metaimprove.errors import WaitingError
+from metaimprove.errors import DamagedDataError, NonFiniteSimulationError, WaitingError
 from metaimprove.histories.dataset import Dataset
 from metaimprove.histories.storage import history_structure
 from metaimprove.iteration import iterate
@@ -40,7 +40,7 @@ class Iterates:
     params: [R, ...] θ.
     trajectory: [R, E, T, ...] its experience, without outcomes.
     history: [R] int, which history of the dataset its task belongs to.
-    chance: [R, N + 1], how likely it is as good as each checkpoint of that history; see `match`.
+    chance: [R, N + 1], how likely it is as good as each level of that history; see `match`.
   """
 
   params: Params
@@ -49,7 +49,7 @@ class Iterates:
   chance: np.ndarray
 
   def draw_levels(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """[B] int, for iterates [B] a checkpoint each, by chance."""
+    """[B] int, for iterates [B] a level each, by chance."""
     below = np.cumsum(self.chance[rows], axis=1)[:, :-1]
     return (rng.random((len(rows), 1)) >= below).sum(axis=1)
 
@@ -66,22 +66,25 @@ def env_steps(settings: TrainingSettings, config: OperatorConfig) -> int:
 
 
 def match(
-  returns: np.ndarray, error: np.ndarray, level_returns: np.ndarray, level_error: np.ndarray
+  returns: np.ndarray, error: np.ndarray, level_returns: np.ndarray, level_error: np.ndarray, rank: np.ndarray
 ) -> np.ndarray:
-  """How likely policies are as good as the checkpoints of a history, given that returns are measured with errors.
+  """How likely policies are as good as the levels of a history, given that returns are measured with errors.
 
   Args:
     returns: [R] measured mean return of each policy.
     error: [R] its standard error.
-    level_returns: [R, N + 1] measured mean return of each checkpoint.
+    level_returns: [R, N + 1] measured mean return of each level.
     level_error: [R, N + 1] its standard error.
+    rank: [R, N + 1] of each level; see `Pairs`.
 
   Returns:
-    [R, N + 1] proportional to exp(-(r - R_level)² / (2 σ²)) with σ² the sum of both squared errors; rows add up to 1.
+    [R, N + 1] proportional to exp(-(r - R_level)² / (2 σ²)) with σ² the sum of both squared errors, at the first level
+    of each policy, and 0 at further levels that are the same policy; rows add up to 1.
   """
+  first = np.diff(rank, axis=1, prepend=-1) > 0
   least = _LEAST_ERROR * np.ptp(level_returns, axis=1, keepdims=True) + 1e-9
   variance = np.square(error)[:, None] + np.square(level_error) + np.square(least)
-  exponent = -np.square(returns[:, None] - level_returns) / (2 * variance)
+  exponent = np.where(first, -np.square(returns[:, None] - level_returns) / (2 * variance), -np.inf)
   weight = np.exp(exponent - exponent.max(axis=1, keepdims=True))
   return weight / weight.sum(axis=1, keepdims=True)
 
@@ -100,7 +103,7 @@ def play_round(
   operator: Operator, operator_params: Params, play: Play, dataset: Dataset, histories: np.ndarray,
   settings: TrainingSettings, rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-  """Applies the operator to training tasks, from stored checkpoints and from fresh random policies.
+  """Applies the operator to training tasks, from stored policies and from fresh random ones.
 
   Args:
     operator: see `Operator`.
@@ -113,6 +116,9 @@ def play_round(
 
   Returns:
     Of the iterates that did not blow up: {'params' [R, ...], 'trajectory' [R, E, T, ...], 'history' [R]}.
+
+  Raises:
+    NonFiniteSimulationError: if all of them did.
   """
   num = settings.round_tasks
   history = _draw_histories(dataset, histories, num, rng)
@@ -124,7 +130,7 @@ def play_round(
     lambda x, y: np.where(use_fresh.reshape(-1, *[1] * (x.ndim - 1)), x, y),
     jax.device_get(jax.vmap(operator.policy.init)(keys)), stored,
   )
-  pairs = pairs_of(dataset, history, level, draw_sizes(settings, num, rng))
+  pairs = pairs_of(dataset, history, level, draw_sizes(settings, num, rng), settings)
   ask = describe_pairs(pairs, operator.config.asks, settings, rng)
   found = [
     jax.device_get((iterate.params, hide_outcome(iterate.trajectory))) for iterate in iterate(
@@ -134,6 +140,11 @@ def play_round(
   ]
   params, trajectory = concatenate(found)
   kept = np.flatnonzero(np.isfinite(mean_return(trajectory)))
+  if not kept.size:
+    raise NonFiniteSimulationError(
+      'Every policy of a round blew up, so that there is nothing to learn from; check the simulation of '
+      f'{operator.config.family} with smaller time steps or narrower dynamics.'
+    )
   params, trajectory = take((params, trajectory), kept)
   return {'params': params, 'trajectory': trajectory, 'history': np.tile(history, len(found))[kept]}
 
@@ -177,19 +188,42 @@ def _wait_for(path: pathlib.Path) -> None:
 
 
 def load(folder: files.Path, dataset: Dataset, indices: Sequence[int] | None = None) -> list[Iterates]:
-  """The rounds that a training on a dataset has stored in its folder; all, or those with `indices`."""
+  """The rounds that a training on a dataset has stored in its folder; all, or those with `indices`.
+
+  Raises:
+    DamagedDataError: if one is missing or altered, or is not of this dataset.
+  """
   stored = sorted(pathlib.Path(folder).glob('iterates_*.safetensors'))
   paths = stored if indices is None else [_path(folder, index) for index in indices]
   like = history_structure(dataset.header)
   like = {'params': like.params, 'trajectory': like.trajectory, 'history': None}
-  return [_matched(files.load_tree(path, like), dataset) for path in paths]
+  found = []
+  for path in paths:
+    stored = files.load_tree(path, like)
+    _check_stored(stored, dataset, path)
+    found.append(_matched(stored, dataset))
+  return found
+
+
+def _check_stored(stored, dataset, path) -> None:
+  """Nothing that is read is believed: shapes are those of the dataset's policies, and histories are some of its."""
+  history = stored['history']
+  whole = history.ndim == 1 and history.size > 0 and history.dtype.kind in 'iu'
+  if whole and 0 <= history.min() and history.max() < dataset.num_histories:
+    first = np.zeros(1, int)
+    params, trajectory = dataset.read(first, first)
+    wanted = jax.tree.map(lambda x: ((len(history), *x.shape[1:]), x.dtype), (params, hide_outcome(trajectory)))
+    found = jax.tree.map(lambda x: (x.shape, x.dtype), (stored['params'], stored['trajectory']))
+    if wanted == found and all(np.isfinite(x).all() for x in jax.tree.leaves(stored['params'])):
+      return
+  raise DamagedDataError(f'{path} does not hold iterates of these histories; delete it, and run the training again.')
 
 
 def _matched(stored, dataset) -> Iterates:
   trajectory, history = stored['trajectory'], stored['history']
   chance = match(
     np.asarray(mean_return(trajectory)), standard_error(trajectory), dataset.returns[history],
-    dataset.return_error[history],
+    dataset.return_error[history], dataset.rank[history],
   )
   return Iterates(params=stored['params'], trajectory=trajectory, history=history, chance=chance)
 

@@ -25,8 +25,8 @@ class TrainingSettings(FitSettings):
       emits random policies: bad ones of many kinds, to learn to improve.
     round_applications: how often in a row.
     round_tasks: tasks of a round.
-    round_fresh: share of them that begin with a fresh random policy, as tests do, instead of a stored checkpoint.
-    num_validation: training tasks kept out of training for the held-out figures in TensorBoard.
+    round_fresh: share of them that begin with a fresh random policy, as tests do, instead of a stored one.
+    num_validation: training tasks kept out of training, for the validation figures in TensorBoard.
     num_evaluations: how often these are taken.
   """
 

@@ -1,4 +1,4 @@
-"""How good an operator is on tasks that are kept out of training, measured while it trains."""
+"""How good an operator is on validation tasks, training tasks that it does not learn from, measured while it trains."""
 
 import functools
 
@@ -20,7 +20,7 @@ from metaimprove.types import Params, Play, mean_return
 
 
 def env_steps(settings: TrainingSettings, config: OperatorConfig) -> int:
-  """Environment steps of all held-out figures of a training; episodes that end early count as whole ones."""
+  """Environment steps of all validation figures of a training; episodes that end early count as whole ones."""
   policies = settings.num_evaluations * settings.num_validation * (settings.round_applications + 1)
   return policies * config.num_episodes * config.episode_length
 
@@ -35,31 +35,31 @@ def mean_loss(operator: Operator, operator_params: Params, examples: Example, nu
 def losses(
   operator: Operator, operator_params: Params, examples: Examples, histories: np.ndarray
 ) -> dict[str, float]:
-  """The loss of examples of held-out histories, for each size of improvement by which pairs are drawn."""
-  rng, figures = generator(0, 'held-out examples'), {}
+  """The loss of examples of validation histories, for each size of improvement by which pairs are drawn."""
+  rng, figures = generator(0, 'validation examples'), {}
   history = np.resize(histories, examples.settings.batch_size)
   for size in steps.SIZES:
     batch = examples.of_histories(history, np.full(len(history), size), rng)
     value = mean_loss(operator, operator_params, batch, examples.settings.num_states)
-    figures[f'held_out_loss/{steps.words(size)}'] = float(value)
+    figures[f'validation_loss/{steps.words(size)}'] = float(value)
   return figures
 
 
-def returns(
+def scores_of(
   operator: Operator, operator_params: Params, play: Play, dataset: Dataset, histories: np.ndarray,
   num_applications: int,
 ) -> dict[str, float]:
-  """IQM of normalised returns after each application with the ask 'best', on the tasks of held-out histories.
+  """IQM of normalised returns after each application with the ask 'best', on the tasks of validation histories.
 
-  For speed 0 and 1 are here few episodes' returns: of the initial policy, and of the best checkpoint in any history of
+  For speed 0 and 1 are here few episodes' returns: of the initial policy, and of the best level in any history of
   the task. A figure is absent where no task has a score.
   """
   tasks, first = np.unique(dataset.task_index[histories], return_index=True)
-  start = jax.vmap(operator.policy.init)(jax.random.split(stream(0, 'held-out policies'), len(tasks)))
+  start = jax.vmap(operator.policy.init)(jax.random.split(stream(0, 'validation policies'), len(tasks)))
   improve = make_improve(operator, operator_params, asks.ask(steps='best'))
   found = [np.asarray(mean_return(after.trajectory)) for after in iterate(
     improve, make_remember(operator), play, start, dataset.read_tasks(histories[first]),
-    stream(0, 'held-out episodes'), num_applications=num_applications,
+    stream(0, 'validation episodes'), num_applications=num_applications,
   )]
   best = dataset.returns[histories, dataset.best[histories]]
   error = dataset.return_error[histories, dataset.best[histories]]
@@ -70,7 +70,7 @@ def returns(
     known = scores(values, found[0], reference, np.where(same_task, error, 0).max(axis=1))
     known = known[np.isfinite(known)]
     if len(known):
-      figures[f'held_out_normalised_return/{application}'] = float(stats.trim_mean(known, 0.25))
+      figures[f'validation_score/{application}'] = float(stats.trim_mean(known, 0.25))
   return figures
 
 
