@@ -24,6 +24,8 @@ import safetensors.numpy
 from metaimprove.errors import DamagedDataError, IncompatibleError, WaitingError
 
 Path = str | os.PathLike
+CLAIM = 'settings.json'
+"""Where it is noted what a folder is made with."""
 _LEFTOVER_SECONDS = 3600.0
 _LOCK_SECONDS = 60.0
 _POLL_SECONDS = 0.05
@@ -207,13 +209,20 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def claim(folder: Path, settings: dict[str, Any]) -> None:
-  """Notes in `settings.json` what a folder is made with; raises `IncompatibleError` if that was something else."""
-  path = pathlib.Path(folder) / 'settings.json'
+  """Notes what a folder is made with; raises `IncompatibleError` if that was something else."""
   settings = json.loads(json.dumps(settings))
-  if path.exists():
-    check_same(read_json(path), settings, folder)
+  if (pathlib.Path(folder) / CLAIM).exists():
+    check_same(read_claim(folder), settings, folder)
   else:
-    write_json(path, settings)
+    write_json(pathlib.Path(folder) / CLAIM, settings)
+
+
+def read_claim(folder: Path) -> dict[str, Any]:
+  """What a folder is made with, see `claim`; raises `DamagedDataError` if nothing of the kind is noted."""
+  settings = read_json(pathlib.Path(folder) / CLAIM)
+  if not isinstance(settings, dict):
+    raise DamagedDataError(f'{pathlib.Path(folder) / CLAIM} does not hold settings; delete {folder} to start afresh.')
+  return settings
 
 
 def check_same(existing: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:

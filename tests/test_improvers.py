@@ -9,6 +9,7 @@ import hypothesis
 import hypothesis.strategies as st
 import jax
 import jax.flatten_util
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,7 +20,7 @@ from metaimprove.improvers import curves
 from metaimprove.improvers import run as runs
 from metaimprove.improvers import tuned
 from metaimprove.improvers.independent_ppo import independent_ppo
-from metaimprove.improvers.ppo import PPOSettings, make_learner
+from metaimprove.improvers.ppo import PPOSettings, make_learner, make_networks
 from metaimprove.types import Task
 from tests.conftest import Killed, kill_at
 from tests.point_family import point_family
@@ -67,6 +68,29 @@ def test_the_learning_rate_halves_in_so_many_updates(point):
   # Adam moves by the learning rate at first, in each of 2 epochs of 4 minibatches, and by not much more later.
   assert 0.3 < moved[0] / (8 * PPO.learning_rate) < 1.0
   assert 0 < moved[20] / (8 * PPO.learning_rate) < 2 * 0.5**10
+
+
+@pytest.mark.parametrize(('ends', 'value'), [(False, 2.0), (True, 1.0)])
+def test_a_time_limit_is_not_learned_as_an_end(point, ends, value):
+  """Every step is rewarded by 1, discounted by a half. What goes on for ever is worth 1 + 1/2 + 1/4 + ... = 2, though
+  episodes are cut after 8 steps: taken for an end, the limit would make it 7/4 on average. What ends at once is worth
+  1."""
+  def step(task, state, action):
+    after = point.step(task, state, 0.0 * action)
+    return after.replace(reward=jnp.ones(()), terminated=jnp.full((), ends))
+
+  family = dataclasses.replace(point, step=step)
+  settings = dataclasses.replace(PPO, discounting=0.5, learning_rate=2e-2)
+  learner = make_learner(family, settings, task_conditioned=False, shared=False, hidden_sizes=(1,))
+  state, update = learner.init(jax.random.key(0)), jax.jit(learner.update)
+  tasks = Task(goal=np.zeros((16, 1), np.float32), dynamics={'gear': np.ones(16, np.float32)})
+  for index in range(60):
+    state, _ = update(state, tasks, jax.random.key(index))
+  networks = make_networks(family, settings, False, (1,))
+  at = jnp.linspace(-0.08, 0.08, 9)[:, None]  # where episodes begin, and stay
+  np.testing.assert_allclose(
+    networks.ppo.value_network.apply(state.statistics, state.params.value, at).mean(), value, atol=0.08
+  )
 
 
 def test_settings_that_do_not_divide(point):
@@ -170,8 +194,35 @@ def test_episodes_that_blew_up_do_not_count():
 
 def test_saved_state_of_another_network_is_refused(run, point, tmp_path):
   source, tasks, learning = run
+  runs.learn(source, tasks, jax.random.key(0), folder=tmp_path)
   files.save_tree(tmp_path / 'state.safetensors', {'state': {'other': np.zeros(2)}, 'returns': learning.returns})
   with pytest.raises(IncompatibleError, match='another network'):
+    runs.learn(source, tasks, jax.random.key(0), folder=tmp_path)
+
+
+def test_a_run_of_other_settings_another_key_or_other_tasks_is_not_taken(run, tmp_path):
+  source, tasks, learning = run
+  runs.learn(source, tasks, jax.random.key(0), folder=tmp_path)
+  again = runs.learn(source, tasks, jax.random.key(0), folder=tmp_path)
+  np.testing.assert_array_equal(again.returns, learning.returns)
+  other = dataclasses.replace(source, settings={**source.settings, 'ppo': {}})
+  for source_, tasks_, key, index, says in (
+    (other, tasks, 0, None, 'ppo='),
+    (dataclasses.replace(source, name='x'), tasks, 0, None, "source='independent_ppo'"),
+    (dataclasses.replace(source, num_updates=19), tasks, 0, None, 'num_updates=20'),
+    (source, tasks, 1, None, 'rng_key='),
+    (source, tasks.replace(goal=tasks.goal + 1), 0, None, 'learners='),
+    (source, tasks, 0, [0, 1, 3, 2], 'learners='),
+  ):
+    with pytest.raises(IncompatibleError, match=f'was made with {says}.*delete this one'):
+      runs.learn(source_, tasks_, jax.random.key(key), folder=tmp_path, index=index)
+  with pytest.raises(IncompatibleError, match='ppo='):
+    runs.load_learning(other, tasks, tmp_path)
+  (tmp_path / 'settings.json').write_text('[]')
+  with pytest.raises(DamagedDataError, match='does not hold settings.*delete the whole folder'):
+    runs.learn(source, tasks, jax.random.key(0), folder=tmp_path)
+  (tmp_path / 'settings.json').unlink()  # whose run it is, is not known
+  with pytest.raises(DamagedDataError, match='missing'):
     runs.learn(source, tasks, jax.random.key(0), folder=tmp_path)
 
 

@@ -1,5 +1,6 @@
 """The scan over an environment, by hand on the point family."""
 
+import dataclasses
 import functools
 
 import jax
@@ -97,6 +98,23 @@ def test_outcomes_are_recorded_and_not_observed(point):
   trajectory, _, _ = rollouts.unroll(point, act_always(0.8), TASK, jax.random.key(0), num_episodes=1)
   np.testing.assert_allclose(trajectory.outcome[0, :4], trajectory.next_observation[0, :4], atol=1e-6)
   np.testing.assert_array_equal(trajectory.outcome[0, 4:], 0)
+
+
+def test_bare_stepping_simulates_every_step(point):
+  """Warming up and measured: of 32 tasks, 2 episodes and 8 steps each, every step leads as far as its number says."""
+  steps, action = [], 0.8
+
+  def step(task, state, taken):
+    after = point.step(task, state, taken)
+    gone = after.observation[0] / (action * task.dynamics['gear'])  # but for the start, within 0.1
+    jax.debug.callback(lambda x: steps.extend(np.rint(np.ravel(x)).astype(int).tolist()), gone)
+    return after
+
+  tasks = jax.vmap(point.sample)(jax.random.split(jax.random.key(0), 32))
+  actions = jnp.full((2, point.episode_length, 32, 1), action)
+  rollouts.raw_stepping_rate(dataclasses.replace(point, step=step), tasks, actions, jax.random.key(0))
+  jax.effects_barrier()
+  np.testing.assert_array_equal(np.bincount(steps), [0] + [2 * 2 * 32] * 8)
 
 
 def test_raw_stepping_rate_counts_all_tasks(point, monkeypatch):

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,10 @@ class Learn(Protocol):
     folder: where to keep the run; one that was interrupted goes on from there, one that has finished is only read.
       Without a folder all snapshots are kept in memory.
     progress: told of each update, with the mean return before it.
+
+  Raises:
+    IncompatibleError: if the folder holds a run of another source, other settings, another key or other tasks.
+    DamagedDataError: if what it holds is damaged.
   """
 
   def __call__(
@@ -70,6 +75,10 @@ def make_learn(source: Source) -> Learn:
     data = None if source.data is None else take(source.data, index)
     tasks = None if source.shared else tasks
     run = _Run(folder)
+    run.claim({
+      **_made_with(source), 'rng_key': jax.random.key_data(rng_key).tolist(),
+      'learners': None if source.shared else _checksum({'index': index, 'tasks': tasks, 'data': data}),
+    })
     if run.exists():
       state = run.load(jax.eval_shape(init, key_init, index, tasks, data), source.snapshot)
     else:
@@ -83,6 +92,18 @@ def make_learn(source: Source) -> Learn:
     return run.learning()
 
   return learn
+
+
+def _made_with(source: Source) -> dict[str, Any]:
+  """What determines how a source improves, as a run's folder notes it."""
+  settings = {
+    **source.settings, 'source': source.name, 'num_updates': source.num_updates, 'patience': source.patience
+  }
+  return json.loads(json.dumps(settings))
+
+
+def _checksum(tree: Any) -> str:
+  return files.checksum(files.tree_to_bytes(tree))
 
 
 def _make_updates(
@@ -134,6 +155,15 @@ class _Run:
 
   def add(self, snapshot: Any) -> None:
     self._unsaved.append(jax.device_get(snapshot))
+
+  def claim(self, made_with: dict[str, Any]) -> None:
+    """Notes what the run is made with, or compares it with what an earlier call has noted."""
+    if self._folder is None:
+      return
+    if not self.exists():  # nothing is kept of what an earlier call had begun
+      files.write_json(self._folder / files.CLAIM, made_with)
+    with _advice(self._folder):
+      files.check_same(files.read_claim(self._folder), made_with, self._folder)
 
   def exists(self) -> bool:
     return self._folder is not None and (self._folder / _STATE).exists()
@@ -195,8 +225,12 @@ def _advice(folder: pathlib.Path) -> Iterator[None]:
 
 
 def load_learning(source: Source, tasks: Task, folder: files.Path) -> Learning:
-  """Reads a run that `learn` has finished; raises `DamagedDataError` if there is none or it is not complete."""
+  """Reads a run that `learn` has finished; raises `DamagedDataError` if there is none or it is not complete, and
+  `IncompatibleError` if it is of another source or of other settings."""
   run = _Run(folder)
+  if run.exists():
+    wanted, stored = _made_with(source), files.read_claim(folder)
+    files.check_same({name: stored.get(name) for name in wanted}, wanted, folder)
   init = source.init if source.shared else jax.vmap(source.init)
   num_tasks = batch_size(tasks)
   keys = jax.random.split(jax.random.key(0), num_tasks)
