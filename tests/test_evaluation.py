@@ -12,11 +12,12 @@ import pytest
 from experiments import console, stages
 from metaimprove import asks, files
 from metaimprove.errors import DamagedDataError, IncompatibleError, NoScoreError
-from metaimprove.evaluation import report
+from metaimprove.evaluation import bill, report
 from metaimprove.evaluation import results as results_
 from metaimprove.evaluation.evaluate import evaluate
 from metaimprove.evaluation.results import summarise
 from metaimprove.histories.learning import learning_folder
+from metaimprove.improvers import tuned
 from metaimprove.improvers.domain_randomised_ppo import domain_randomised_ppo
 from metaimprove.improvers.independent_ppo import independent_ppo
 from metaimprove.improvers.run import load_learning
@@ -31,6 +32,7 @@ from metaimprove.methods.standard import (
 from metaimprove.rng import stream
 from metaimprove.rollouts import make_play
 from metaimprove.tasks.family import Range
+from metaimprove.tasks.registry import make_family
 from metaimprove.tasks.splits import sample_tasks
 from metaimprove.training.fit import FitSettings
 from metaimprove.trees import batch_size, take
@@ -586,6 +588,19 @@ def test_controls_stand_beside_the_operator_at_the_terminal(point, tmp_path, cap
   assert any('after 20 env steps: one application  0.700 [0.700, 0.700], two  0.900' in line for line in lines)
   assert any(line.endswith('environment steps of a task to 0.95: operator 30, ppo 800') for line in lines)
   assert found.verdict in '\n'.join(lines) and 'paid back after 10 new tasks' in lines[-2]
+
+
+def test_learners_that_only_fill_up_a_shard_are_in_the_bill():
+  """Five tasks in shards of four: eight learners. A shared source has one."""
+  family, header = make_family('inverted_pendulum_balance'), {'hidden_sizes': [8], 'shard_size': 4}
+
+  def learned(name):
+    return bill.learned_env_steps(family, header, {'name': name, 'settings': {'num_updates': 3}, 'num_tasks': 5})
+
+  for name, learners in (('independent_ppo', 8), ('task_conditioned_ppo', 1)):
+    source = tuned.make_source(name, family, (8,), num_updates=3)
+    assert learned(name) == 3 * source.env_steps_per_update * learners
+  assert learned('unheard_of') is None
 
 
 def test_films_begin_with_the_policy_that_is_given(operator, operator_params, point):

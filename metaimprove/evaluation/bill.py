@@ -15,14 +15,15 @@ def histories_env_steps(folder: files.Path, family: TaskFamily) -> dict[str, int
   recorded the experience of the levels. Learners that stop early count as if they had gone on to the end; learners that
   only fill up a last shard count too. None where a source is not one of `tuned.SOURCES`."""
   header = read_complete_header(folder, family)
-  learned = [_learned(family, header, stored) for stored in header['sources']]
+  learned = [learned_env_steps(family, header, stored) for stored in header['sources']]
   recorded = sum(
     storage.read_entry(storage.shard_path(folder, entry))['env_steps'] for entry in planned_shards(header)
   )
   return {'source': None if None in learned else sum(learned), 'histories': recorded}
 
 
-def _learned(family: TaskFamily, header: dict[str, Any], stored: dict[str, Any]) -> int | None:
+def learned_env_steps(family: TaskFamily, header: dict[str, Any], stored: dict[str, Any]) -> int | None:
+  """Environment steps that a source of a header has learned with; None where it is not known."""
   if stored['name'] not in tuned.SOURCES or family.name not in tuned.tuned_families():
     return None
   source = tuned.make_source(
