@@ -37,9 +37,15 @@ if __name__ == '__main__':
   flags.DEFINE_integer(
     'ladder_tasks', 0, 'The first so many tasks also get two without learning: noise taken from actions, and from θ.', 0
   )
-  flags.DEFINE_integer('num_checkpoints', 11, 'Policies in a history, evenly spaced in return.', 2)
-  flags.DEFINE_integer('num_episodes', 2, 'Episodes of experience of each policy.', 1)
-  flags.DEFINE_integer('shard_size', 128, 'Histories in a shard, simulated at once; best if the cache holds it.', 1)
+  flags.DEFINE_integer(
+    'num_checkpoints', None, 'Policies in a history, evenly spaced in return; 11, or as many as the folder has.', 2
+  )
+  flags.DEFINE_integer(
+    'num_episodes', None, 'Episodes of experience of each policy; 2, or as many as the folder has.', 1
+  )
+  flags.DEFINE_integer(
+    'shard_size', None, 'Histories in a shard, simulated at once, best if the cache holds it; 128, or as the folder.', 1
+  )
   flags.DEFINE_integer('num_updates', None, "PPO updates, instead of the family's tuned number.", 1)
   flags.DEFINE_integer(
     'patience', None, 'PPO from scratch stops once its return has not risen in so many updates; by default never.', 1

@@ -10,14 +10,18 @@ import sys
 
 from absl import flags
 
-from experiments import console, stages
+from experiments import console
 from metaimprove import files
 from metaimprove.errors import IncompatibleError
 from metaimprove.histories import card as cards
 from metaimprove.histories import storage
+from metaimprove.histories.collect import collect
+from metaimprove.histories.dataset import check_family
 from metaimprove.histories.header import planned_shards, read_header
+from metaimprove.histories.reference import final_policies
 from metaimprove.improvers import tuned
 from metaimprove.tasks.registry import make_family
+from metaimprove.types import silent
 
 FLAGS = flags.FLAGS
 
@@ -72,10 +76,12 @@ def write_card(output, card):
   board.close()
 
 
-def repair(folder, card):
-  """Deletes what is damaged and collects what is missing, source by source, each with its own settings."""
+def repair(folder, card, progress=silent):
+  """Deletes what is damaged and collects what is missing, source by source, each with its own settings. Nothing is
+  deleted before it is known that it can be made again."""
   header = read_header(folder)
   family, wanting = make_family(header['family'], header['backend']), {*card['missing'], *card['damaged']}
+  check_family(folder, header, family)
   broken = {(e['source'], e['seed']) for e in planned_shards(header) if e['file'] in wanting}
   broken = [source for source in header['sources'] if (source['name'], source['seed']) in broken]
   for source in broken:
@@ -84,15 +90,21 @@ def repair(folder, card):
         f'{source["name"]} with seed={source["seed"]} was not made by collect_histories. Delete the shards named above '
         'and run again what made it; it makes just those.'
       )
+  sources = [_source_of(folder, family, source) for source in broken]
   for name in card['damaged']:
     storage.shard_path(folder, {'file': name}).unlink()
-  for source in broken:
-    stages.collect_histories(
-      folder, family=header['family'], backend=header['backend'], seed=source['seed'],
-      num_tasks={source['name']: source['num_tasks']}, shard_size=header['shard_size'],
-      num_checkpoints=header['num_checkpoints'], num_episodes=header['num_episodes'],
-      num_updates=source['settings'].get('num_updates'), patience=source['settings'].get('patience'),
-    )
+  for source, stored in zip(sources, broken):
+    collect(folder, family, [(source, stored['num_tasks'])], seed=stored['seed'], progress=progress)
+
+
+def _source_of(folder, family, stored):
+  """The source with the settings that are stored in a header."""
+  settings = stored['settings']
+  return tuned.make_source(
+    stored['name'], family, tuple(settings['hidden_sizes']), num_updates=settings.get('num_updates'),
+    patience=settings.get('patience'),
+    base=final_policies(folder, family, stored['seed']) if stored['name'] in tuned.LADDERS else None,
+  )
 
 
 def main():
@@ -101,7 +113,7 @@ def main():
   card = cards.make_card(folder, progress)
   print_card(card)
   if FLAGS.repair and (card['missing'] or card['damaged']):
-    repair(folder, card)
+    repair(folder, card, progress)
     card = cards.make_card(folder, progress)
     print_card(card)
   output = pathlib.Path(FLAGS.output) if FLAGS.output else folder / 'card'

@@ -7,15 +7,17 @@ import shutil
 import numpy as np
 import pytest
 
+from experiments import inspect_histories
 from metaimprove.errors import DamagedDataError, IncompatibleError
 from metaimprove.histories import storage
 from metaimprove.histories.card import draw_card, make_card
 from metaimprove.histories.dataset import load_dataset
-from metaimprove.histories.header import read_header
+from metaimprove.histories.header import num_learners, read_header
 from metaimprove.histories.layout import layout_of
 from metaimprove.histories.merge import merge
+from metaimprove.improvers import tuned
 from metaimprove.improvers.curves import rank_correlation
-from tests.point_histories import collect_point_histories, make_sources
+from tests.point_histories import PPO, collect_point_histories, make_sources
 
 
 @pytest.fixture(scope='module')
@@ -82,6 +84,8 @@ def test_merged_datasets_are_one(histories, seed_one, point, dataset, tmp_path):
   merge(tmp_path, [histories, seed_one], progress=lambda stage, done, total, figures: steps.append((done, total)))
   assert steps[-1] == (4, 4)
   both, other = load_dataset(tmp_path, point), load_dataset(seed_one, point)
+  runs = [{path.relative_to(folder) for path in (folder / 'learning').rglob('*.*')} for folder in (histories, tmp_path)]
+  assert runs[0] and runs[0] <= runs[1]
   np.testing.assert_array_equal(both.returns, np.concatenate([dataset.returns, other.returns]))
   assert both.source_names == ('task_conditioned_ppo', 'independent_ppo')
   np.testing.assert_array_equal(both.source, [0] * 6 + [1] * 4 + [1] * 3)
@@ -120,6 +124,35 @@ def test_what_does_not_fit_is_not_merged(histories, seed_one, point, tmp_path):
     merge(tmp_path / 'a', [histories, copy])
   with pytest.raises(DamagedDataError, match='holds no histories'):
     load_dataset(tmp_path / 'a', point)
+
+
+def test_repairing_makes_the_same_shards_again(histories, point, tmp_path, monkeypatch):
+  """Of a dataset with other numbers than a new one has. Nothing is deleted that is not made again."""
+  monkeypatch.setattr(inspect_histories, 'make_family', lambda *names: point)
+  settings = tuned.Tuned(shared=PPO, shared_updates=30, independent=PPO, independent_updates=20)
+  monkeypatch.setattr(tuned, 'settings_for', lambda family: settings)
+  copy = shutil.copytree(histories, tmp_path / 'copy')
+  first, second, third = sorted((copy / 'shards').iterdir())
+  wanted = {path.name: path.read_bytes() for path in (first, second, third)}
+  first.unlink()
+  second.write_bytes(b'damaged')
+  header = read_header(copy)
+  for change in (
+    {'far_only': True}, {'sources': [{**source, 'settings': {}} for source in header['sources']]}
+  ):
+    (copy / 'header.json').write_text(json.dumps({**header, **change}))
+    with pytest.raises(IncompatibleError):
+      inspect_histories.repair(copy, make_card(copy))
+    assert second.read_bytes() == b'damaged'
+  (copy / 'header.json').write_text(json.dumps(header))
+  inspect_histories.repair(copy, make_card(copy))
+  assert {path.name: path.read_bytes() for path in (copy / 'shards').iterdir()} == wanted
+
+
+def test_learners_by_hand():
+  """Two tasks in a shard of 4; five in two shards; eight in two."""
+  learners = [num_learners({'shard_size': 4}, {'num_tasks': num}) for num in (2, 5, 8)]
+  assert learners == [2, 8, 8]
 
 
 def test_rank_correlation_by_hand():

@@ -3,6 +3,7 @@
 The contract that every family keeps is in test_families.py.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -95,7 +96,8 @@ def test_hindsight_in_a_brax_environment():
   )
   make = functools.partial(from_brax_env, Slider(), name='slider', episode_length=4)
   own = make()
-  of_states = make(goal=goal, reward=lambda g, before, action, after: -jnp.abs(after.obs[0] - g[0]))
+  reward_of_states = lambda g, before, action, after: -jnp.abs(after.obs[0] - g[0])
+  of_states = make(goal=dataclasses.replace(goal, achieved=None), reward=reward_of_states)
   of_outcomes = make(
     goal=goal, reward=lambda g, x, action: -jnp.abs(x[0] - g[0]), outcome=lambda before, after: after.obs
   )
@@ -116,3 +118,6 @@ def test_hindsight_in_a_brax_environment():
   np.testing.assert_allclose(hindsight.achieved(of_outcomes, told), told.observation[:, 0] + 0.4, atol=1e-6)
   with pytest.raises(IncompatibleError, match='outcome.*needs a .reward'):
     make(goal=goal, outcome=lambda before, after: after.obs)
+  for reward in (reward_of_states, None):
+    with pytest.raises(IncompatibleError, match='achieved.*computed from an .outcome'):
+      make(goal=goal, reward=reward)

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from metaimprove.errors import DamagedDataError, IncompatibleError, NonFiniteSimulationError
+from metaimprove import rollouts
 from metaimprove.histories import learning, storage
+from metaimprove.histories.collect import collect
 from metaimprove.histories.header import open_header
 from metaimprove.histories.layout import layout_of
 from metaimprove.histories.rates import collecting_rates
@@ -71,13 +73,59 @@ def test_what_is_read_is_what_is_stored(dataset, histories):
   np.testing.assert_array_equal(dataset.return_error, whole.return_error)
 
 
-def test_a_stored_policy_reproduces_its_experience(dataset, every):
-  """At the states it visited, the stored θ takes actions as spread around its mode as its distribution says."""
-  params, trajectory = jax.tree.map(lambda x: x[2, 3], every)
-  normal = dataset.policy.distribution.create_dist(dataset.policy.apply(params, trajectory.observation))
+def test_stored_actions_are_those_of_the_stored_policy(dataset, every):
+  """The actions of each checkpoint are likelier under its own θ than under that of any other level or history, but for
+  chance: a few of the others are nearly the same policy."""
+  params, trajectory = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), every)  # [40, ...]
   raw = np.arctanh(np.clip(trajectory.action, -1 + 1e-6, 1 - 1e-6))
-  z = ((raw - normal.loc) / normal.scale)[np.asarray(trajectory.valid)]
-  assert abs(z.mean()) < 1.5 and 0.3 < z.std() < 2.5
+
+  @jax.jit
+  @functools.partial(jax.vmap, in_axes=(0, None, None, None))
+  @functools.partial(jax.vmap, in_axes=(None, 0, 0, 0))
+  def likelihood(theta, observation, raw, valid):
+    log_prob = dataset.policy.distribution.log_prob(dataset.policy.apply(theta, observation), raw)
+    return (log_prob * valid).sum() / valid.sum()
+
+  table = np.asarray(likelihood(params, trajectory.observation, raw, trajectory.valid))  # [θ, experience]
+  lead = np.diag(table) - table
+  rows = np.concatenate([leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(params)], axis=1)
+  other = (rows[:, None] != rows).any(axis=-1)  # levels that are one policy are left out
+  assert (lead[other] < 0).mean() < 0.1 and np.quantile(lead[other], 0.01) > -0.2 and np.median(lead[other]) > 0.2
+
+
+def test_ranks_tell_which_levels_are_one_policy(dataset, every):
+  """So that a step of one rank never leads to the same policy."""
+  rows = np.concatenate([np.asarray(x).reshape(*dataset.rank.shape, -1) for x in jax.tree.leaves(every[0])], axis=-1)
+  same = (rows[:, :, None] == rows[:, None]).all(axis=-1)
+  np.testing.assert_array_equal(same, dataset.rank[:, :, None] == dataset.rank[:, None])
+  np.testing.assert_array_equal(dataset.best, same[:, :, -1].argmax(axis=1))
+
+
+def test_numbers_that_are_not_given_are_those_of_the_folder(histories, point, tmp_path):
+  """Another number of candidates, episodes or hidden units than a new dataset has."""
+  conditioned, independent = make_sources(point)
+  collect_point_histories(tmp_path, point, source_list=[conditioned])
+  collect(tmp_path, point, [independent], seed=0)
+  assert contents(tmp_path) == contents(histories)
+
+
+def test_another_simulator_is_recorded(point, tmp_path):
+  """Any that plays policies: this one gives every step a reward of 7. Its bare speed is not measured."""
+  def make_play(policy, *, num_episodes):
+    play = rollouts.make_play(point, policy, num_episodes=num_episodes)
+
+    def sevens(params, tasks, rng_key):
+      trajectory = play(params, tasks, rng_key)
+      return trajectory.replace(reward=7.0 * trajectory.valid)
+
+    return sevens
+
+  collect_point_histories(tmp_path, point, make_sources(point)[:1], make_play=make_play)
+  dataset = load_dataset(tmp_path, point)
+  trajectory = dataset.read(np.arange(6), np.zeros(6, int))[1]
+  np.testing.assert_array_equal(trajectory.reward, 7.0 * trajectory.valid)
+  rates = collecting_rates(tmp_path)
+  assert rates['env_steps_per_second'] > 0 and rates['raw_env_steps_per_second'] is None
 
 
 def test_collecting_again_changes_nothing(copy, point):

@@ -205,6 +205,13 @@ def planned_shards(header: Mapping[str, Any]) -> list[dict[str, Any]]:
   ]
 
 
+def num_learners(header: Mapping[str, Any], source: Mapping[str, Any]) -> int:
+  """How many learners have run for a source, one of the header's, that has a learner a task: a last shard that is not
+  full also learns tasks that it does not need."""
+  size = min(header['shard_size'], source['num_tasks'])
+  return -(-source['num_tasks'] // size) * size
+
+
 def worker_of_shard(header: Mapping[str, Any], entry: Mapping[str, Any], index: int, num_workers: int) -> int:
   """Which worker makes a planned shard of the source with this index. More tasks or sources do not change it."""
   return (index + entry['first_task'] // header['shard_size']) % num_workers

@@ -51,8 +51,9 @@ def merge(into: files.Path, folders: Sequence[files.Path], progress: Progress = 
       files.write_bytes(goal, origin.read_bytes())
     progress('merge histories', index + 1, len(jobs), {})
   for index, folder in enumerate(folders):
-    for origin in sorted((pathlib.Path(folder) / LEARNING).rglob('[!.]*.safetensors')):
-      files.write_bytes(into / origin.relative_to(folder), origin.read_bytes())
+    for origin in sorted((pathlib.Path(folder) / LEARNING).rglob('[!.]*')):
+      if origin.suffix in ('.safetensors', '.json'):
+        files.write_bytes(into / origin.relative_to(folder), origin.read_bytes())
     for origin in log_paths(folder):  # the workers of each folder have the same names
       files.write_bytes(into / WORKERS / f'{index:04d}_{origin.name}', origin.read_bytes())
   files.write_json(into / HEADER, merged)  # last: until then there is no dataset

@@ -5,6 +5,7 @@ data: they may be missing.
 """
 
 import pathlib
+from collections.abc import Iterable
 
 import jax
 import numpy as np
@@ -67,19 +68,25 @@ def raw_rate(family: TaskFamily, histories: History) -> float:
 def collecting_rates(folder: files.Path) -> dict[str, float | None]:
   """Environment steps a second of recording with writing, and of bare stepping with the same batch and actions.
 
-  Both are of one worker, the mean over all of them, of shards that are still there. Both are None where no worker has
-  left a log of such a shard.
+  Each is the speed of one worker, averaged over the workers. Shards that do not exist any more are left out, and those
+  without a bare speed too, unless no shard has one; then that is None. Both are None where no worker has left a log.
   """
-  folder = pathlib.Path(folder)
-  seconds, raw_seconds, env_steps = 0.0, 0.0, 0
+  folder, recorded = pathlib.Path(folder), []  # of each shard: steps, seconds, seconds of bare stepping
   for path in log_paths(folder):
     log = read_log(path)
     for name, spent in log[SHARD_SECONDS].items():
       if (folder / storage.SHARDS / name).exists():
         entry = storage.read_entry(folder / storage.SHARDS / name)
-        if entry['source'] in log[RAW_RATE]:
-          seconds, env_steps = seconds + spent, env_steps + entry['env_steps']
-          raw_seconds += entry['env_steps'] / log[RAW_RATE][entry['source']]
-  if not env_steps:
-    return {'env_steps_per_second': None, 'raw_env_steps_per_second': None}
-  return {'env_steps_per_second': env_steps / seconds, 'raw_env_steps_per_second': env_steps / raw_seconds}
+        raw = log[RAW_RATE].get(entry['source'])
+        recorded.append((entry['env_steps'], spent, raw and entry['env_steps'] / raw))
+  compared = [shard for shard in recorded if shard[2] is not None]
+  return {
+    'env_steps_per_second': _rate((steps, seconds) for steps, seconds, _ in compared or recorded),
+    'raw_env_steps_per_second': _rate((steps, seconds) for steps, _, seconds in compared),
+  }
+
+
+def _rate(recorded: Iterable[tuple[int, float]]) -> float | None:
+  """Steps a second of parts with so many steps and seconds each; None if there are none."""
+  steps, seconds = (sum(column) for column in zip((0, 0.0), *recorded))
+  return steps / seconds if steps else None

@@ -156,8 +156,8 @@ def _is_entry(entry: Any) -> bool:
 
 
 def is_there(folder: files.Path, planned: Mapping[str, Any]) -> bool:
-  """Whether a planned shard stands with all its histories. The last shard of a source may hold fewer, of a time when
-  fewer tasks were asked for; it counts as missing, and is made again.
+  """Whether a planned shard stands with all its histories. The last shard of a source holds fewer if it was made when
+  fewer tasks were asked for; then it counts as missing, and is made again.
 
   Raises:
     DamagedDataError: if what stands there is no shard.

@@ -44,6 +44,7 @@ class Site:
     worker: which worker this is.
     log: its log.
     timeout: seconds that it waits for another worker without a sign of progress.
+    own_simulator: whether policies are played in the family's simulator, whose bare speed is then measured.
   """
 
   folder: pathlib.Path
@@ -52,6 +53,7 @@ class Site:
   worker: int
   log: WorkerLog
   timeout: float
+  own_simulator: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +100,7 @@ def work(site: Site, job: Job, progress: Progress) -> None:
     make = _shared_candidates if job.source.shared else _own_candidates
     candidates_of = make(site, job, missing, key_learn, progress)
     _record(site, job, missing, candidates_of, key_record, progress)
-  if job.shards and job.source.name not in site.log.entries[RAW_RATE]:
+  if job.shards and site.own_simulator and job.source.name not in site.log.entries[RAW_RATE]:
     histories = storage.read_shard(storage.shard_path(site.folder, job.shards[0]), site.header)
     site.log.note(RAW_RATE, job.source.name, raw_rate(site.family, histories))
 

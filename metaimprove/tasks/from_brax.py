@@ -42,7 +42,8 @@ def from_brax_env(
   Args:
     env: any `brax.envs.Env`, not wrapped for training. It must have no time limit of its own.
     name: of the family; histories and operators are marked with it.
-    goal: what differs between tasks; nothing by default. The environment's observation must not depend on it.
+    goal: what differs between tasks; nothing by default. The environment's observation must not depend on it. Its
+      `achieved` needs an `outcome`.
     reward: with `outcome`: (goal, outcome, action) -> []. Without: (goal, `brax.envs.State` before, action,
       `brax.envs.State` after) -> [], and then rewards cannot be computed for another goal in hindsight. The
       environment's own by default.
@@ -57,11 +58,13 @@ def from_brax_env(
 
   Raises:
     UnknownNameError: for a parameter that does not exist.
-    IncompatibleError: for multipliers of an environment that has no system, observations that are not one vector, or
-      an `outcome` without a `reward`.
+    IncompatibleError: for multipliers of an environment that has no system, observations that are not one vector, an
+      `outcome` without a `reward`, or a goal's `achieved` without an `outcome`.
   """
   if outcome is not None and reward is None:
     raise IncompatibleError('An `outcome` needs a `reward` of (goal, outcome, action); none was given.')
+  if outcome is None and goal is not None and goal.achieved is not None:
+    raise IncompatibleError('`achieved` of the goal is computed from an `outcome`; none was given.')
   ranges = _ranges(env, dynamics)
   has_system = hasattr(env.unwrapped, 'sys')
   of_states = reward is not None and outcome is None
