@@ -16,7 +16,7 @@ from tensorboardX.proto import event_pb2
 
 from metaimprove import files, types
 from metaimprove.errors import MetaImproveError
-from metaimprove.evaluation.results import Results
+from metaimprove.evaluation.results import IMPROVEMENTS, Results
 
 _SECONDS = 'wall_seconds.json'
 _TRAINING_SECONDS = 'training_wall_seconds.json'
@@ -148,7 +148,8 @@ def _print_comparisons(results: Results) -> None:
   if results.far_by_parameter:
     far = (f'{name} {_shown(part["iqm"][0])} ({part["tasks"]})' for name, part in results.far_by_parameter.items())
     print(f'  far by parameter, after all applications (tasks): {", ".join(far)}')
-  steps = {_SHORT.get(name, name.replace('_', ' ')): value for name, value in results.steps_to_target.items()}
+  names = _SHORT | {name: f'operator (k = {size})' for size, name in IMPROVEMENTS.items()}
+  steps = {names.get(name, name.replace('_', ' ')): value for name, value in results.steps_to_target.items()}
   reached = [f'{name} {value:,d}' for name, value in steps.items() if value is not None]
   others = [name for name, value in steps.items() if value is None]
   print(f'  environment steps of a task to {results.target}: {", ".join(reached) or "reached by none"}')
