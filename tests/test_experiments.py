@@ -27,7 +27,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 BINARIES = (
   'collect_histories', 'train_operator', 'evaluate_operator', 'improve', 'quickstart', 'benchmark_families',
   'show_family', 'learn_families', 'count_non_finite', 'benchmark_mjx', 'benchmark_collection', 'inspect_histories',
-  'merge_histories', 'simulate_scale',
+  'merge_histories', 'simulate_scale', 'choose_ppo',
 )
 SMALL = (
   '--family=inverted_pendulum_balance', '--num_tasks=4', '--num_steps=24', '--heldout_tasks=4', '--num_applications=2',
