@@ -28,6 +28,7 @@ BINARIES = (
   'collect_histories', 'train_operator', 'evaluate_operator', 'improve', 'quickstart', 'benchmark_families',
   'show_family', 'learn_families', 'count_non_finite', 'benchmark_mjx', 'benchmark_collection', 'inspect_histories',
   'merge_histories', 'simulate_scale', 'choose_ppo',
+  'tabulate_results',
 )
 SMALL = (
   '--family=inverted_pendulum_balance', '--num_tasks=4', '--num_steps=24', '--heldout_tasks=4', '--num_applications=2',
@@ -74,7 +75,7 @@ def test_help():
   pages = json.loads(done.stdout)
   for binary in BINARIES:
     flags = [line for line in pages[binary].splitlines() if line.startswith('  --')]
-    assert 2 <= len(flags) <= 18 and '(default:' in pages[binary], pages[binary]
+    assert 1 <= len(flags) <= 18 and '(default:' in pages[binary], pages[binary]
 
 
 @pytest.mark.parametrize(('binary', 'arguments', 'message'), [
@@ -194,6 +195,18 @@ def test_several_seeds_are_one_result(tmp_path):
   headers = [files.read_json(folder / f'seed_{seed}' / 'histories' / 'header.json') for seed in (0, 1)]
   assert [header['sources'][0]['seed'] for header in headers] == [0, 1]
   assert len({(folder / f'seed_{seed}' / 'operator' / 'operator.safetensors').read_bytes() for seed in (0, 1)}) == 2
+
+
+def test_tables_hold_the_figures(finished):
+  folder, _, _ = finished
+  code, out, err = run('tabulate_results', f'--results={folder}/results.json')
+  assert code == 0 and err == '', err
+  results = json.loads((folder / 'results.json').read_text())
+  rows = [[cell.strip() for cell in line.split('|')] for line in out.splitlines()]
+  first = next(row for row in rows if row[1:3] == ['1', '100'])
+  assert first[3].startswith(f'{results["normalised_return"]["iqm"][1]:.3f} [')
+  assert first[6] == f'{results["far"]["iqm"][1]:.3f}'
+  assert results['verdict'] in out and f'{results["training_env_steps"]["rounds"]:,d}' in out
 
 
 def test_run_again_it_only_prints(finished):
