@@ -203,7 +203,7 @@ def test_tables_hold_the_figures(finished):
   assert code == 0 and err == '', err
   results = json.loads((folder / 'results.json').read_text())
   rows = [[cell.strip() for cell in line.split('|')] for line in out.splitlines()]
-  first = next(row for row in rows if row[1:3] == ['1', '100'])
+  first = next(row for row in rows if row[1:3] == ['1', '200'])
   assert first[3].startswith(f'{results["normalised_return"]["iqm"][1]:.3f} [')
   assert first[6] == f'{results["far"]["iqm"][1]:.3f}'
   assert results['verdict'] in out and f'{results["training_env_steps"]["rounds"]:,d}' in out
