@@ -9,14 +9,20 @@ import jax
 from metaimprove.improvers.ppo import LearnerState, PPOSettings, make_learner
 from metaimprove.improvers.source import Source
 from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.practice import practice_family
 
 
 def shared_ppo(
   name: str, family: TaskFamily, settings: PPOSettings, num_updates: int, hidden_sizes: tuple[int, ...], *,
   task_conditioned: bool,
 ) -> Source:
-  """The source. In every update it practises on fresh tasks of the training distribution, not only on those given."""
-  learner = make_learner(family, settings, task_conditioned=task_conditioned, shared=True, hidden_sizes=hidden_sizes)
+  """The source. In every update it practises on fresh tasks of the training distribution, not only on those given.
+
+  A learner that is told the task gets the dense reward of a sparse family, see `practice`. The returns of its updates
+  are then of that reward: they rise as the policy improves, and are not to be compared with the family's own.
+  """
+  practised = practice_family(family) if task_conditioned else family
+  learner = make_learner(practised, settings, task_conditioned=task_conditioned, shared=True, hidden_sizes=hidden_sizes)
 
   def update(state: LearnerState, _: Any, rng_key: chex.PRNGKey) -> tuple[LearnerState, chex.Array]:
     key_tasks, key_update = jax.random.split(rng_key)

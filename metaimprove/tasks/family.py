@@ -127,6 +127,8 @@ class TaskFamily:
     far_only: whether `sample` draws far tasks too.
     definition: the family in words.
     time_step: seconds of a step.
+    practice_reward: a dense reward with the same best policies, for families whose own reward is sparse: what a source
+      that is told the goal practises with, see `practice`. All experience and all figures have the family's own.
   """
 
   name: str
@@ -153,6 +155,7 @@ class TaskFamily:
   far_only: bool = False
   definition: str = ''
   time_step: float = 1.0
+  practice_reward: Reward | None = None
 
 
 def distribution_of(family: TaskFamily) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from metaimprove.tasks.family import Range, TaskFamily
 from metaimprove.tasks.goal import Goal, no_goal
 from metaimprove.tasks.robots import dynamics as dynamics_
 from metaimprove.tasks.robots.build import make_family
-from metaimprove.tasks.robots.physics import Physics
+from metaimprove.tasks.robots.physics import NoSystem, Physics
 
 
 @chex.dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _physics(env: Any) -> Physics:
   """The environment as a simulator whose dynamics are an argument."""
   base = env.unwrapped
   has_system = hasattr(base, 'sys')
-  system = dynamics_.simulated_constants(base.sys, env.backend) if has_system else _NoSystem(env.action_size)
+  system = dynamics_.simulated_constants(base.sys, env.backend) if has_system else NoSystem(env.action_size)
 
   def with_system(parameters):
     if not has_system:
@@ -140,10 +140,3 @@ def _physics(env: Any) -> Physics:
   return Physics(
     backend=env.backend, system=system, time_step=float(getattr(base, 'dt', 1.0)), init=init, step=step
   )
-
-
-class _NoSystem:
-  """Stands for the system of an environment that has none."""
-
-  def __init__(self, action_size: int):
-    self.act_size = lambda: action_size

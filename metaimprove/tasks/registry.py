@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 
 from metaimprove.errors import UnknownNameError
-from metaimprove.tasks.robots import ant, half_cheetah, hopper, humanoid, inverted_pendulum, physics, pusher, reacher
+from metaimprove.tasks.robots import (
+  ant, half_cheetah, hopper, humanoid, inverted_pendulum, physics, point, pusher, reacher
+)
 from metaimprove.tasks.family import TaskFamily
 
 _MODULES = {
   reacher: ('reacher_goal', 'reacher_goal_sparse'),
+  point: ('point_goal_sparse_h20', 'point_goal_sparse_h60'),
   half_cheetah: ('half_cheetah_vel', 'half_cheetah_dir'),
   ant: ('ant_dir', 'ant_goal'),
   humanoid: ('humanoid_dir',),

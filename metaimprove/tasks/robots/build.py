@@ -69,7 +69,7 @@ def make_family(
   outcome: Outcome = no_outcome, terminated: Terminated = never, control: Control = lambda action: action,
   ranges: Mapping[str, Range], far_only: bool = False, episode_length: int = 200, camera: str = 'side',
   lines: Callable[[chex.Array], chex.Array] | None = None,
-  view: tuple[float, float, float, float] = (-1.2, 1.2, -0.2, 1.6),
+  view: tuple[float, float, float, float] = (-1.2, 1.2, -0.2, 1.6), practice_reward: Reward | None = None,
 ) -> TaskFamily:
   """A family from its parts.
 
@@ -90,7 +90,7 @@ def make_family(
     episode_length: T.
     camera: 'side', 'top' or 'oblique'; see `pictures.project`.
     lines: (q) -> [L, 2, 2], another drawing than the robot's own.
-    view: see `TaskFamily`.
+    view, practice_reward: see `TaskFamily`.
   """
   action_size = robot.system.act_size()
   imperfections = Imperfections(frozenset(ranges) & frozenset(dynamics.IMPERFECTIONS), action_size)
@@ -111,7 +111,7 @@ def make_family(
     observation_size=jax.eval_shape(observe, state).shape[0], action_size=action_size, goal_size=task.goal.shape[0],
     outcome_size=outcome_size, privileged_size=jax.eval_shape(privileged, task).shape[0],
     episode_length=episode_length, can_terminate=terminated is not never, ranges=dict(ranges), far_only=far_only,
-    definition=definition, time_step=robot.time_step,
+    definition=definition, time_step=robot.time_step, practice_reward=practice_reward,
   )
 
 

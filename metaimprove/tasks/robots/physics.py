@@ -17,7 +17,8 @@ from metaimprove import quiet_brax
 from metaimprove.errors import UnknownNameError
 from metaimprove.tasks.robots import dynamics
 
-BACKENDS = ('mjx', 'mjx_fast', 'spring', 'generalized', 'positional')
+BACKENDS = ('mjx', 'mjx_fast', 'spring', 'generalized', 'positional', 'kinematic')
+"""Simulators of Brax, and 'kinematic': a robot that goes where it is told to, without forces (see `point`)."""
 MJX_FAST = {'opt.ls_iterations': 4}
 """Options in which `mjx_fast` differs from `mjx`. Brax's planar runners let the solver's line search take up to 50
 steps, and a batch waits for the slowest; four, as Brax itself gives its ant and humanoid, are nearly always enough."""
@@ -42,12 +43,26 @@ class PhysicsState:
 
 
 @dataclasses.dataclass(frozen=True)
+class NoSystem:
+  """Stands for the `brax.System` of a robot that has none: without constants that could be multiplied.
+
+  Attributes:
+    action_size: A.
+  """
+
+  action_size: int
+
+  def act_size(self) -> int:
+    return self.action_size
+
+
+@dataclasses.dataclass(frozen=True)
 class Physics:
-  """A Brax robot without its task.
+  """A robot without its task.
 
   Attributes:
     backend: one of `BACKENDS`.
-    system: the `brax.System` that multipliers apply to.
+    system: the `brax.System` that multipliers apply to; `NoSystem` where there is none.
     time_step: seconds of an environment step.
     init: (parameters, q [nq], qd [nv]) -> state: `PhysicsState` on mjx, else Brax's own; all have `q` and `qd`.
     step: (parameters, state, control [nu]) -> state, one environment step later.
