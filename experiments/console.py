@@ -92,8 +92,20 @@ def print_results(results: Results) -> None:
   _print_bill(results)
 
 
+def print_summary(results: Results) -> None:
+  """One line of a family that is shown beside another one."""
+  main, episodes = results.normalised_return, results.episodes
+  points = sorted({n for n in (1, 2, 4, 8, len(episodes) - 1) if n < len(episodes)})
+  figures = ', '.join(f'{_shown(main["mean"][n])} ({_shown(main["found"][n])})' for n in points)
+  print(
+    f'{results.family}: mean score, and share of {results.heldout_tasks} held-out tasks found, after '
+    f'{", ".join(str(episodes[n]) for n in points)} episodes: {figures}\n'
+  )
+
+
 _SHORT = {
   'told_goal': 'told the goal only', 'no_experience': 'one policy for all', 'identify': 'identify',
+  'identify_once': 'identify by one episode',
   'shuffled_experience': "another task's experience",
 }
 """Of the controls."""
@@ -102,17 +114,20 @@ _SHORT = {
 def _print_curves(results: Results) -> None:
   """The operator's curve, and beside it those of far tasks and controls."""
   main, several, last = results.normalised_return, results.num_seeds > 1, len(results.env_steps) - 1
-  curves = {'far tasks': results.far} | {
+  curves = {} if results.sampled is None else {'sampled': results.sampled}
+  curves = {**curves, 'far tasks': results.far} | {
     _SHORT[name]: figures for name, figures in results.controls.items() if len(figures['iqm']) > 1
   }
   seeds = f', {results.num_seeds} seeds' if several else ''
   print(f'\n{results.family}: score on {results.heldout_tasks} held-out tasks{seeds} (IQM, 95% interval over tasks)')
   spread = '  range over seeds' if several else ''
-  print(f'  applications  env steps  {"operator":23s}{spread}' + ''.join(f'  {name:>14s}' for name in curves))
+  sparse = f'  {"mean":>6s}  {"found":>6s}' if results.sparse else ''
+  print(f'  applications  env steps  {"operator":23s}{spread}{sparse}' + ''.join(f'  {name:>14s}' for name in curves))
   for n in sorted({n for n in (0, 1, 2, 3, 4, 10, 20, last) if n <= last}):
     spread = f'  {_seed_range(results, n):16s}' if several else ''
     others = ''.join(f'  {_shown(figures["iqm"][n]):>{max(14, len(name))}s}' for name, figures in curves.items())
-    print(f'  {n:12d}  {results.env_steps[n]:9,d}  {_with_interval(main, n):23s}{spread}{others}')
+    sparse = ''.join(f'  {_shown(main[end][n]):>6s}' for end in ('mean', 'found')) if results.sparse else ''
+    print(f'  {n:12d}  {results.env_steps[n]:9,d}  {_with_interval(main, n):23s}{spread}{sparse}{others}')
   for name, figures in results.controls.items():
     if len(figures['iqm']) == 1:
       print(f'  control: {_SHORT[name]:24s} {_with_interval(figures, 0)}')

@@ -13,7 +13,9 @@ from absl import flags
 
 from experiments import console, stages
 from metaimprove.asks import steps
+from metaimprove.evaluation.report import write_report
 from metaimprove.methods.standard import EvaluationSettings
+from metaimprove.operators import checkpoints
 from metaimprove.tasks.registry import family_names, make_family
 
 FLAGS = flags.FLAGS
@@ -26,7 +28,7 @@ if __name__ == '__main__':
   flags.DEFINE_string('backend', None, "Physics backend; the family's first by default.")
   flags.DEFINE_integer('num_tasks', 128, 'Held-out tasks, and as many far ones.', 2)
   flags.DEFINE_integer('num_applications', 30, 'Of the operator, in a row.', 1)
-  flags.DEFINE_integer('num_episodes', 2, 'Episodes of experience before each application.', 1)
+  flags.DEFINE_integer('num_episodes', None, "Of experience before each application; the operator's by default.", 1)
   flags.DEFINE_string('ask', 'best', "What is asked for: 'best' or a number of levels.")
   flags.DEFINE_integer('ppo_tasks', 16, 'Held-out tasks that PPO learns from scratch.', 1)
   flags.DEFINE_integer(
@@ -51,20 +53,22 @@ def training_folder() -> pathlib.Path | None:
 def main():
   folder, operator = pathlib.Path(FLAGS.folder), pathlib.Path(FLAGS.operator)
   histories = pathlib.Path(FLAGS.histories)
+  family = make_family(FLAGS.family, FLAGS.backend)
+  num_episodes = FLAGS.num_episodes or checkpoints.load_operator(operator, family)[0].config.num_episodes
   settings = EvaluationSettings(
-    num_tasks=FLAGS.num_tasks, num_applications=FLAGS.num_applications, num_episodes=FLAGS.num_episodes,
+    num_tasks=FLAGS.num_tasks, num_applications=FLAGS.num_applications, num_episodes=num_episodes,
     steps=steps.words(steps.value(FLAGS.ask)), ppo_tasks=min(FLAGS.ppo_tasks, FLAGS.num_tasks),
     thorough=FLAGS.thorough,
   )
-  family = make_family(FLAGS.family, FLAGS.backend)
   judged = stages.judge_operator(
     folder, operator, histories, family=family, settings=settings, controls=FLAGS.controls,
     num_updates=FLAGS.num_updates, training=training_folder(),
   )
   results = stages.write_results(
-    folder, [judged], family=family, operator_folder=operator, histories=histories, settings=settings, wall=folder,
-    commands=[console.command_line()],
+    folder, [judged], family=family, histories=histories, settings=settings, wall=folder
   )
+  panel = stages.show_operator(folder, operator, results, family=family, settings=settings)
+  write_report(folder / 'report.html', panel, [console.command_line()])
   console.print_results(results)
   print(f'The report is {folder}/report.html, the figures are in {folder}/results.json.')
 

@@ -13,7 +13,7 @@ from metaimprove.tasks.family import TaskFamily
 
 _LEARNING_RATES = {
   'reacher': 15_000, 'half_cheetah': 7_000, 'hopper': 12_000, 'walker': 9_000, 'ant': 8_000, 'humanoid': 3_000,
-  'inverted_pendulum': 12_000, 'pusher': 8_000,
+  'inverted_pendulum': 12_000, 'pusher': 8_000, 'point': 40_000,
 }
 """Environment steps a second of PPO on the default backend of a robot, on two cores."""
 _PLAYING = 4.3
@@ -45,8 +45,8 @@ class Forecast:
 
 
 def forecast(
-  family: TaskFamily, *, learning: dict[Source, int], num_histories: int, num_checkpoints: int, num_episodes: int,
-  num_steps: int, iterates: int, num_judged: int, num_seeds: int = 1,
+  family: TaskFamily, *, learning: dict[Source, int], num_histories: int, num_checkpoints: int, history_episodes: int,
+  num_episodes: int, num_steps: int, iterates: int, num_judged: int, num_seeds: int = 1,
 ) -> Forecast:
   """What collecting, training and judging will take.
 
@@ -55,7 +55,8 @@ def forecast(
     learning: sources and how many learners each has.
     num_histories: to record.
     num_checkpoints: levels of a history.
-    num_episodes: of each level, and of each iterate.
+    history_episodes: of each level.
+    num_episodes: of each iterate, in training and in judging.
     num_steps: gradient steps.
     iterates: policies that training plays and stores.
     num_judged: how many policies the evaluation plays.
@@ -63,17 +64,17 @@ def forecast(
   """
   learned = sum(source.num_updates * source.env_steps_per_update * num for source, num in learning.items())
   recorded, measured = num_histories * num_checkpoints, num_histories * max(NUM_CANDIDATES, num_checkpoints)
-  episodes = measured * max(NUM_MEASURED, num_episodes) + (iterates + num_judged) * num_episodes
+  episodes = measured * max(NUM_MEASURED, history_episodes) + (iterates + num_judged) * num_episodes
   played = episodes * family.episode_length
   rate = next((rate for robot, rate in _LEARNING_RATES.items() if family.name.startswith(robot)), None)
   seconds = None
   if rate is not None:
     seconds = (learned + played / _PLAYING) / rate + num_steps * _GRADIENT_STEP_SECONDS + _COMPILING_SECONDS
-  size = _bytes_of_a_policy(family, num_episodes) / 1e6
+  kept = num_seeds * recorded * _bytes_of_a_policy(family, history_episodes) / 1e6
   return Forecast(
     minutes=None if seconds is None else num_seeds * seconds / 60,
     # The iterates of a seed are deleted before the next one begins.
-    megabytes=size * (num_seeds * recorded + iterates), megabytes_kept=num_seeds * size * recorded,
+    megabytes=kept + iterates * _bytes_of_a_policy(family, num_episodes) / 1e6, megabytes_kept=kept,
   )
 
 

@@ -18,7 +18,8 @@ from metaimprove.errors import IncompatibleError, MetaImproveError
 from metaimprove.evaluation import results as results_
 from metaimprove.evaluation.bill import histories_env_steps
 from metaimprove.evaluation.evaluate import Evaluation, evaluate
-from metaimprove.evaluation.report import record_improvement, write_report
+from metaimprove.evaluation.exploration import record_exploration, shows_places
+from metaimprove.evaluation.report import Panel, Shown, record_improvement
 from metaimprove.evaluation.results import Results
 from metaimprove.histories.collect import collect
 from metaimprove.histories.dataset import Dataset, load_dataset
@@ -34,6 +35,7 @@ from metaimprove.methods.standard import (
   EvaluationSettings, Playground, control_methods, operator_methods, ppo_from_scratch
 )
 from metaimprove.operators import checkpoints
+from metaimprove.operators.apply import make_improve, make_remember
 from metaimprove.operators.operator import Operator, OperatorConfig, make_operator
 from metaimprove.rng import stream
 from metaimprove.rollouts import make_play
@@ -43,10 +45,12 @@ from metaimprove.tasks.splits import sample_tasks
 from metaimprove.training import loop, rounds
 from metaimprove.training.fit import FitSettings
 from metaimprove.training.settings import TrainingSettings
-from metaimprove.trees import take
+from metaimprove.trees import batch_size, take
 
 _ENV_STEPS = 'env_steps.json'
+_FILMS = 'films.json'
 _FILM_APPLICATIONS = 4
+_EXPLORATION_APPLICATIONS, _EXPLORATION_TASKS = 8, 4
 _UNKNOWN_RATES = {'env_steps_per_second': None, 'raw_env_steps_per_second': None}
 
 
@@ -96,28 +100,34 @@ def collect_histories(
 
 
 def train_operator(
-  folder: pathlib.Path, histories: pathlib.Path, *, family: str, backend: str | None, seed: int, num_steps: int,
-  batch_size: int = TrainingSettings.batch_size, learning_rate: float = TrainingSettings.learning_rate,
-  width: int = OperatorConfig.width, verify: bool = True, operator_folder: pathlib.Path | None = None,
-  wall: pathlib.Path | None = None,
+  folder: pathlib.Path, histories: pathlib.Path, *, family: str, backend: str | None, seed: int,
+  config: Mapping[str, Any], settings: Mapping[str, Any], verify: bool = True,
+  operator_folder: pathlib.Path | None = None, wall: pathlib.Path | None = None,
 ) -> pathlib.Path:
-  """Trains an operator on a folder of histories, compared with their checksums first if `verify`; returns the
-  operator's folder, `folder`/operator unless given."""
+  """Trains an operator on a folder of histories, and returns the operator's folder.
+
+  Args:
+    folder: of the training.
+    histories: what it learns from.
+    family, backend: of the histories.
+    seed: of initialisation, examples and play.
+    config: fields of `OperatorConfig` other than those that suit the family, `num_episodes` among them.
+    settings: the same of `TrainingSettings`.
+    verify: whether to compare the histories with their checksums first.
+    operator_folder: `folder`/operator unless given.
+    wall: where seconds are kept; `folder` unless given.
+  """
   operator_folder = operator_folder or folder / 'operator'
   made_family = make_family(family, backend)
   dataset = load_dataset(histories, made_family, verify=verify)
   if dataset.num_left_out:
     print(f'{dataset.num_left_out} histories are left out: simulations in them were not finite.')
   operator = make_operator(OperatorConfig.of(
-    made_family, num_episodes=dataset.header['num_episodes'], hidden_sizes=tuple(dataset.header['hidden_sizes']),
-    width=width, code_size=width,
+    made_family, **{'hidden_sizes': tuple(dataset.header['hidden_sizes']), **config}
   ))
-  settings = TrainingSettings.of(
-    made_family, len(np.unique(dataset.task_index)), num_steps=num_steps, batch_size=batch_size,
-    learning_rate=learning_rate,
-  )
+  training = TrainingSettings.of(made_family, len(np.unique(dataset.task_index)), **settings)
   play = make_play(made_family, operator.policy, num_episodes=operator.config.num_episodes)
-  train = functools.partial(loop.train, operator, play, dataset, settings, seed=seed, folder=folder)
+  train = functools.partial(loop.train, operator, play, dataset, training, seed=seed, folder=folder)
   if jax.process_index() > 0:  # the first process reports and writes
     train()
     return operator_folder
@@ -125,7 +135,7 @@ def train_operator(
   with console.stage(wall or folder, 'train') as progress:
     operator_params = train(log=board, progress=progress)
     board.close()
-    files.write_json(folder / _ENV_STEPS, loop.env_steps(operator, settings))
+    files.write_json(folder / _ENV_STEPS, loop.env_steps(operator, training))
     checkpoints.save_operator(operator_folder, operator, operator_params)
   return operator_folder
 
@@ -225,22 +235,22 @@ def _training_env_steps(training: pathlib.Path | None) -> dict[str, int | None]:
 
 
 def write_results(
-  output: pathlib.Path, judged: Sequence[Judged], *, family: TaskFamily,
-  operator_folder: pathlib.Path, histories: pathlib.Path, settings: EvaluationSettings, wall: pathlib.Path,
-  commands: Sequence[str],
+  output: pathlib.Path, judged: Sequence[Judged], *, family: TaskFamily, histories: pathlib.Path,
+  settings: EvaluationSettings, wall: pathlib.Path,
 ) -> Results:
-  """Writes results.json, and then report.html, to `output`: figures are there whatever becomes of the page, and of
-  what they do not depend on.
+  """Writes results.json to the folder `output`: figures are there whatever becomes of pages, and of what they do not
+  depend on.
 
   Args:
     output: a folder.
     judged: of `judge_operator`, for each seed.
     family: the task family.
-    operator_folder: of the operator that is shown at work.
-    histories: its histories.
+    histories: of the first seed.
     settings: of the evaluation.
     wall: where seconds are kept.
-    commands: that made the results.
+
+  Raises:
+    NoScoreError: if there is nothing to show.
   """
   seconds = _read({}, console.read_seconds, wall)
   _, _, train_tasks = _read((None, None, None), load_conditioned, histories, family)
@@ -252,16 +262,42 @@ def write_results(
   )
   results_.write(output / 'results.json', results)
   results.check_scored()
-  operator, operator_params = checkpoints.load_operator(operator_folder, family)
-  task = take(sample_tasks(family, results.seed, 1, 'heldout'), 0)
-  rng_key = stream(results.seed, 'film')
-  films = record_improvement(
-    family, operator, operator_params, task, take(initial_policies(operator.policy, 1, rng_key), 0), rng_key,
-    num_applications=min(_FILM_APPLICATIONS, settings.num_applications),
-    num_episodes=settings.num_episodes, ask=asks.ask(steps=settings.steps),
-  )
-  write_report(output / 'report.html', family, results, films, family.describe(task), list(commands))
   return results
+
+
+def show_operator(
+  output: pathlib.Path, operator_folder: pathlib.Path, results: Results, *, family: TaskFamily,
+  settings: EvaluationSettings,
+) -> Panel:
+  """What a report tells of an operator; its films are recorded once, and kept in the folder `output`."""
+  path, task = output / _FILMS, take(sample_tasks(family, results.seed, 1, 'heldout'), 0)
+  if not path.exists():
+    operator, operator_params = checkpoints.load_operator(operator_folder, family)
+    rng_key = stream(results.seed, 'film')
+    films = record_improvement(
+      family, operator, operator_params, task, take(initial_policies(operator.policy, 1, rng_key), 0), rng_key,
+      num_applications=min(_FILM_APPLICATIONS, settings.num_applications),
+      num_episodes=settings.num_episodes, ask=asks.ask(steps=settings.steps),
+    )
+    exploration = _explore(family, operator, operator_params, results.seed, settings) if results.sparse else []
+    files.write_json(path, {'films': films, 'exploration': exploration})
+  return Panel(family=family, results=results, shown=Shown(description=family.describe(task), **files.read_json(path)))
+
+
+def _explore(
+  family: TaskFamily, operator: Operator, operator_params: Any, seed: int, settings: EvaluationSettings
+) -> list[dict[str, Any]]:
+  """The first held-out tasks from above; nothing where goals are not places."""
+  tasks = sample_tasks(family, seed, min(_EXPLORATION_TASKS, settings.num_tasks), 'heldout')
+  if not shows_places(family, take(tasks, 0)):
+    return []
+  rng_key = stream(seed, 'exploration')
+  return record_exploration(
+    family, make_improve(operator, operator_params, asks.ask(steps=settings.steps)), make_remember(operator),
+    make_play(family, operator.policy, num_episodes=settings.num_episodes),
+    initial_policies(operator.policy, batch_size(tasks), rng_key), tasks, rng_key,
+    num_applications=min(_EXPLORATION_APPLICATIONS, settings.num_applications),
+  )
 
 
 def _read(unknown: Any, read: Callable[..., Any], *arguments: Any) -> Any:

@@ -12,12 +12,13 @@ end; run all of them again:
 """
 
 import pathlib
+from typing import Any
 
 from absl import flags
 
 from experiments import console, stages
+from experiments.jobs import Job
 from metaimprove.tasks.registry import family_names
-from metaimprove.training.settings import TrainingSettings
 
 FLAGS = flags.FLAGS
 
@@ -27,21 +28,29 @@ if __name__ == '__main__':
   flags.DEFINE_enum('family', 'reacher_goal', family_names(), 'Task family of the histories.')
   flags.DEFINE_string('backend', None, "Physics backend of the histories; the family's first by default.")
   flags.DEFINE_integer('seed', 0, 'Of initialisation, examples and play.')
-  flags.DEFINE_integer('num_steps', TrainingSettings.num_steps, 'Gradient steps.', 1)
-  flags.DEFINE_integer('batch_size', 64, 'Examples a step.', 2)
-  flags.DEFINE_float('learning_rate', TrainingSettings.learning_rate, 'Peak of the cosine schedule.', 0.0)
-  flags.DEFINE_integer('width', 64, 'Of the operator; a multiple of 32.', 32)
+  flags.DEFINE_integer('num_episodes', None, "Of experience before each application; the family's by default.", 1)
+  flags.DEFINE_integer('num_steps', None, 'Gradient steps; what suits the family by default, as all below.', 1)
+  flags.DEFINE_integer('batch_size', None, 'Examples a step.', 2)
+  flags.DEFINE_float('learning_rate', None, 'Peak of the cosine schedule.', 0.0)
+  flags.DEFINE_integer('width', None, 'Of the operator; a multiple of 32.', 32)
   flags.DEFINE_bool('verify', True, 'Compare all histories with their checksums first, about a second a gigabyte.')
   console.define_process_flags()
   flags.adopt_module_key_flags(console)
 
 
+def given(**names: str) -> dict[str, Any]:
+  """Field -> value of the flag of that name, where the flag was given."""
+  return {field: FLAGS[name].value for field, name in names.items() if FLAGS[name].value is not None}
+
+
 def main():
   console.join_processes()
+  config = given(num_episodes='num_episodes', width='width', code_size='width')
   operator = stages.train_operator(
     pathlib.Path(FLAGS.folder), pathlib.Path(FLAGS.histories), family=FLAGS.family, backend=FLAGS.backend,
-    seed=FLAGS.seed, num_steps=FLAGS.num_steps, batch_size=FLAGS.batch_size, learning_rate=FLAGS.learning_rate,
-    width=FLAGS.width, verify=FLAGS.verify,
+    seed=FLAGS.seed, verify=FLAGS.verify,
+    config={'num_episodes': Job.of(FLAGS.family).num_episodes, **config},
+    settings=given(num_steps='num_steps', batch_size='batch_size', learning_rate='learning_rate'),
   )
   print(f'The operator is in {operator}, the logs for TensorBoard in {FLAGS.folder}/tensorboard.')
 

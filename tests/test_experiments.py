@@ -134,7 +134,8 @@ def test_the_main_job_on_the_second_family(finished):
   assert results.identify_reads == 'histories and rounds'
   assert results.per_seed == {'seeds': [0], 'iqm': [results.normalised_return['iqm']]}
   assert set(results.collect) == {'env_steps_per_second', 'raw_env_steps_per_second'} and all(results.collect.values())
-  assert set(results.controls) == {'told_goal', 'no_experience', 'identify', 'shuffled_experience'}
+  controls = {'told_goal', 'no_experience', 'identify', 'identify_once', 'shuffled_experience'}
+  assert set(results.controls) == controls
   assert set(results.improvement) == {'1', '2', '4', 'best'} and results.verdict in out
   # The source makes 3 updates of 256 environments; one round's 4 tasks see 5 iterates, there are 6 rounds; validation
   # figures are taken 8 times of a task. Episodes have 100 steps, and there are two of each.

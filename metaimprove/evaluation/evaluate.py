@@ -28,7 +28,7 @@ from metaimprove.trees import batch_size, take
 from metaimprove.types import Progress, Task, silent
 
 JUDGED_SPLITS = ('heldout', 'far')
-"""Splits whose tasks methods are judged on."""
+"""Splits whose tasks final figures are of."""
 _NAME = re.compile(r'[a-z0-9_]+')
 
 
@@ -58,7 +58,8 @@ class Evaluation:
     reference: the reference policies in words.
     bounds: split -> see `Bounds`.
     curves: split -> name of a method -> its curve.
-    far_parameter: [B] str, which parameter of each far task lies outside its training range; '' for none.
+    far_parameter: [B] str, which parameter of each far task lies outside its training range; '' for none. Empty where
+      no far tasks were asked for.
   """
 
   family: str
@@ -92,9 +93,9 @@ class Evaluation:
 
 def evaluate(
   methods: Sequence[Method], family: TaskFamily, *, initial: Method, references: Sequence[Method], seed: int,
-  num_tasks: int, folder: files.Path, progress: Progress = silent,
+  num_tasks: int, folder: files.Path, splits: Sequence[str] = JUDGED_SPLITS, progress: Progress = silent,
 ) -> Evaluation:
-  """Judges methods on held-out and far tasks of a family.
+  """Judges methods on tasks of a family that they have not seen.
 
   Args:
     methods: what is judged, each under its own name.
@@ -102,8 +103,9 @@ def evaluate(
     initial: the policies whose returns count as 0: the last point of their curve. See `controls.random_policies`.
     references: those whose returns count as 1; of several, on each task the best. See `controls.told_everything`.
     seed: of the tasks, the initial policies and the episodes; that of the histories, whose tasks are drawn apart.
-    num_tasks: held-out tasks, and as many far ones.
+    num_tasks: of each split.
     folder: where curves are kept.
+    splits: of `tasks.splits.SPLITS`. Settings are chosen on 'validation'; final figures are of `JUDGED_SPLITS`.
     progress: told of the work.
 
   Raises:
@@ -118,20 +120,20 @@ def evaluate(
   every |= {method.name: method for method in methods}
   for method in every.values():
     files.claim(folder / method.name, {'num_tasks': method.num_tasks, **method.settings})
-  tasks = {split: sample_tasks(family, seed, num_tasks, split) for split in JUDGED_SPLITS}
+  tasks = {split: sample_tasks(family, seed, num_tasks, split) for split in splits}
   curves = {
     split: {
       method.name: _curve(method, split, tasks[split], seed, folder, progress)
-      for method in every.values() if split in method.splits
+      for method in every.values() if method.splits is None or split in method.splits
     }
-    for split in JUDGED_SPLITS
+    for split in splits
   }
   titles = [method.title for method in references]
   return Evaluation(
     family=family.name, backend=family.backend, seed=seed, curves=curves,
     reference=titles[0] if len(titles) == 1 else f'the better of {" and ".join(titles)}',
-    bounds={split: _bounds(curves[split], initial, references) for split in JUDGED_SPLITS},
-    far_parameter=np.array([name or '' for name in far_parameter(family, tasks['far'])], str),
+    bounds={split: _bounds(curves[split], initial, references) for split in splits},
+    far_parameter=np.array([name or '' for name in far_parameter(family, tasks['far'])] if 'far' in tasks else [], str),
   )
 
 

@@ -1,8 +1,9 @@
 """`report.html`: one self-contained page that shows what an operator does, and opens offline."""
 
+import dataclasses
 import io
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import chex
@@ -28,14 +29,45 @@ from metaimprove.types import Params, Task
 
 _COLOURS = {
   'operator': '#1b6ca8', 'far': '#3a9d5d', 'ppo': '#c8553d', 'shuffled_experience': '#8a8a8a', 'identify': '#8a5aa8',
-  'told_goal': '#d39b2a', 'no_experience': '#444444',
+  'told_goal': '#d39b2a', 'no_experience': '#444444', 'identify_once': '#c9a8d8', 'sampled': '#6fb1e0',
 }
 _TITLES = {
   'told_goal': 'told the goal, not the dynamics', 'no_experience': 'one policy for all tasks',
-  'identify': 'identify the task', 'shuffled_experience': "another task's experience",
+  'identify': 'identify the task', 'identify_once': 'identify the task by one episode',
+  'shuffled_experience': "another task's experience",
 }
 """Of the controls."""
 _SIZE_COLOURS = {'1': '#d39b2a', '2': '#c8553d', '4': '#8a5aa8', 'best': '#1b6ca8'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+  """An operator at work.
+
+  Attributes:
+    description: of the task that the films are on.
+    films: of `record_improvement`.
+    exploration: of `exploration.record_exploration`; empty where there is nothing to see.
+  """
+
+  description: str
+  films: Sequence[Mapping[str, Any]]
+  exploration: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+  """What a report tells of a family.
+
+  Attributes:
+    family: the task family.
+    results: the figures.
+    shown: its operator at work.
+  """
+
+  family: TaskFamily
+  results: Results
+  shown: Shown
 
 
 def record_improvement(
@@ -78,16 +110,34 @@ def _figure(draw: Callable[[Axes], None], width: float = 7.2, height: float = 3.
   return text.getvalue()[text.getvalue().index('<svg'):]
 
 
+def _draw_curve(axes: Axes, x: Sequence[float], values: Sequence[float | None], label: str, colour: str) -> None:
+  """A curve without an interval; a single point is a line across."""
+  if None in values:
+    return
+  if len(values) == 1:
+    axes.axhline(values[0], color=colour, label=label, linewidth=1.2, linestyle=':')
+    return
+  axes.plot(x, values, color=colour, label=label)
+
+
 def _draw_band(axes: Axes, x: Sequence[float], figures: Figures, label: str, colour: str) -> None:
   """A curve with its interval; a single point is a line across."""
+  _draw_curve(axes, x, figures['iqm'], label, colour)
   if None in figures['iqm']:
     return
   if len(figures['iqm']) == 1:
-    axes.axhline(figures['iqm'][0], color=colour, label=label, linewidth=1.2, linestyle=':')
     axes.axhspan(figures['low'][0], figures['high'][0], color=colour, alpha=0.1, linewidth=0)
     return
-  axes.plot(x, figures['iqm'], color=colour, label=label)
   axes.fill_between(x, figures['low'], figures['high'], color=colour, alpha=0.2, linewidth=0)
+
+
+def _curves(results: Results) -> list[tuple[Figures, str, str]]:
+  """(figures, title, colour) of the operator and the controls."""
+  curves = [(results.normalised_return, 'operator, held-out tasks', _COLOURS['operator'])]
+  if results.sampled is not None:
+    curves.append((results.sampled, 'operator, answers drawn at random', _COLOURS['sampled']))
+  curves.append((results.far, 'operator, far tasks', _COLOURS['far']))
+  return curves + [(figures, _TITLES[name], _COLOURS[name]) for name, figures in results.controls.items()]
 
 
 def _improvement_figure(results: Results) -> str:
@@ -95,10 +145,8 @@ def _improvement_figure(results: Results) -> str:
     # An initial policy has used no steps; a quarter of the first experience stands for it on the logarithmic axis.
     start = results.env_steps[1] / 4
     at = np.maximum(results.env_steps, start)
-    _draw_band(axes, at, results.normalised_return, 'operator, held-out tasks', _COLOURS['operator'])
-    _draw_band(axes, at, results.far, 'operator, far tasks', _COLOURS['far'])
-    for name, figures in results.controls.items():
-      _draw_band(axes, at, figures, _TITLES[name], _COLOURS[name])
+    for figures, title, colour in _curves(results):
+      _draw_band(axes, at, figures, title, colour)
     if results.ppo is not None:
       steps = np.maximum(results.ppo['env_steps'], start)
       _draw_band(axes, steps, results.ppo, 'PPO from scratch', _COLOURS['ppo'])
@@ -106,6 +154,20 @@ def _improvement_figure(results: Results) -> str:
     axes.set(xscale='log', xlabel='environment steps of a task', ylabel='score (IQM)', ylim=(-0.3, 1.2))
 
   return _figure(draw, height=4.6)
+
+
+def _found_figure(results: Results) -> str:
+  """What an IQM hides where rewards are sparse: the share of tasks found, and the mean score of the operator."""
+  def draw(axes):
+    for figures, title, colour in _curves(results):
+      if len(figures['found']) > 1:
+        _draw_curve(axes, range(len(figures['found'])), figures['found'], f'found: {title}', colour)
+    mean = results.normalised_return['mean']
+    if None not in mean:
+      axes.plot(range(len(mean)), mean, '--', color=_COLOURS['operator'], label='mean score: operator, held-out tasks')
+    axes.set(xlabel='applications', ylabel='share of tasks found', ylim=(-0.05, 1.05))
+
+  return _figure(draw, height=3.8)
 
 
 def _sizes_figure(results: Results) -> str:
@@ -152,35 +214,40 @@ def write_family_page(path: files.Path, family: TaskFamily, films: list[dict[str
 
 
 def write_report(
-  path: files.Path, family: TaskFamily, results: Results, films: list[dict[str, Any]], description: str,
-  commands: list[str],
+  path: files.Path, panel: Panel, commands: Sequence[str], second: Panel | None = None
 ) -> None:
   """Writes the page.
 
   Args:
     path: of the page.
-    family: the task family.
-    results: the figures.
-    films: of `record_improvement`.
-    description: of the task they are on.
+    panel: what it is about.
     commands: that made the results.
+    second: another family, which is shown in short.
   """
+  results = panel.results
   _render(
-    path, title=f'metaimprove: {results.family}', family=family, results=results, rows=_rows(results),
-    columns=[name for name in results.controls if len(results.controls[name]['iqm']) > 1], titles=_TITLES,
-    commands=commands, description=description, films=films, improvement_figure=_improvement_figure(results),
+    path, title=f'metaimprove: {results.family}', family=panel.family, panel=panel, results=results,
+    rows=_rows(results), commands=commands, description=panel.shown.description, films=panel.shown.films, second=second,
+    improvement_figure=_improvement_figure(results), found_figure=_found_figure(results) if results.sparse else '',
     sizes_figure=_sizes_figure(results), spread_figure=_spread_figure(results),
+    second_figures=[] if second is None else [_improvement_figure(second.results), _found_figure(second.results)],
   )
 
 
 def _rows(results: Results) -> list[list[str]]:
-  """The table of figures: a row for each of some applications."""
-  main = results.normalised_return
-  curves = [figures for figures in results.controls.values() if len(figures['iqm']) > 1]
-  return [
+  """The table of figures: its head, and a row for each of some applications. Where rewards are sparse, controls have
+  mean and share found beside their IQM."""
+  main, beside = results.normalised_return, ('mean', 'found') if results.sparse else ()
+  curves = {'answers drawn at random': results.sampled} if results.sampled is not None else {}
+  curves = {'far': results.far, **curves} | {
+    _TITLES[name]: figures for name, figures in results.controls.items() if len(figures['iqm']) > 1
+  }
+  head = ['applications', 'steps', 'IQM', 'low', 'high', 'mean', 'found']
+  head += [name if end == 'iqm' else f'{name}, {end}' for name in curves for end in ('iqm', *beside)]
+  return [head] + [
     [str(n), f'{results.env_steps[n]:,d}']
     + [_number(main[name][n]) for name in ('iqm', 'low', 'high', 'mean', 'found')]
-    + [_number(figures['iqm'][n]) for figures in (results.far, *curves)]
+    + [_number(figures[end][n]) for figures in curves.values() for end in ('iqm', *beside)]
     for n in range(len(main['iqm'])) if n <= 5 or n % 5 == 0
   ]
 
@@ -188,6 +255,6 @@ def _rows(results: Results) -> list[list[str]]:
 def write_films(path: files.Path, family: TaskFamily, films: list[dict[str, Any]], description: str) -> None:
   """Writes a page with the films alone."""
   _render(
-    path, title=f'metaimprove: one improvement on {family.name}', family=family, results=None, description=description,
-    films=films,
+    path, title=f'metaimprove: one improvement on {family.name}', family=family, results=None, panel=None, second=None,
+    description=description, films=films,
   )

@@ -16,13 +16,22 @@ TARGET = 0.95
 """The score that environment steps are counted to."""
 SMALL_NEED = 0.1
 """A need is small where the upper end of its interval is below this."""
-CONTROLS = ('told_goal', 'no_experience', 'identify', 'shuffled_experience')
-"""Methods that are shown as controls, where they were judged."""
+CONTROLS = ('told_goal', 'no_experience', 'identify', 'identify_once', 'shuffled_experience')
+"""Methods that are shown as controls, where they were judged; of 'identify_once' its last point."""
+NEED_CONTROLS = {'experience': 'no_experience', 'dynamics': 'told_goal', 'second_look': 'identify_once'}
+"""Need -> the control that does without."""
 IMPROVEMENTS = {'1': 'operator_1', '2': 'operator_2', '4': 'operator_4', 'best': 'operator_best'}
 """Size of the improvement asked for -> the method that asks for it; the method 'operator' stands in for its own ask."""
 
 Figures = dict[str, list[float | None]]
-"""A curve of P points: 'iqm', 'low', 'high', the interquartile mean and its 95% interval, [P] each; None: unknown."""
+"""A curve of P points: 'iqm', 'low', 'high', the interquartile mean and its 95% interval, 'mean' and 'found', see
+`metrics.mean_and_found`, [P] each; None: unknown."""
+
+
+def is_sparse(family: str) -> bool:
+  """Whether the rewards of a family are sparse, by its name. Then the mean and the share of tasks found count as much
+  as the IQM does, which hides a tail."""
+  return 'sparse' in family.split('_')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,15 +54,16 @@ class Results:
       a point has the worst known score of the method on that task, at most 0.
     episodes: [P] episodes of a task that were used before each point of the operator's curves.
     env_steps: [P] the same in environment steps.
-    normalised_return: the operator on held-out tasks, also with 'mean' and 'found', see `metrics.mean_and_found`.
-      Intervals are over tasks, for these operators; they hold nothing of how operators of other seeds differ.
+    normalised_return: the operator on held-out tasks. Intervals are over tasks, for these operators; they hold nothing
+      of how operators of other seeds differ.
+    sampled: the same operator where its answers are drawn at random instead of the most likely ones.
     per_seed: 'seeds' [S], and 'iqm' [S][P], the operator of each seed on its held-out tasks.
     far: the operator on far tasks.
     far_by_parameter: parameter -> figures [1] after all applications on the tasks that are far in it, and 'tasks'.
     shuffled_experience: the operator with another task's experience.
     controls: name -> figures [P] as of the operator, or [1] of a policy that stays as it is.
     need: 'experience', 'dynamics', 'second_look' -> 1 - IQM of the control that does without.
-    need_high: the upper end of its interval, 1 - low of the control's.
+    need_low, need_high: the ends of its interval, 1 - high and 1 - low of the control's.
     improvement: '1', '2', '4', 'best' -> the operator when asked for that, with its own 'env_steps'.
     equal_experience: 'one_application' of twice the episodes, and 'two_applications': figures [1]; 'env_steps'. The
       resulting policies are measured with the same number of episodes. The comparison is not a pure one: the operator
@@ -92,12 +102,14 @@ class Results:
   episodes: list[int]
   env_steps: list[int]
   normalised_return: Figures
+  sampled: Figures | None
   per_seed: Mapping[str, Any]
   far: Figures
   far_by_parameter: Mapping[str, Mapping[str, Any]]
   shuffled_experience: Figures | None
   controls: Mapping[str, Figures]
   need: Mapping[str, float | None]
+  need_low: Mapping[str, float | None]
   need_high: Mapping[str, float | None]
   improvement: Mapping[str, Mapping[str, Any]]
   equal_experience: Mapping[str, Any] | None
@@ -116,6 +128,11 @@ class Results:
   wall_seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
   training_wall_seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
   versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+  @property
+  def sparse(self) -> bool:
+    """See `is_sparse`."""
+    return is_sparse(self.family)
 
   def to_json(self) -> dict[str, Any]:
     """As plain data; numbers that are not finite become None."""
@@ -165,7 +182,7 @@ def summarise(
 ) -> Results:
   """The figures of evaluations of the same methods, one for each seed.
 
-  The methods are known by their names: 'operator', 'ppo', `CONTROLS`, 'identify_once', `IMPROVEMENTS`, and
+  The methods are known by their names: 'operator', 'operator_sampled', 'ppo', `CONTROLS`, `IMPROVEMENTS`, and
   'operator_double', one application of twice the episodes. All but 'operator' may be missing.
 
   Args:
@@ -176,7 +193,7 @@ def summarise(
   """
   first, training_env_steps = evaluations[0], dict(training_env_steps or {})
   curve = first.curves['heldout']['operator']
-  need, need_high = _needs(evaluations, 'iqm'), _needs(evaluations, 'low')
+  need, low, high = needs(evaluations)
   steps = _steps_to_target(evaluations)
   operator_steps, ppo_steps = steps.get('operator'), steps.get('ppo')
   scored = {
@@ -186,15 +203,16 @@ def summarise(
   strata = [evaluation.scores('heldout', 'operator') for evaluation in evaluations]
   return Results(
     family=first.family, backend=first.backend, seed=first.seed, num_seeds=len(evaluations), ask=ask,
-    reference=first.reference, verdict=_verdict(first.family, need, need_high), heldout_tasks=num_scored['heldout'],
+    reference=first.reference, verdict=_verdict(first.family, need, high), heldout_tasks=num_scored['heldout'],
     far_tasks=num_scored['far'],
     left_out_tasks={name: sum(map(len, masks)) - num_scored[name] for name, masks in scored.items()},
     blown_up=_blown_up(evaluations), episodes=curve.episodes.tolist(), env_steps=curve.env_steps.tolist(),
-    normalised_return={**_figures(evaluations, 'heldout', 'operator'), **metrics.mean_and_found(strata)},
+    normalised_return=_figures(evaluations, 'heldout', 'operator'),
+    sampled=_figures(evaluations, 'heldout', 'operator_sampled'),
     per_seed=_per_seed(evaluations), far=_figures(evaluations, 'far', 'operator'),
     far_by_parameter=_far_by_parameter(evaluations),
     shuffled_experience=_figures(evaluations, 'heldout', 'shuffled_experience'), controls=_controls(evaluations),
-    need=need, need_high=need_high, improvement=_improvement(evaluations, ask),
+    need=need, need_low=low, need_high=high, improvement=_improvement(evaluations, ask),
     equal_experience=_equal_experience(evaluations),
     per_task={'normalised_return': np.concatenate(strata, axis=1).round(4).tolist()},
     mean_return=_mean_return(evaluations), ppo=_ppo(evaluations), target=TARGET, steps_to_target=steps,
@@ -224,7 +242,8 @@ def _figures(evaluations: Sequence[Evaluation], split: str, name: str) -> Figure
   """The figures of a method; None if it was not judged."""
   if name not in evaluations[0].curves[split]:
     return None
-  return metrics.iqm_with_interval([evaluation.scores(split, name) for evaluation in evaluations])
+  strata = [evaluation.scores(split, name) for evaluation in evaluations]
+  return {**metrics.iqm_with_interval(strata), **metrics.mean_and_found(strata)}
 
 
 def _blown_up(evaluations: Sequence[Evaluation]) -> dict[str, float]:
@@ -254,19 +273,25 @@ def _at(figures: Figures, point: int) -> Figures:
 
 def _controls(evaluations: Sequence[Evaluation]) -> dict[str, Figures]:
   figures = {name: _figures(evaluations, 'heldout', name) for name in CONTROLS}
-  return {name: value for name, value in figures.items() if value is not None}
+  return {
+    name: _at(value, -1) if name == 'identify_once' else value for name, value in figures.items() if value is not None
+  }
 
 
-def _needs(evaluations: Sequence[Evaluation], end: str) -> dict[str, float | None]:
-  """How much is lost without experience, without knowing the dynamics, and without a second look: 1 - the control's
-  'iqm' or 'low'."""
-  controls = {'experience': 'no_experience', 'dynamics': 'told_goal', 'second_look': 'identify_once'}
-  result = {}
-  for need, name in controls.items():
-    figures = _figures(evaluations, 'heldout', name)
-    score = None if figures is None else figures[end][-1]
-    result[need] = None if score is None else round(1 - score, 4)
-  return result
+def needs(evaluations: Sequence[Evaluation]) -> tuple[dict[str, float | None], ...]:
+  """How much is lost without experience, without knowing the dynamics, and without a second look: 1 - the score of the
+  control that does without, on held-out tasks. None where that was not judged.
+
+  Returns:
+    The need itself, the lower and the upper end of its interval: need -> value, each.
+  """
+  figures = {need: _figures(evaluations, 'heldout', name) for need, name in NEED_CONTROLS.items()}
+  scores = {need: None if found is None else _at(found, -1) for need, found in figures.items()}
+  return tuple(
+    {need: None if found is None or found[end][0] is None else round(1 - found[end][0], 4)
+     for need, found in scores.items()}
+    for end in ('iqm', 'high', 'low')
+  )
 
 
 def _verdict(family: str, need: Mapping[str, float | None], high: Mapping[str, float | None]) -> str:

@@ -45,7 +45,7 @@ class Method:
       `initial_policies`, so that all of them begin with the same ones.
     settings: plain data that determines the curve, besides tasks and key: with other settings it is another method.
     num_tasks: it is judged on the first so many tasks; None: on all.
-    splits: it is judged on the tasks of these splits.
+    splits: of the splits of an evaluation it is judged on these; None: on all.
   """
 
   name: str
@@ -53,7 +53,7 @@ class Method:
   run: Run
   settings: Mapping[str, Any]
   num_tasks: int | None = None
-  splits: tuple[str, ...] = ('heldout', 'far')
+  splits: tuple[str, ...] | None = None
 
 
 def initial_policies(policy: Policy, num: int, rng_key: chex.PRNGKey) -> Params:

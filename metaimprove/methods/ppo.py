@@ -17,7 +17,7 @@ from metaimprove.types import Play, Progress, Task, mean_return
 
 def learner_method(
   source: Source, play: Play, *, num_episodes: int, folder: files.Path, name: str = 'ppo',
-  title: str = 'PPO from scratch', num_tasks: int | None = None, splits: tuple[str, ...] = ('heldout',),
+  title: str = 'PPO from scratch', num_tasks: int | None = None, splits: tuple[str, ...] | None = ('heldout',),
 ) -> Method:
   """A source that learns each task from scratch, from a random policy of its own, as a method.
 

@@ -106,7 +106,7 @@ def ppo_from_scratch(source: Source, playground: Playground, folder: pathlib.Pat
   return learner_method(
     source, play, num_episodes=num_episodes, folder=folder,
     num_tasks=None if settings.thorough else min(settings.ppo_tasks, settings.num_tasks),
-    splits=('heldout', 'far') if settings.thorough else ('heldout',),
+    splits=None if settings.thorough else ('heldout',),
   )
 
 

@@ -1,0 +1,162 @@
+"""The main job on one family: collect, train and judge, once for each seed, and join the results."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from experiments import stages
+from experiments.forecast import Forecast, forecast
+from experiments.sizes import sizes_of
+from metaimprove.evaluation import results as results_
+from metaimprove.evaluation.report import Panel
+from metaimprove.improvers import domain_randomised_ppo, independent_ppo, task_conditioned_ppo, tuned
+from metaimprove.methods.standard import IMPROVEMENT_SIZES, EvaluationSettings
+from metaimprove.tasks.registry import make_family
+from metaimprove.training.settings import TrainingSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """What is done of a family.
+
+  Attributes:
+    family: its name.
+    backend: its physics backend; None: its first.
+    num_tasks: training tasks.
+    independent_tasks: how many of them also get a history by PPO from scratch.
+    num_checkpoints: levels of a history.
+    history_episodes: episodes of experience of a level.
+    num_episodes: episodes of experience before each application of the operator.
+    num_steps: gradient steps of the operator; None: what suits the family.
+    heldout_tasks: held-out tasks, and as many far ones.
+    num_applications: of the operator, in a row.
+    ppo_tasks: held-out tasks that PPO learns from scratch.
+    num_updates: of PPO, told the task or not, instead of the family's tuned numbers.
+    controls: whether to train and judge the controls too.
+  """
+
+  family: str
+  backend: str | None = None
+  num_tasks: int = 1024
+  independent_tasks: int = 0
+  num_checkpoints: int = 11
+  history_episodes: int = 2
+  num_episodes: int = 2
+  num_steps: int | None = None
+  heldout_tasks: int = 128
+  num_applications: int = EvaluationSettings.num_applications
+  ppo_tasks: int = 16
+  num_updates: int | None = None
+  controls: bool = True
+
+  @classmethod
+  def of(cls, family: str, small: bool = False, **given: Any) -> 'Job':
+    """The job with the sizes that suit a family, see `sizes_of`; those of `given` that are not None replace them."""
+    given = {name: value for name, value in given.items() if value is not None}
+    return cls(family=family, **{**sizes_of(family, small), **given})
+
+  def evaluation(self) -> EvaluationSettings:
+    """How its operator is judged."""
+    return EvaluationSettings(
+      num_tasks=self.heldout_tasks, num_applications=self.num_applications, num_episodes=self.num_episodes,
+      ppo_tasks=min(self.ppo_tasks, self.heldout_tasks),
+    )
+
+  def training(self) -> dict[str, Any]:
+    """Fields of `TrainingSettings` that are given."""
+    return {} if self.num_steps is None else {'num_steps': self.num_steps}
+
+
+@dataclasses.dataclass(frozen=True)
+class Folders:
+  """Where the parts of one seed go.
+
+  Attributes:
+    histories, training, operator, evaluation: see `run_seed`.
+  """
+
+  histories: pathlib.Path
+  training: pathlib.Path
+  operator: pathlib.Path
+  evaluation: pathlib.Path
+
+  @classmethod
+  def of(cls, folder: pathlib.Path) -> 'Folders':
+    """Those in a folder."""
+    return cls(**{field.name: folder / field.name for field in dataclasses.fields(cls)})
+
+
+def seed_folders(folder: pathlib.Path, seeds: Sequence[int]) -> list[Folders]:
+  """Of each seed: in the folder itself if there is one, in FOLDER/seed_N if there are several."""
+  return [Folders.of(folder / f'seed_{seed}' if len(seeds) > 1 else folder) for seed in seeds]
+
+
+def run_seed(job: Job, seed: int, folders: Folders, wall: pathlib.Path) -> stages.Judged:
+  """Collects, trains and judges, from where it was; seconds are kept in the folder `wall`."""
+  named = {'family': job.family, 'backend': job.backend}
+  collect(job, seed, folders.histories, wall)
+  if not (folders.operator / 'config.json').exists():  # it is written last, and a training's states may be gone by then
+    stages.train_operator(
+      folders.training, folders.histories, **named, seed=seed,
+      config={'num_episodes': job.num_episodes}, settings=job.training(), operator_folder=folders.operator, wall=wall,
+    )
+  return stages.judge_operator(
+    folders.evaluation, folders.operator, folders.histories, family=make_family(job.family, job.backend),
+    settings=job.evaluation(), controls=job.controls, num_updates=job.num_updates, training=folders.training, wall=wall,
+  )
+
+
+def collect(job: Job, seed: int, histories: pathlib.Path, wall: pathlib.Path) -> None:
+  """Collects the histories of one seed."""
+  stages.collect_histories(
+    histories, family=job.family, backend=job.backend, seed=seed, num_checkpoints=job.num_checkpoints,
+    num_episodes=job.history_episodes, num_updates=job.num_updates, shard_size=min(128, job.num_tasks), wall=wall,
+    num_tasks={task_conditioned_ppo.NAME: job.num_tasks, independent_ppo.NAME: job.independent_tasks},
+  )
+
+
+def run(job: Job, seeds: Sequence[int], folder: pathlib.Path) -> Panel:
+  """The job for each seed, and what a report tells of all of them; goes on where it was, and only reads what is done.
+
+  Writes results.json and films.json to the folder. Raises `NoScoreError` if there is nothing to show.
+  """
+  family, parts = make_family(job.family, job.backend), seed_folders(folder, seeds)
+  if not (folder / 'results.json').exists():
+    judged = []
+    for seed, part in zip(seeds, parts):
+      judged.append(run_seed(job, seed, part, folder))
+      if len(seeds) > 1:
+        stages.tidy(part.training, part.evaluation)
+    stages.write_results(
+      folder, judged, family=family, histories=parts[0].histories, settings=job.evaluation(), wall=folder
+    )
+  for part in parts:  # also where results exist: a run may have been killed between writing them and this
+    stages.tidy(part.training, part.evaluation)
+  results = results_.read(folder / 'results.json')
+  results.check_scored()
+  return stages.show_operator(folder, parts[0].operator, results, family=family, settings=job.evaluation())
+
+
+def expected(job: Job, num_seeds: int) -> Forecast:
+  """What the job will take."""
+  family, settings = make_family(job.family, job.backend), job.evaluation()
+  training = TrainingSettings.of(family, job.num_tasks, **job.training())
+  learning = {
+    tuned.make_source(task_conditioned_ppo.NAME, family, num_updates=job.num_updates): 1,
+    tuned.make_source(independent_ppo.NAME, family, num_updates=job.num_updates): (
+      job.independent_tasks + settings.ppo_tasks
+    ),
+  }
+  if job.controls:
+    learning[tuned.make_source(domain_randomised_ppo.NAME, family, num_updates=job.num_updates)] = 1
+  points = 4 + job.controls, (len(IMPROVEMENT_SIZES) - 1)
+  few = min(settings.improvement_applications, settings.num_applications)
+  num_judged = settings.num_tasks * (points[0] * settings.num_applications + points[1] * few)
+  return forecast(
+    family, learning=learning, num_histories=job.num_tasks + job.independent_tasks,
+    num_checkpoints=job.num_checkpoints, history_episodes=job.history_episodes, num_episodes=job.num_episodes,
+    num_steps=training.num_steps * (1 + job.controls),
+    iterates=len(training.rounds) * training.round_tasks * (training.round_applications + 1), num_judged=num_judged,
+    num_seeds=num_seeds,
+  )

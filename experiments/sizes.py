@@ -1,0 +1,26 @@
+"""How large the main job is on each family: what suits it on two cores."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from metaimprove.evaluation.results import is_sparse
+
+# One episode at a time: how an operator explores is seen best where it can turn after every episode.
+_ONE_BY_ONE = {'num_episodes': 1}
+# An hour and a half instead of three.
+_EXPENSIVE = {'num_tasks': 256, 'heldout_tasks': 64, 'ppo_tasks': 4}
+_EXPENSIVE_ROBOTS = ('half_cheetah', 'ant', 'humanoid')
+
+# Two minutes on the point robot.
+_SMALL = {'num_tasks': 512, 'controls': False, 'ppo_tasks': 4, 'num_steps': 1500}
+
+
+def sizes_of(family: str, small: bool = False) -> Mapping[str, Any]:
+  """Fields of a `jobs.Job` that are other than its defaults on a family; `small` where it is shown beside another one
+  and must not take long."""
+  sizes = {}
+  if is_sparse(family) or family.startswith('point'):
+    sizes |= _ONE_BY_ONE
+  if family.startswith(_EXPENSIVE_ROBOTS):
+    sizes |= _EXPENSIVE
+  return {**sizes, **_SMALL} if small else sizes
