@@ -10,10 +10,10 @@ from metaimprove.types import Params, Play, Task, Trajectory
 
 
 class ImproveBatch(Protocol):
-  """B better policies, from B policies and what is remembered of the experience of each; see
-  `operators.apply.make_improve`."""
+  """B better policies, from B policies, what is remembered of the experience of each, and a key for those that are
+  drawn; see `operators.apply.make_improve`."""
 
-  def __call__(self, params: Params, memory: Any, /) -> Params: ...
+  def __call__(self, params: Params, memory: Any, rng_key: chex.PRNGKey, /) -> Params: ...
 
 
 class RememberBatch(Protocol):
@@ -48,7 +48,7 @@ def iterate(
     play: makes the experience.
     params: the initial policies, leaves [B, ...].
     tasks: [B].
-    rng_key: for the episodes.
+    rng_key: for the episodes, and for answers that are drawn.
     num_applications: A.
 
   Yields:
@@ -61,4 +61,4 @@ def iterate(
     yield Iterate(params=params, trajectory=trajectory)
     if application < num_applications:
       memory = remember(memory, params, trajectory)
-      params = improve(params, memory)
+      params = improve(params, memory, stream(rng_key, f'improve {application}'))

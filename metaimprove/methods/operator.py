@@ -24,8 +24,8 @@ from metaimprove.types import Play, Progress, Task, mean_return
 
 def operator_method(
   operator: Operator, operator_params: Any, play: Play, *, ask: Ask, num_applications: int, num_episodes: int,
-  num_measured: int | None = None, another_task: bool = False, name: str = 'operator', title: str = 'operator',
-  **options: Any,
+  num_measured: int | None = None, sample: bool = False, another_task: bool = False, name: str = 'operator',
+  title: str = 'operator', **options: Any,
 ) -> Method:
   """An operator as a method.
 
@@ -37,6 +37,7 @@ def operator_method(
     num_applications: in a row.
     num_episodes: of experience before each application.
     num_measured: how many of them returns are measured with; all by default.
+    sample: whether answers are drawn; see `make_improve`.
     another_task: the control "another task's experience": the operator is given experience and policy of another task
       instead of its own; see `other_tasks_of`.
     name: of the method.
@@ -47,7 +48,7 @@ def operator_method(
 
   def run(tasks: Task, rng_key: chex.PRNGKey, progress: Progress) -> Curve:
     experience_of = other_tasks_of(tasks) if another_task else None
-    improve = make_improve(operator, operator_params, ask, experience_of=experience_of)
+    improve = make_improve(operator, operator_params, ask, sample=sample, experience_of=experience_of)
     return iterated_curve(
       improve, remember, play, operator.policy, tasks, rng_key, num_applications=num_applications,
       num_episodes=num_episodes, num_measured=num_measured, title=title, progress=progress,
@@ -57,7 +58,7 @@ def operator_method(
     'operator': dataclasses.asdict(operator.config),
     'operator_params': files.checksum(files.tree_to_bytes(operator_params)), 'ask': words_of(ask),
     'num_applications': num_applications, 'num_episodes': num_episodes, 'num_measured': num_measured,
-    'another_task': another_task,
+    'sample': sample, 'another_task': another_task,
   }
   return Method(name=name, title=title, run=run, settings=settings, **options)
 

@@ -16,7 +16,8 @@ from metaimprove.types import Params, Trajectory
 
 
 def make_improve(
-  operator: Operator, operator_params: Params, ask: Ask, *, experience_of: chex.Array | None = None
+  operator: Operator, operator_params: Params, ask: Ask, *, sample: bool = False,
+  experience_of: chex.Array | None = None,
 ) -> iteration.ImproveBatch:
   """The operator applied to B policies, each with its own memory; one compiled program an operator, whatever its
   parameters.
@@ -25,16 +26,17 @@ def make_improve(
     operator: see `Operator`.
     operator_params: its parameters.
     ask: one for all, or [B].
+    sample: whether to draw one of the possible answers, each as often as it is likely, or to take the most likely one.
     experience_of: [B] int, whose memory and parameters the operator is given for each policy; each one's own by
       default. With those of another task it is the control "another task's experience": a gain that survives it does
       not come from the experience.
   """
   ask = jax.tree.map(np.asarray, ask)
 
-  def improve(params: Params, memory: Memory) -> Params:
+  def improve(params: Params, memory: Memory, rng_key: chex.PRNGKey) -> Params:
     if experience_of is not None:
       params, memory = take((params, memory), experience_of)
-    return _improve(operator, operator_params, params, memory, ask)
+    return _improve(operator, operator_params, params, memory, ask, rng_key if sample else None)
 
   return improve
 
@@ -45,10 +47,14 @@ def make_remember(operator: Operator) -> iteration.RememberBatch:
 
 
 @functools.partial(jax.jit, static_argnames='operator')
-def _improve(operator: Operator, operator_params: Params, params: Params, memory: Memory, ask: Ask) -> Params:
+def _improve(
+  operator: Operator, operator_params: Params, params: Params, memory: Memory, ask: Ask, rng_key: chex.PRNGKey | None
+) -> Params:
   num = batch_size(params)
   ask = jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *x.shape[1:])), ask)
-  return parallel.vmap(operator.improve, in_axes=(None, 0, 0, 0))(operator_params, params, memory, ask)
+  keys = None if rng_key is None else jax.random.split(rng_key, num)
+  axes = (None, 0, 0, 0, None if keys is None else 0)
+  return parallel.vmap(operator.improve, in_axes=axes)(operator_params, params, memory, ask, keys)
 
 
 @functools.partial(jax.jit, static_argnames='operator')

@@ -17,7 +17,7 @@ from metaimprove.operators.reading import statistics_structure
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.types import Params
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _CONFIG, _PARAMS = 'config.json', 'operator.safetensors'
 
 

@@ -7,7 +7,7 @@ from metaimprove import asks, policies
 from metaimprove.asks import steps
 from metaimprove.asks.ask import num_features as num_ask_features
 from metaimprove.errors import IncompatibleError
-from metaimprove.operators.reading import num_transition_features
+from metaimprove.operators.reading import NUM_EPISODE_FEATURES, num_step_features
 from metaimprove.tasks.family import TaskFamily
 
 _LARGEST_POLICY = 10**7
@@ -15,8 +15,8 @@ _LARGEST_OPERATOR = 10**9
 _LONGEST_NAME = 200
 _RANGES = {
   'observation_size': (1, 10**5), 'action_size': (1, 10**4), 'episode_length': (1, 10**7), 'num_episodes': (1, 10**4),
-  'width': (32, 4096), 'num_latents': (1, 1024), 'num_blocks': (1, 64), 'code_size': (1, 4096),
-  'max_transitions': (1, 10**6),
+  'capacity': (1, 10**5), 'steps_kept': (1, 10**6), 'width': (32, 4096), 'num_latents': (1, 1024),
+  'num_blocks': (1, 64), 'code_size': (1, 4096), 'num_answers': (1, 4096),
 }
 
 
@@ -30,13 +30,15 @@ class OperatorConfig:
     observation_size: O.
     action_size: A.
     episode_length: T, the time limit, which time stamps are relative to.
-    num_episodes: E, episodes of experience it was trained to read.
+    num_episodes: E, episodes of experience before each application.
+    capacity: C, episodes that it remembers.
+    steps_kept: K, of longer episodes evenly spaced steps are remembered.
     hidden_sizes: of the policies it emits.
-    width: of tokens and latents; a multiple of 32.
-    num_latents: summaries of the experience.
+    width: of the vectors of steps, episodes and latents; a multiple of 32.
+    num_latents: vectors that attend to what is remembered.
     num_blocks: of attention.
     code_size: numbers from which a policy is generated.
-    max_transitions: of longer experience, evenly spaced transitions are read.
+    num_answers: M, among which it chooses where several may be right.
     asks: the kinds of ask it understands; see `metaimprove.asks.KINDS`.
 
   Raises:
@@ -49,12 +51,14 @@ class OperatorConfig:
   action_size: int
   episode_length: int
   num_episodes: int = 2
+  capacity: int = 8
+  steps_kept: int = 64
   hidden_sizes: tuple[int, ...] = policies.HIDDEN_SIZES
   width: int = 64
   num_latents: int = 8
   num_blocks: int = 2
   code_size: int = 64
-  max_transitions: int = 128
+  num_answers: int = 1
   asks: tuple[str, ...] = (steps.NAME,)
 
   @classmethod
@@ -72,6 +76,7 @@ class OperatorConfig:
     for name, (low, high) in _RANGES.items():
       value = getattr(self, name)
       _check(_is_int(value) and low <= value <= high, name, value, f'a whole number from {low} to {high:,d}')
+    _check(self.capacity >= self.num_episodes, 'capacity', self.capacity, 'at least num_episodes')
     _check(self.width % 32 == 0, 'width', self.width, 'a multiple of 32')
     for name in ('hidden_sizes', 'asks'):
       value = getattr(self, name)
@@ -88,7 +93,7 @@ class OperatorConfig:
     _check(
       policy <= _LARGEST_POLICY, 'hidden_sizes', self.hidden_sizes, f'policies of at most {_LARGEST_POLICY:,d} weights'
     )
-    sizes = {name: getattr(self, name) for name in ('width', 'num_latents', 'num_blocks', 'code_size')}
+    sizes = {name: getattr(self, name) for name in ('width', 'num_latents', 'num_blocks', 'code_size', 'num_answers')}
     if self.num_weights > _LARGEST_OPERATOR:
       raise IncompatibleError(
         f'An operator can not have {self.num_weights:,d} weights, and with ' +
@@ -103,16 +108,20 @@ class OperatorConfig:
 
   @property
   def num_weights(self) -> int:
-    """Of the operator's network; see `encoder.encode` and `decoder.decode`."""
+    """Of the operator's network; see `encoder.encode`, `answers.answer` and `decoder.decode`."""
     layers = lambda *sizes: sum((inputs + 1) * outputs for inputs, outputs in zip(sizes[:-1], sizes[1:]))
-    width, ask = self.width, num_ask_features(asks.KINDS, self.asks)
+    width, ask, answers = self.width, num_ask_features(asks.KINDS, self.asks), self.num_answers
     norm = 2 * width
-    transitions = layers(num_transition_features(self.observation_size, self.action_size), width, width) + norm
+    steps = layers(num_step_features(self.observation_size, self.action_size), width, width)
+    episodes = layers(2 * width + NUM_EPISODE_FEATURES, width, width) + norm
     latents = self.num_latents * width + layers(ask, width)
     block = 4 * layers(width, width) + layers(width, 2 * width, width) + 2 * norm
-    code = norm + layers(self.num_latents * width + ask, 2 * width, self.code_size)
+    summary = norm + layers(self.num_latents * width + ask, 2 * width)
+    codes = layers(2 * width, 2 * width, self.code_size)
+    codes += 0 if answers == 1 else answers * 2 * width + layers(2 * width, answers)
     policy = layers(*self.layer_sizes)
-    return transitions + latents + self.num_blocks * block + code + policy + layers(self.code_size, policy)
+    decoder = policy + layers(self.code_size, policy)
+    return steps + episodes + latents + self.num_blocks * block + summary + codes + decoder
 
 
 def _is_int(value: Any) -> bool:

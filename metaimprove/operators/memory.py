@@ -1,26 +1,135 @@
-"""What an operator reads: transitions, each with what the policy that took it would do there."""
+"""What an operator remembers: episodes of all policies that acted, each step with what its policy would do there.
+
+A memory has room for a fixed number of episodes, so that reading it costs the same after any number of applications.
+When it is full, episodes are forgotten that are most like another one; the newest and the best one stay.
+"""
 
 import chex
+import jax
+import jax.numpy as jnp
 
 from metaimprove.policies import Policy
-from metaimprove.types import Params, Trajectory, hide_outcome
+from metaimprove.types import Params, Trajectory, episode_return, hide_outcome
+
+EMPTY = -1
+"""The number of an episode that is not there."""
 
 
 @chex.dataclass(frozen=True)
 class Memory:
-  """Experience that is remembered, in E episodes.
+  """C places for episodes, each thinned out to at most K steps.
 
   Attributes:
-    trajectory: [E, T, ...], without outcomes.
-    behaviour: [E, T, 2A] float32, the logits (location and raw scale of the normal before tanh) of the policy that took
+    trajectory: [C, K, ...], without outcomes. Nothing is `valid` in an empty place.
+    behaviour: [C, K, 2A] float32, the logits (location and raw scale of the normal before tanh) of the policy that took
       each step, at its observation.
+    time: [C, K] int32, which step of its episode each is.
+    episode_return: [C] float32, of the whole episode.
+    application: [C] int32, how many applications of the operator came before the policy that acted.
+    number: [C] int32, how many episodes came before; `EMPTY` for an empty place.
   """
 
   trajectory: Trajectory
   behaviour: chex.Array
+  time: chex.Array
+  episode_return: chex.Array
+  application: chex.Array
+  number: chex.Array
 
 
-def remember_latest(policy: Policy, memory: Memory | None, params: Params, trajectory: Trajectory) -> Memory:
-  """The memory of the latest experience alone, [E, T, ...]; what was remembered before is forgotten."""
-  del memory
-  return Memory(trajectory=hide_outcome(trajectory), behaviour=policy.apply(params, trajectory.observation))
+def thinned(trajectory: Trajectory, num_steps: int) -> tuple[Trajectory, chex.Array]:
+  """A trajectory [..., E, T, ...] of numpy or JAX arrays, without outcomes and with at most `num_steps` steps an
+  episode, evenly spaced ones of those that were taken; and [..., E, K] int32, which those are."""
+  valid, array = trajectory.valid, trajectory.valid.__array_namespace__()
+  finite, rest = trajectory.finite, hide_outcome(trajectory).replace(finite=None)
+  length = valid.shape[-1]
+  if length <= num_steps:
+    kept = array.broadcast_to(array.arange(length), valid.shape)
+    return rest.replace(finite=finite), kept.astype(array.int32)
+  # Steps that were taken come first; padding is kept only where they are too few.
+  span = array.maximum(valid.sum(axis=-1, keepdims=True), num_steps)
+  kept = array.arange(num_steps) * span // num_steps
+
+  def keep(x):
+    return array.take_along_axis(x, kept.reshape(*kept.shape, *[1] * (x.ndim - kept.ndim)), axis=kept.ndim - 1)
+
+  return jax.tree.map(keep, rest).replace(finite=finite), kept.astype(array.int32)
+
+
+def first_memory(policy: Policy, params: Params, trajectory: Trajectory, num_steps: int) -> Memory:
+  """The memory of the experience [E, T, ...] of one policy, with room for no more."""
+  num_episodes = trajectory.reward.shape[0]
+  short, time = thinned(trajectory, num_steps)
+  return Memory(
+    trajectory=short, behaviour=policy.apply(params, short.observation), time=time,
+    episode_return=episode_return(trajectory), application=jnp.zeros(num_episodes, jnp.int32),
+    number=jnp.arange(num_episodes, dtype=jnp.int32),
+  )
+
+
+def remember(
+  policy: Policy, capacity: int, num_steps: int, memory: Memory | None, params: Params, trajectory: Trajectory
+) -> Memory:
+  """What is remembered after a policy has acted.
+
+  Args:
+    policy: its shape.
+    capacity: C.
+    num_steps: the most that is kept of an episode.
+    memory: what was remembered before; None at first.
+    params: θ of the policy.
+    trajectory: its experience [E, T, ...].
+
+  Returns:
+    The memory [C, K, ...]: of more than C episodes, those that `forget` leaves.
+  """
+  new = first_memory(policy, params, trajectory, num_steps)
+  if memory is None:
+    memory = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape[1:]), x.dtype), new)
+    memory = memory.replace(number=jnp.full(capacity, EMPTY, jnp.int32))
+  there = memory.number != EMPTY
+  new = new.replace(
+    application=new.application + jnp.max(memory.application, where=there, initial=EMPTY) + 1,
+    number=new.number + jnp.max(memory.number) + 1,
+  )
+  return forget(jax.tree.map(lambda *x: jnp.concatenate(x), memory, new), capacity)
+
+
+def forget(memory: Memory, capacity: int) -> Memory:
+  """A memory of more than C places cut to C.
+
+  Empty places go first. Then, one at a time, goes the episode that is most like a newer one, but none of the newest
+  policy, and not the one of highest return. Episodes are alike whose observations and rewards are near each other at
+  the same steps.
+  """
+  count = memory.number.shape[0]
+  there = memory.number != EMPTY
+  unlike = _unlikeness(memory)
+  best = jnp.argmax(jnp.where(there, memory.episode_return, -jnp.inf))
+  newest = there & (memory.application == jnp.max(memory.application, where=there, initial=EMPTY))
+  protected = newest | (jnp.arange(count) == best)
+  newer = memory.number[None, :] > memory.number[:, None]
+
+  def drop(_, stays):
+    value = jnp.min(jnp.where(newer & stays[None, :], unlike, jnp.inf), axis=1)
+    value = jnp.where(there, jnp.where(protected, jnp.inf, value), -1.0)
+    # Where all are protected, because one policy played more than C episodes, its first ones go.
+    value = jnp.where(jnp.isinf(value), 1e30 + memory.number, value)
+    return stays.at[jnp.argmin(jnp.where(stays, value, jnp.inf))].set(False)
+
+  stays = jax.lax.fori_loop(0, max(count - capacity, 0), drop, jnp.ones(count, bool))
+  kept = jnp.argsort(~stays, stable=True)[:capacity]
+  return jax.tree.map(lambda x: x[kept], memory)
+
+
+def _unlikeness(memory: Memory) -> chex.Array:
+  """[C, C] mean squared distance of episodes, over steps that both have, in deviations of all that is remembered."""
+  trajectory, valid = memory.trajectory, memory.trajectory.valid.astype(jnp.float32)
+  values = jnp.concatenate([trajectory.observation, trajectory.reward[..., None]], axis=-1) * valid[..., None]
+  num = jnp.maximum(valid.sum(), 1)
+  mean = values.sum(axis=(0, 1)) / num
+  centred = (values - mean) * valid[..., None]
+  deviation = jnp.sqrt(jnp.square(centred).sum(axis=(0, 1)) / num)
+  scaled = (centred / jnp.maximum(deviation, 1e-6)).reshape(len(valid), -1)
+  squares = jnp.square(scaled).sum(axis=1)
+  return jnp.maximum(squares[:, None] + squares[None, :] - 2 * scaled @ scaled.T, 0) / valid.shape[1]

@@ -1,4 +1,4 @@
-"""The operator: what is remembered of a policy's experience, and an ask, to the parameters of a better policy."""
+"""The operator: what is remembered of experience, and an ask, to the parameters of a better policy."""
 
 import dataclasses
 import functools
@@ -15,11 +15,13 @@ from metaimprove.asks.ask import Ask
 from metaimprove.asks.ask import features as ask_features
 from metaimprove.asks.ask import num_features as num_ask_features
 from metaimprove.errors import IncompatibleError
+from metaimprove.operators import memory as memories
+from metaimprove.operators.answers import answer
 from metaimprove.operators.config import OperatorConfig
 from metaimprove.operators.decoder import decode
 from metaimprove.operators.encoder import encode
-from metaimprove.operators.memory import Memory, remember_latest
-from metaimprove.operators.reading import num_transition_features, read
+from metaimprove.operators.memory import Memory
+from metaimprove.operators.reading import Reading, empty_reading, read
 from metaimprove.types import Params, Trajectory
 
 
@@ -27,18 +29,35 @@ class Improve(Protocol):
   """The next policy's parameters, from operator parameters, the parameters of the policy that acted last, what is
   remembered of experience, and an ask. Neither task, goal, dynamics nor target is among the arguments.
 
+  Of several possible answers it gives the most likely one, or with a key a random one, each as often as it is likely.
   Asked for k = 0 it returns `params` themselves. They are at hand, and are the likeliest answer there is: reading them
   off a few episodes instead would let them creep towards the mean of policies that look alike.
   """
 
-  def __call__(self, operator_params: Params, params: Params, memory: Memory, ask: Ask, /) -> Params: ...
+  def __call__(
+    self, operator_params: Params, params: Params, memory: Memory, ask: Ask, rng_key: chex.PRNGKey | None = None, /
+  ) -> Params: ...
 
 
 class ImproveBehaviour(Protocol):
   """The same without parameters of the policy that acted, which may be of any make: only what it did is read. Asked for
   k = 0 it imitates."""
 
-  def __call__(self, operator_params: Params, memory: Memory, ask: Ask, /) -> Params: ...
+  def __call__(
+    self, operator_params: Params, memory: Memory, ask: Ask, rng_key: chex.PRNGKey | None = None, /
+  ) -> Params: ...
+
+
+class Answers(Protocol):
+  """All M possible answers: the code of each, [M, code size], and the logarithm of how likely it is, [M]."""
+
+  def __call__(self, operator_params: Params, memory: Memory, ask: Ask, /) -> tuple[chex.Array, chex.Array]: ...
+
+
+class Decode(Protocol):
+  """The policy of a code [code size]."""
+
+  def __call__(self, operator_params: Params, code: chex.Array, /) -> Params: ...
 
 
 class Init(Protocol):
@@ -62,7 +81,9 @@ class Operator:
     config: what it is for.
     policy: the policies it reads and emits.
     init: gives operator parameters.
-    remember: what it wants to read; today the latest experience.
+    remember: what it wants to read.
+    answers: gives all possible answers as codes.
+    decode: gives the policy of a code.
     improve: gives the next policy.
     improve_behaviour: gives the next policy from behaviour alone.
   """
@@ -71,6 +92,8 @@ class Operator:
   policy: policies.Policy
   init: Init
   remember: Remember
+  answers: Answers
+  decode: Decode
   improve: Improve
   improve_behaviour: ImproveBehaviour
 
@@ -78,43 +101,55 @@ class Operator:
 def make_operator(config: OperatorConfig) -> Operator:
   """The operator of a configuration."""
   policy = policies.make_policy(config.observation_size, config.action_size, config.hidden_sizes)
-  transformed = hk.without_apply_rng(hk.transform(functools.partial(_network, config)))
+  transformed = hk.without_apply_rng(hk.multi_transform(functools.partial(_network, config)))
+  apply_answers, apply_decode = transformed.apply
 
   def init(rng_key, statistics):
-    size = num_transition_features(config.observation_size, config.action_size)
     asked = jnp.zeros(num_ask_features(asks.KINDS, config.asks))
-    network = transformed.init(rng_key, jnp.zeros((2, size)), jnp.ones(2, bool), asked)
+    network = transformed.init(rng_key, empty_reading(config.observation_size, config.action_size), asked)
     return {'network': network, 'statistics': jax.tree.map(jnp.asarray, statistics)}
 
-  def improve_behaviour(operator_params, memory, ask):
+  def answers(operator_params, memory, ask):
     _check_memory(config, memory)
-    features, valid = read(
-      memory, operator_params['statistics'], episode_length=config.episode_length,
-      max_transitions=config.max_transitions,
-    )
-    return transformed.apply(
-      operator_params['network'], features, valid, ask_features(asks.KINDS, config.asks, ask)
-    )
+    reading = read(memory, operator_params['statistics'], episode_length=config.episode_length)
+    return apply_answers(operator_params['network'], reading, ask_features(asks.KINDS, config.asks, ask))
 
-  def improve(operator_params, params, memory, ask):
+  def decode(operator_params, code):
+    return apply_decode(operator_params['network'], code)
+
+  def improve_behaviour(operator_params, memory, ask, rng_key=None):
+    codes, log_likelihood = answers(operator_params, memory, ask)
+    chosen = jnp.argmax(log_likelihood) if rng_key is None else jax.random.categorical(rng_key, log_likelihood)
+    return decode(operator_params, codes[chosen])
+
+  def improve(operator_params, params, memory, ask, rng_key=None):
     _check_params(config, params)
-    emitted = improve_behaviour(operator_params, memory, ask)
+    emitted = improve_behaviour(operator_params, memory, ask, rng_key)
     same = steps.is_same(ask)
     return jax.tree.map(lambda given, other: jnp.where(same, given, other), params, emitted)
 
   return Operator(
-    config=config, policy=policy, init=init, remember=functools.partial(remember_latest, policy), improve=improve,
+    config=config, policy=policy, init=init, answers=answers, decode=decode, improve=improve,
     improve_behaviour=improve_behaviour,
+    remember=functools.partial(memories.remember, policy, config.capacity, config.steps_kept),
   )
 
 
-def _network(config: OperatorConfig, transitions: chex.Array, valid: chex.Array, asked: chex.Array) -> Params:
-  """θ of the next policy; to be called inside a Haiku transform."""
-  code = encode(
-    transitions, valid, asked, width=config.width, num_latents=config.num_latents, num_blocks=config.num_blocks,
-    code_size=config.code_size,
-  )
-  return decode(code, config.layer_sizes)
+def _network(config: OperatorConfig) -> Any:
+  """For `hk.multi_transform`: the answers to what was read, and the policy of a code."""
+  def answers(reading: Reading, asked: chex.Array) -> tuple[chex.Array, chex.Array]:
+    summary = encode(
+      reading, asked, width=config.width, num_latents=config.num_latents, num_blocks=config.num_blocks
+    )
+    return answer(summary, num_answers=config.num_answers, width=config.width, code_size=config.code_size)
+
+  def policy_of(code: chex.Array) -> Params:
+    return decode(code, config.layer_sizes)
+
+  def init(reading: Reading, asked: chex.Array) -> Params:
+    return policy_of(answers(reading, asked)[0][0])
+
+  return init, (answers, policy_of)
 
 
 def _check_params(config: OperatorConfig, params: Params) -> None:

@@ -1,78 +1,100 @@
-"""How a memory is read: transitions as vectors of order 1, evenly thinned out where there are too many."""
+"""How a memory is read: its steps, and its episodes as wholes, as vectors of order 1."""
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metaimprove.operators.memory import Memory
-from metaimprove.types import Trajectory
+from metaimprove.operators.memory import EMPTY, Memory
+from metaimprove.types import Trajectory, episode_return
+
+NUM_EPISODE_FEATURES = 5
+
+
+@chex.dataclass(frozen=True)
+class Reading:
+  """What a network reads of a memory.
+
+  Attributes:
+    steps: [C, K, F] features of each step, and of what its policy would do there.
+    valid: [C, K] bool, which steps are there.
+    episodes: [C, `NUM_EPISODE_FEATURES`] features of each episode as a whole.
+    there: [C] bool, which episodes are there.
+  """
+
+  steps: chex.Array
+  valid: chex.Array
+  episodes: chex.Array
+  there: chex.Array
 
 
 def experience_statistics(trajectory: Trajectory) -> dict[str, np.ndarray]:
   """Means and standard deviations by which an operator scales what it reads; leading axes are averaged over."""
-  def moments(x, valid):
-    rows = np.asarray(x)[np.asarray(valid)]
+  def moments(rows):
     return np.float32(rows.mean(axis=0)), np.float32(rows.std(axis=0) + 1e-6)
 
   change = trajectory.next_observation - trajectory.observation
-  result = {}
+  result, valid = {}, np.asarray(trajectory.valid)
   for name, value in (('observation', trajectory.observation), ('change', change), ('reward', trajectory.reward)):
-    result[f'{name}_mean'], result[f'{name}_std'] = moments(value, trajectory.valid)
+    result[f'{name}_mean'], result[f'{name}_std'] = moments(np.asarray(value)[valid])
+  returns = np.asarray(episode_return(trajectory))[np.asarray(trajectory.finite)]
+  result['return_mean'], result['return_std'] = moments(returns)
   return result
 
 
 def statistics_structure(observation_size: int) -> dict[str, jax.ShapeDtypeStruct]:
   """Shapes of `experience_statistics`."""
-  sizes = {'observation': (observation_size,), 'change': (observation_size,), 'reward': ()}
+  sizes = {'observation': (observation_size,), 'change': (observation_size,), 'reward': (), 'return': ()}
   return {
     f'{name}_{moment}': jax.ShapeDtypeStruct(shape, jnp.float32)
     for name, shape in sizes.items() for moment in ('mean', 'std')
   }
 
 
-def num_transition_features(observation_size: int, action_size: int) -> int:
-  """F, the size of what is read of a transition."""
+def num_step_features(observation_size: int, action_size: int) -> int:
+  """F, the size of what is read of a step."""
   return 2 * observation_size + 3 * action_size + 3
 
 
-def read(
-  memory: Memory, statistics: dict[str, chex.Array], *, episode_length: int, max_transitions: int
-) -> tuple[chex.Array, chex.Array]:
-  """What an encoder reads of a memory.
+def empty_reading(observation_size: int, action_size: int) -> Reading:
+  """A reading of the least size, to make a network's parameters with."""
+  return Reading(
+    steps=jnp.zeros((2, 2, num_step_features(observation_size, action_size))), valid=jnp.ones((2, 2), bool),
+    episodes=jnp.zeros((2, NUM_EPISODE_FEATURES)), there=jnp.ones(2, bool),
+  )
+
+
+def read(memory: Memory, statistics: dict[str, chex.Array], *, episode_length: int) -> Reading:
+  """What a network reads of a memory.
 
   Args:
-    memory: E episodes of T steps.
+    memory: of C episodes of K steps.
     statistics: of `experience_statistics`, by which it is scaled.
-    episode_length: the time limit, which time stamps are relative to.
-    max_transitions: of more, evenly spaced ones of those that were really taken are read.
-
-  Returns:
-    [M, F] features of M transitions, and [M] bool, which of them count; M is at most `max_transitions`.
+    episode_length: the time limit, which times are relative to.
   """
-  features, valid = _features(memory, statistics, episode_length), memory.trajectory.valid.reshape(-1)
-  features = features.reshape(len(valid), -1)
-  if len(valid) > max_transitions:
-    taken_first = jnp.argsort(~valid, stable=True)
-    span = jnp.maximum(valid.sum(), max_transitions)  # padding is read only where too few steps were taken
-    kept = taken_first[jnp.arange(max_transitions) * span // max_transitions]
-    features, valid = features[kept], valid[kept]
-  return features, valid
+  trajectory, there = memory.trajectory, memory.number != EMPTY
 
-
-def _features(memory, statistics, episode_length):
-  """[E, T, F]: each transition and what the policy would do there."""
   def scale(name, value):
     return jnp.clip((value - statistics[f'{name}_mean']) / statistics[f'{name}_std'], -5, 5)
 
-  trajectory = memory.trajectory
   location, raw_scale = jnp.split(memory.behaviour, 2, axis=-1)
-  shape = trajectory.reward.shape
-  time = jnp.broadcast_to(jnp.arange(shape[-1]) / episode_length, shape)
-  return jnp.concatenate([
+  time = memory.time / episode_length
+  steps = jnp.concatenate([
     scale('observation', trajectory.observation),
     scale('change', trajectory.next_observation - trajectory.observation),
     trajectory.action, jnp.tanh(location), jnp.clip(raw_scale, -5, 5) / 2,
     scale('reward', trajectory.reward)[..., None], time[..., None],
     trajectory.terminated[..., None].astype(jnp.float32),
   ], axis=-1)
+  latest = jnp.max(memory.application, where=there, initial=EMPTY)
+  age = (latest - memory.application).astype(jnp.float32)
+  best = jnp.max(memory.episode_return, where=there, initial=-jnp.inf)
+  episodes = jnp.stack([
+    scale('return', memory.episode_return), scale('return', memory.episode_return) - scale('return', best),
+    (age == 0).astype(jnp.float32), jnp.log1p(age) / 3,
+    jnp.max(time, axis=-1, where=trajectory.valid, initial=0.0),
+  ], axis=-1)
+  return Reading(
+    steps=steps, valid=trajectory.valid & there[:, None], episodes=jnp.where(there[:, None], episodes, 0.0),
+    there=there & trajectory.valid.any(axis=-1),
+  )

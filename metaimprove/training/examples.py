@@ -1,7 +1,7 @@
-"""Training examples: what an operator is shown and what it should answer, drawn from histories and its own iterates.
+"""Training examples: what an operator is shown and what it should answer, drawn from histories and its own runs.
 
-The host draws and reads, ahead of time; the device picks the states and computes. Which examples a step gets follows
-from the seed and the step alone, so that a resumed training sees the same.
+The host draws and reads, ahead of time; the device computes. Which examples a step gets follows from the seed and the
+step alone, so that a resumed training sees the same.
 """
 
 import dataclasses
@@ -10,18 +10,21 @@ from collections.abc import Iterator, Sequence
 
 import chex
 import grain
-import jax
 import numpy as np
 
+from metaimprove import policies
 from metaimprove.asks import SAME, Ask
 from metaimprove.errors import IncompatibleError
 from metaimprove.histories.dataset import Dataset
+from metaimprove.operators.config import OperatorConfig
+from metaimprove.operators.memory import Memory
 from metaimprove.rng import generator
 from metaimprove.training.pairs import describe_pairs, draw_sizes, pairs_of
-from metaimprove.training.rounds import Iterates
+from metaimprove.training.rounds import Runs
 from metaimprove.training.settings import TrainingSettings
-from metaimprove.trees import batch_size, concatenate, take
-from metaimprove.types import Params, Trajectory, hide_outcome
+from metaimprove.training.shown import memory_of_levels
+from metaimprove.trees import concatenate, take
+from metaimprove.types import Params, Trajectory
 
 _READERS = max(1, min(8, (os.cpu_count() or 1) // 2))
 _PREFETCHED = 4 * _READERS
@@ -34,19 +37,19 @@ class Example:
   """What an operator is shown and the answer; shapes of one example.
 
   Attributes:
-    params: θⁿ.
-    trajectory: its experience τⁿ, [E, T, ...], without outcomes.
+    memory: what is remembered when θⁿ has acted.
     ask: what is asked for.
-    target_params: θⁿ⁺ᵏ.
-    target_trajectory: its experience, [E, T, ...], without outcomes.
-    key_data: [2] uint32, for the choice of the states at which the two are compared.
+    states: [S, O] observations at which the answer is known: some that θⁿ⁺ᵏ visited, and some of the memory.
+    answer: [S, 2A] logits of θⁿ⁺ᵏ there.
+    weight: [S] float32, 1 for a state that counts and 0 where a policy has visited none.
+    key_data: [2] uint32, for what is drawn while the loss is computed.
   """
 
-  params: Params
-  trajectory: Trajectory
+  memory: Memory
   ask: Ask
-  target_params: Params
-  target_trajectory: Trajectory
+  states: chex.Array
+  answer: chex.Array
+  weight: chex.Array
   key_data: chex.Array
 
 
@@ -81,14 +84,14 @@ class Examples:
   Attributes:
     dataset: the histories.
     histories: those to train on, an endless sequence; see `endless`.
-    kinds: of the asks.
+    config: of the operator.
     settings: of the training.
     seed: of all that is drawn.
   """
 
   dataset: Dataset
   histories: grain.MapDataset
-  kinds: tuple[str, ...]
+  config: OperatorConfig
   settings: TrainingSettings
   seed: int
 
@@ -96,49 +99,85 @@ class Examples:
     self, history: np.ndarray, size: np.ndarray, rng: np.random.Generator, share: slice = slice(None)
   ) -> Example:
     """Examples of stored policies of histories [B], to be improved by the sizes [B]; the levels are random, so that
-    none dominates. Only the `share` of them is read."""
+    none dominates. Only the `share` of them is made."""
     level = rng.integers(self.dataset.num_checkpoints, size=len(history))
-    shown = self.dataset.read(history[share], level[share])
-    return self._answer(shown, history, level, size, rng, share)
+    pairs, ask = self._pairs(history, level, size, rng)
+    rngs = rng.spawn(len(history))[share]
+    history, level, target = history[share], level[share], pairs.target[share]
+    memory = memory_of_levels(self.dataset, self.config, history, level, rngs)
+    answer = self.dataset.read(history, np.where(target == SAME, level, target))
+    return _example(memory, take(ask, share), *answer, self.settings.num_states, rngs)
 
-  def of_iterates(
-    self, iterates: Iterates, size: np.ndarray, rng: np.random.Generator, share: slice = slice(None)
+  def of_runs(
+    self, runs: Runs, size: np.ndarray, rng: np.random.Generator, share: slice = slice(None)
   ) -> Example:
-    """Examples [B] of random iterates, to be improved by the sizes [B]."""
-    rows = rng.integers(batch_size(iterates.params), size=len(size))
-    shown = take((iterates.params, iterates.trajectory), rows[share])
-    return self._answer(shown, iterates.history[rows], iterates.draw_levels(rows, rng), size, rng, share)
+    """Examples [B] of random moments of runs, to be improved by the sizes [B]."""
+    rows = runs.draw(len(size), rng)
+    history, level = runs.history[rows[0]], runs.draw_levels(rows, rng)
+    # θⁿ itself is not stored. Where nothing better is asked for, the answer is the level that is as good.
+    pairs, ask = self._pairs(history, level, np.where(size == 0, 1, size), rng)
+    rngs = rng.spawn(len(history))[share]
+    memory = runs.memory(take(rows, (slice(None), share)))
+    answer = self.dataset.read(history[share], pairs.target[share])
+    return _example(memory, take(ask, share), *answer, self.settings.num_states, rngs)
 
-  def _answer(self, shown, history, level, size, rng, share) -> Example:
+  def _pairs(self, history, level, size, rng):
     pairs = pairs_of(self.dataset, history, level, size, self.settings)
-    ask = describe_pairs(pairs, self.kinds, self.settings, rng)
-    key_data = rng.integers(2**32, size=(len(history), 2), dtype=np.uint32)
-    stored = self.dataset.read(history[share], np.maximum(pairs.target, 0)[share])
-    shown, stored = ((params, hide_outcome(trajectory)) for params, trajectory in (shown, stored))
-    same = pairs.target[share] == SAME
-    target = jax.tree.map(lambda x, y: np.where(same.reshape(-1, *[1] * (x.ndim - 1)), x, y), shown, stored)
-    return Example(
-      params=shown[0], trajectory=shown[1], ask=take(ask, share), target_params=target[0],
-      target_trajectory=target[1], key_data=key_data[share],
-    )
+    return pairs, describe_pairs(pairs, self.config.asks, self.settings, rng)
 
-  def draw(self, step: int, rounds: Sequence[Iterates] = (), share: Share = (0, 1)) -> Example:
-    """The examples of a step: half of histories, and half of a random round of iterates once there are any."""
+  def draw(self, step: int, rounds: Sequence[Runs] = (), share: Share = (0, 1)) -> Example:
+    """The examples of a step: of histories, and a share of a random round of runs once there are any."""
     rng, size = generator(self.seed, 'examples', step), self.settings.batch_size
-    sizes = draw_sizes(self.settings, size, rng).reshape(2, -1)
-    history = np.array([self.histories[step * size + index] for index in range(size)]).reshape(sizes.shape)
+    sizes = draw_sizes(self.settings, size, rng)
     which, num = share
-    part = slice(which * (size // 2) // num, (which + 1) * (size // 2) // num)
-    first = self.of_histories(history[0], sizes[0], rng, part)
-    if rounds:
-      second = self.of_iterates(rounds[rng.integers(len(rounds))], sizes[1], rng, part)
-    else:
-      second = self.of_histories(history[1], sizes[1], rng, part)
-    return concatenate([first, second])
+    shown_runs = num * round(size * self.settings.runs_share / num) if rounds else 0
+    shown_levels = size - shown_runs
+    parts = []
+    if shown_levels:
+      history = np.array([self.histories[step * size + index] for index in range(shown_levels)])
+      parts.append(self.of_histories(history, sizes[:shown_levels], rng, _part(shown_levels, which, num)))
+    if shown_runs:
+      runs = rounds[rng.integers(len(rounds))]
+      parts.append(self.of_runs(runs, sizes[shown_levels:], rng, _part(shown_runs, which, num)))
+    return concatenate(parts)
 
   def stream(
-    self, first: int, last: int, rounds: Sequence[Iterates] = (), share: Share = (0, 1)
+    self, first: int, last: int, rounds: Sequence[Runs] = (), share: Share = (0, 1)
   ) -> Iterator[Example]:
     """The examples of the steps `first` to `last` - 1, read ahead by threads; see `draw`."""
     drawn = grain.MapDataset.range(first, last).map(lambda step: self.draw(int(step), rounds, share))
     return iter(drawn.to_iter_dataset(grain.ReadOptions(num_threads=_READERS, prefetch_buffer_size=_PREFETCHED)))
+
+
+def _part(size: int, which: int, num: int) -> slice:
+  """The rows of one process of `num`, of `size` rows."""
+  return slice(which * size // num, (which + 1) * size // num)
+
+
+def _example(
+  memory: Memory, ask: Ask, params: Params, trajectory: Trajectory, num_states: int,
+  rngs: Sequence[np.random.Generator],
+) -> Example:
+  """Examples [B] whose answer is the policies `params` [B, ...], which visited `trajectory` [B, E, T, ...]."""
+  halves = [
+    _some_states(visited, num_states // 2, rngs) for visited in (trajectory, memory.trajectory)
+  ]
+  states, weight = concatenate(halves, axis=1)
+  return Example(
+    memory=memory, ask=ask, states=states, answer=policies.apply_numpy(params, states), weight=weight,
+    key_data=np.stack([rng.integers(2**32, size=2, dtype=np.uint32) for rng in rngs]),
+  )
+
+
+def _some_states(
+  trajectory: Trajectory, num: int, rngs: Sequence[np.random.Generator]
+) -> tuple[np.ndarray, np.ndarray]:
+  """`num` random observations [B, num, O] of those that were visited, and weights [B, num]."""
+  valid = trajectory.valid.reshape(len(rngs), -1)
+  observation = trajectory.observation.reshape(*valid.shape, -1)
+  visited_first = np.argsort(~valid, axis=1, kind='stable')
+  count = valid.sum(axis=1)
+  drawn = np.stack([rng.integers(max(n, 1), size=num) for n, rng in zip(count, rngs)])
+  index = np.take_along_axis(visited_first, drawn, axis=1)
+  states = np.take_along_axis(observation, index[..., None], axis=1)
+  return states, np.broadcast_to(count[:, None] > 0, index.shape).astype(np.float32)

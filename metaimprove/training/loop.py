@@ -1,6 +1,6 @@
 """Trains an operator by maximum likelihood on histories, and on what its own iterates meet.
 
-The loss is the divergence KL(θⁿ⁺ᵏ ‖ emitted policy) at states that θⁿ or θⁿ⁺ᵏ visited.
+The loss is the divergence KL(θⁿ⁺ᵏ ‖ emitted policy) at states that θⁿ⁺ᵏ or a policy in memory visited.
 """
 
 import dataclasses
@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaimprove import files
-from metaimprove.errors import IncompatibleError
 from metaimprove.histories.dataset import Dataset
 from metaimprove.operators.operator import Operator
 from metaimprove.operators.reading import experience_statistics
@@ -20,7 +19,7 @@ from metaimprove.rng import generator
 from metaimprove.training import rounds, validation
 from metaimprove.training.examples import Examples, endless, split_histories
 from metaimprove.training.fit import Log, Pause, fit, no_log
-from metaimprove.training.loss import divergence_loss
+from metaimprove.training.loss import mean_loss
 from metaimprove.training.settings import TrainingSettings
 from metaimprove.types import Params, Play, Progress, Trajectory, silent
 
@@ -64,25 +63,20 @@ def train(
   """
   folder = pathlib.Path(folder)
   share = jax.process_index(), jax.process_count()
-  if settings.batch_size % (2 * share[1]):
-    raise IncompatibleError(
-      f'batch_size={settings.batch_size} must be a multiple of {2 * share[1]}, twice the number of processes.'
-    )
   training, kept_out = split_histories(dataset, settings.num_validation)
   statistics = experience_statistics(_some_experience(dataset, seed))
   examples = Examples(
-    dataset=dataset, histories=endless(dataset, training, seed), kinds=operator.config.asks, settings=settings,
-    seed=seed,
+    dataset=dataset, histories=endless(dataset, training, seed), config=operator.config,
+    settings=settings, seed=seed,
   )
   shown: dict[str, float] = {}
-  played: list[rounds.Iterates] = []
+  played: list[rounds.Runs] = []
 
   def operator_params(network):
     return {'network': network, 'statistics': jax.tree.map(jnp.asarray, statistics)}
 
   def loss(network, batch):
-    one = functools.partial(divergence_loss, operator, num_states=settings.num_states)
-    return jax.vmap(one, in_axes=(None, 0))(operator_params(network), batch).mean()
+    return mean_loss(operator, operator_params(network), batch)
 
   def batches(first, last):
     num = sum(at <= first for at in rounds.steps_of(settings))

@@ -1,4 +1,6 @@
-"""The loss: how far the emitted policy is from the answer, at states that either policy visited."""
+"""The loss: how far the emitted policy is from the answer, at states that policies visited."""
+
+import functools
 
 import chex
 import jax
@@ -7,36 +9,56 @@ import jax.numpy as jnp
 from metaimprove import policies
 from metaimprove.operators.operator import Operator
 from metaimprove.training.examples import Example
-from metaimprove.types import Params, Trajectory
+from metaimprove.types import Params
+
+SHARPNESS = 1.0
+"""How fast the likelihood of an answer falls with its divergence from the right one."""
 
 
-def divergence_loss(operator: Operator, operator_params: Params, example: Example, *, num_states: int) -> chex.Array:
-  """[] mean KL(target ‖ emitted) of one example at `num_states` states, half of them visited by each of the policy
-  shown and the target. k = 0 is learned as imitation, of the behaviour alone."""
-  states, weight = visited_states(example, num_states)
-  memory = operator.remember(None, example.params, example.trajectory)
-  emitted = operator.improve_behaviour(operator_params, memory, example.ask)
+def divergence_of(operator: Operator, operator_params: Params, example: Example, code: chex.Array) -> chex.Array:
+  """[] mean KL(right answer ‖ policy of a code) over the states of an example."""
+  emitted = operator.decode(operator_params, code)
   policy = operator.policy
-  value = policies.divergence(
-    policy.distribution, policy.apply(example.target_params, states), policy.apply(emitted, states)
-  )
-  return jnp.sum(value * weight) / jnp.maximum(jnp.sum(weight), 1)
+  value = policies.divergence(policy.distribution, example.answer, policy.apply(emitted, example.states))
+  return jnp.sum(value * example.weight) / jnp.maximum(jnp.sum(example.weight), 1)
 
 
-def visited_states(example: Example, num: int) -> tuple[chex.Array, chex.Array]:
-  """`num` random observations [num, O], the first half visited by the policy shown, the other by the target; and
-  weights [num], 1 for a visited one and 0 where a policy has visited none."""
-  keys = jax.random.split(jax.random.wrap_key_data(example.key_data))
-  halves = [
-    _of_trajectory(trajectory, num // 2, key)
-    for trajectory, key in zip((example.trajectory, example.target_trajectory), keys)
-  ]
-  states, weight = (jnp.concatenate(parts) for parts in zip(*halves))
-  return states, weight
+def negative_log_likelihood(
+  operator: Operator, operator_params: Params, example: Example
+) -> tuple[chex.Array, chex.Array, chex.Array]:
+  """-log Σ π exp(-β D) of an example, over answers of likelihoods π and divergences D: [], [M] D and [M] log π."""
+  codes, log_likelihood = operator.answers(operator_params, example.memory, example.ask)
+  divergence = _divergences(operator, operator_params, example, codes)
+  return -jax.nn.logsumexp(log_likelihood - SHARPNESS * divergence), divergence, log_likelihood
 
 
-def _of_trajectory(trajectory: Trajectory, num: int, rng_key) -> tuple[chex.Array, chex.Array]:
-  observation = trajectory.observation.reshape(-1, trajectory.observation.shape[-1])
-  valid = trajectory.valid.reshape(-1)
-  index = jax.random.categorical(rng_key, jnp.where(valid, 0.0, -1e9), shape=(num,))
-  return observation[index], valid[index].astype(jnp.float32)
+def loss(operator: Operator, operator_params: Params, example: Example, rng_key: chex.PRNGKey) -> chex.Array:
+  """[] the loss of one example.
+
+  Its gradient is on average that of `negative_log_likelihood` over `SHARPNESS`, and it costs less: only one answer is
+  followed back, drawn by how likely it is given the right answer (stochastic expectation maximisation; Celeux and
+  Diebolt, 1985).
+  """
+  codes, log_likelihood = operator.answers(operator_params, example.memory, example.ask)
+  if operator.config.num_answers == 1:
+    return divergence_of(operator, operator_params, example, codes[0])
+  held = jax.lax.stop_gradient((operator_params, codes))
+  divergence = _divergences(operator, held[0], _few_states(example), held[1])
+  chosen = jax.random.categorical(rng_key, jax.lax.stop_gradient(log_likelihood) - SHARPNESS * divergence)
+  return divergence_of(operator, operator_params, example, codes[chosen]) - log_likelihood[chosen] / SHARPNESS
+
+
+def _few_states(example: Example) -> Example:
+  """An example with every fourth state: enough to tell answers apart."""
+  states, answer, weight = (x[::4] for x in (example.states, example.answer, example.weight))
+  return example.replace(states=states, answer=answer, weight=weight)
+
+
+def mean_loss(operator: Operator, operator_params: Params, examples: Example) -> chex.Array:
+  """[] the mean loss of a batch of examples."""
+  keys = jax.vmap(jax.random.wrap_key_data)(examples.key_data)
+  return jax.vmap(functools.partial(loss, operator), in_axes=(None, 0, 0))(operator_params, examples, keys).mean()
+
+
+def _divergences(operator, operator_params, example, codes):
+  return jax.vmap(functools.partial(divergence_of, operator), in_axes=(None, None, 0))(operator_params, example, codes)

@@ -1,13 +1,16 @@
-"""Rounds of an operator's own iterates: it is applied to training tasks, and learns to go on from what it met.
+"""Rounds of an operator's own runs: it is applied to training tasks again and again, and learns from what it met.
 
-Trained on histories alone an operator drifts when applied to its own results. So each iterate is matched to the
-levels of its task's history that may be as good as it is, and is improved from there (the idea of DAgger: Ross et
-al., arXiv:1011.0686).
+Trained on histories alone an operator drifts when applied to its own results, and never learns what to do when it has
+tried something in vain. So each iterate is matched to the levels of its task's history that may be as good as it is,
+and is improved from there (the idea of DAgger: Ross et al., arXiv:1011.0686), with the memory that the operator had.
+Policies of other tasks are mixed in: they are sensible, but not right, which is what early runs lack.
 """
 
+import functools
 import pathlib
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import chex
 import jax
@@ -16,15 +19,16 @@ import numpy as np
 from metaimprove import files
 from metaimprove.errors import DamagedDataError, NonFiniteSimulationError, WaitingError
 from metaimprove.histories.dataset import Dataset
-from metaimprove.histories.storage import history_structure
 from metaimprove.iteration import iterate
 from metaimprove.operators.apply import make_improve, make_remember
-from metaimprove.operators.operator import Operator, OperatorConfig
+from metaimprove.operators.config import OperatorConfig
+from metaimprove.operators.memory import EMPTY, Memory, first_memory
+from metaimprove.operators.operator import Operator
 from metaimprove.rng import generator
 from metaimprove.training.pairs import describe_pairs, draw_sizes, pairs_of
 from metaimprove.training.settings import TrainingSettings
-from metaimprove.trees import concatenate, take
-from metaimprove.types import Params, Play, Trajectory, episode_return, hide_outcome, mean_return
+from metaimprove.trees import concatenate
+from metaimprove.types import Params, Play, Trajectory, episode_return, mean_return
 
 _POLL_SECONDS = 0.5
 _WAIT_SECONDS = 3600.0
@@ -33,25 +37,43 @@ _LEAST_ERROR = 1e-3
 
 
 @chex.dataclass(frozen=True)
-class Iterates:
-  """R of an operator's own iterates with their experience, and where they may stand in a history.
+class Runs:
+  """R runs of an operator: P policies one after the other and the one that they led to, each with E episodes.
 
   Attributes:
-    params: [R, ...] θ.
-    trajectory: [R, E, T, ...] its experience, without outcomes.
-    history: [R] int, which history of the dataset its task belongs to.
-    chance: [R, N + 1], how likely it is as good as each level of that history; see `match`.
+    episodes: [R, (P + 1) E, ...], all that was experienced, as a memory that forgets nothing.
+    kept: [R, P, C] int, which of the episodes were remembered after each policy had acted, `EMPTY` for none.
+    history: [R] int, which history of the dataset each run's task belongs to.
+    returns: [R, P + 1] mean return of each policy, and of the one after them; NaN where every episode blew up.
+    chance: [R, P, N + 1], how likely it is as good as each level of that history; see `match`.
   """
 
-  params: Params
-  trajectory: Trajectory
+  episodes: Memory
+  kept: np.ndarray
   history: np.ndarray
+  returns: np.ndarray
   chance: np.ndarray
 
-  def draw_levels(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """[B] int, for iterates [B] a level each, by chance."""
-    below = np.cumsum(self.chance[rows], axis=1)[:, :-1]
-    return (rng.random((len(rows), 1)) >= below).sum(axis=1)
+  def draw(self, num: int, rng: np.random.Generator) -> np.ndarray:
+    """[2, num] int, random moments: rows of runs, and policies whose experience did not blow up."""
+    found = np.argwhere(np.isfinite(self.returns[:, :self.kept.shape[1]]))
+    return found[rng.integers(len(found), size=num)].T
+
+  def draw_levels(self, moments: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """[B] int, for the policies at moments [2, B] a level each, by chance."""
+    below = np.cumsum(self.chance[tuple(moments)], axis=1)[:, :-1]
+    return (rng.random((moments.shape[1], 1)) >= below).sum(axis=1)
+
+  def memory(self, moments: np.ndarray) -> Memory:
+    """[B, C, ...], what was remembered at moments [2, B]."""
+    run, policy = moments
+    kept = self.kept[run, policy]
+    memory = jax.tree.map(lambda x: x[run[:, None], np.maximum(kept, 0)], self.episodes)
+    there = kept != EMPTY
+    return memory.replace(
+      number=np.where(there, memory.number, EMPTY),
+      trajectory=memory.trajectory.replace(valid=memory.trajectory.valid & there[..., None]),
+    )
 
 
 def steps_of(settings: TrainingSettings) -> list[int]:
@@ -61,8 +83,8 @@ def steps_of(settings: TrainingSettings) -> list[int]:
 
 def env_steps(settings: TrainingSettings, config: OperatorConfig) -> int:
   """Environment steps of all rounds of a training; episodes that end early count as whole ones."""
-  policies = len(settings.rounds) * settings.round_tasks * (settings.round_applications + 1)
-  return policies * config.num_episodes * config.episode_length
+  num_policies = len(settings.rounds) * settings.round_tasks * (settings.round_applications + 1)
+  return num_policies * config.num_episodes * config.episode_length
 
 
 def match(
@@ -101,8 +123,8 @@ def standard_error(trajectory: Trajectory) -> np.ndarray:
 
 def play_round(
   operator: Operator, operator_params: Params, play: Play, dataset: Dataset, histories: np.ndarray,
-  settings: TrainingSettings, rng: np.random.Generator,
-) -> dict[str, np.ndarray]:
+  settings: TrainingSettings, rng: np.random.Generator, *, first: bool = False,
+) -> dict[str, Any]:
   """Applies the operator to training tasks, from stored policies and from fresh random ones.
 
   Args:
@@ -113,40 +135,84 @@ def play_round(
     histories: those to train on.
     settings: of the training.
     rng: of all that is drawn.
+    first: whether the operator is still untrained: then policies of other tasks are mixed into all runs.
 
   Returns:
-    Of the iterates that did not blow up: {'params' [R, ...], 'trajectory' [R, E, T, ...], 'history' [R]}.
+    {'episodes', 'kept', 'history', 'returns', 'error'}: see `Runs`; 'error' [R, P + 1] is that of returns.
 
   Raises:
-    NonFiniteSimulationError: if all of them did.
+    NonFiniteSimulationError: if every policy blew up.
   """
   num = settings.round_tasks
   history = _draw_histories(dataset, histories, num, rng)
   use_fresh = rng.random(num) < settings.round_fresh
   level = np.where(use_fresh, 0, rng.integers(dataset.num_checkpoints, size=num))
-  stored = dataset.read_params(history, level)
   keys = jax.random.split(jax.random.key(rng.integers(2**31)), num)
-  start = jax.tree.map(
-    lambda x, y: np.where(use_fresh.reshape(-1, *[1] * (x.ndim - 1)), x, y),
-    jax.device_get(jax.vmap(operator.policy.init)(keys)), stored,
-  )
+  fresh = jax.device_get(jax.vmap(operator.policy.init)(keys))
+  start = _where(use_fresh, fresh, dataset.read_params(history, level))
   pairs = pairs_of(dataset, history, level, draw_sizes(settings, num, rng), settings)
   ask = describe_pairs(pairs, operator.config.asks, settings, rng)
-  found = [
-    jax.device_get((iterate.params, hide_outcome(iterate.trajectory))) for iterate in iterate(
-      make_improve(operator, operator_params, ask), make_remember(operator), play, start, dataset.read_tasks(history),
-      jax.random.key(rng.integers(2**31)), num_applications=settings.round_applications,
-    )
-  ]
-  params, trajectory = concatenate(found)
-  kept = np.flatnonzero(np.isfinite(mean_return(trajectory)))
-  if not kept.size:
+  sampled = rng.random(num) < settings.round_sampled
+  likeliest, drawn = (make_improve(operator, operator_params, ask, sample=sample) for sample in (False, True))
+  mixed = rng.random(num) * (first | (rng.random(num) < settings.round_mixed))
+
+  def improve(params, memory, rng_key):
+    better = _where(sampled, drawn(params, memory, rng_key), likeliest(params, memory, rng_key))
+    others = rng.choice(histories, size=num)
+    return _where(rng.random(num) < mixed, dataset.read_params(others, dataset.best[others]), better)
+
+  policies, kept = [], []
+  remember = make_remember(operator)
+
+  def remember_and_note(memory, params, trajectory):
+    memory = remember(memory, params, trajectory)
+    kept.append(np.asarray(memory.number))
+    return memory
+
+  for after in iterate(
+    improve, remember_and_note, play, start, dataset.read_tasks(history), jax.random.key(rng.integers(2**31)),
+    num_applications=settings.round_applications,
+  ):
+    policies.append(_experience(operator, after.params, after.trajectory))
+  return _joined(policies, kept, history)
+
+
+def _where(mask: np.ndarray, first: Params, second: Params) -> Params:
+  """Of policies [B, ...] the first where the mask [B] holds, else the second."""
+  return jax.tree.map(lambda x, y: np.where(mask.reshape(-1, *[1] * (x.ndim - 1)), x, y), first, second)
+
+
+def _experience(operator: Operator, params: Params, trajectory: Trajectory) -> dict[str, Any]:
+  """What is kept of policies [R, ...] and their experience [R, E, T, ...]."""
+  episodes = _first_memories(operator, params, trajectory)
+  return jax.device_get({
+    'episodes': episodes, 'returns': mean_return(trajectory), 'error': standard_error(trajectory),
+  })
+
+
+@functools.partial(jax.jit, static_argnames='operator')
+def _first_memories(operator: Operator, params: Params, trajectory: Trajectory) -> Memory:
+  first = functools.partial(first_memory, operator.policy, num_steps=operator.config.steps_kept)
+  return jax.vmap(first)(params, trajectory)
+
+
+def _joined(policies: Sequence[dict[str, Any]], kept: Sequence[np.ndarray], history: np.ndarray) -> dict[str, Any]:
+  """A round from its policies one after the other; moments are those at which something was remembered."""
+  episodes = concatenate([policy['episodes'] for policy in policies], axis=1)
+  per_policy = policies[0]['episodes'].number.shape[1]
+  number = np.arange(episodes.number.shape[1], dtype=np.int32)
+  episodes = episodes.replace(
+    number=np.tile(number, (len(history), 1)), application=np.tile(number // per_policy, (len(history), 1))
+  )
+  returns, error = (np.stack([policy[name] for policy in policies], axis=1) for name in ('returns', 'error'))
+  if not np.isfinite(returns[:, :len(kept)]).any():
     raise NonFiniteSimulationError(
-      'Every policy of a round blew up, so that there is nothing to learn from; check the simulation of '
-      f'{operator.config.family} with smaller time steps or narrower dynamics.'
+      'Every policy of a round blew up, so that there is nothing to learn from; check the simulation with smaller time '
+      'steps or narrower dynamics.'
     )
-  params, trajectory = take((params, trajectory), kept)
-  return {'params': params, 'trajectory': trajectory, 'history': np.tile(history, len(found))[kept]}
+  return {
+    'episodes': episodes, 'kept': np.stack(kept, axis=1), 'history': history, 'returns': returns, 'error': error,
+  }
 
 
 def _draw_histories(dataset, histories, num, rng):
@@ -172,7 +238,8 @@ def add_round(
     return
   if jax.process_index() == 0:
     rng = generator(seed, 'round', index)
-    files.save_tree(path, play_round(operator, operator_params, play, dataset, histories, settings, rng))
+    found = play_round(operator, operator_params, play, dataset, histories, settings, rng, first=index == 0)
+    files.save_tree(path, found)
   _wait_for(path)
 
 
@@ -187,46 +254,60 @@ def _wait_for(path: pathlib.Path) -> None:
     time.sleep(_POLL_SECONDS)
 
 
-def load(folder: files.Path, dataset: Dataset, indices: Sequence[int] | None = None) -> list[Iterates]:
+def load(folder: files.Path, dataset: Dataset, indices: Sequence[int] | None = None) -> list[Runs]:
   """The rounds that a training on a dataset has stored in its folder; all, or those with `indices`.
 
   Raises:
     DamagedDataError: if one is missing or altered, or is not of this dataset.
   """
-  stored = sorted(pathlib.Path(folder).glob('iterates_*.safetensors'))
+  stored = sorted(pathlib.Path(folder).glob('runs_*.safetensors'))
   paths = stored if indices is None else [_path(folder, index) for index in indices]
-  like = history_structure(dataset.header)
-  like = {'params': like.params, 'trajectory': like.trajectory, 'history': None}
+  fields = {field: None for field in Trajectory.__dataclass_fields__}
+  episodes = Memory(**{
+    **{field: None for field in Memory.__dataclass_fields__}, 'trajectory': Trajectory(**fields)
+  })
+  like = {'episodes': episodes, **{name: None for name in ('kept', 'history', 'returns', 'error')}}
   found = []
   for path in paths:
-    stored = files.load_tree(path, like)
-    _check_stored(stored, dataset, path)
-    found.append(_matched(stored, dataset))
+    round_ = files.load_tree(path, like)
+    if not _is_of(round_, dataset):
+      raise DamagedDataError(f'{path} does not hold runs on these histories; delete it, and run the training again.')
+    found.append(_matched(round_, dataset))
   return found
 
 
-def _check_stored(stored, dataset, path) -> None:
-  """Nothing that is read is believed: shapes are those of the dataset's policies, and histories are some of its."""
-  history = stored['history']
-  whole = history.ndim == 1 and history.size > 0 and history.dtype.kind in 'iu'
-  if whole and 0 <= history.min() and history.max() < dataset.num_histories:
-    first = np.zeros(1, int)
-    params, trajectory = dataset.read(first, first)
-    wanted = jax.tree.map(lambda x: ((len(history), *x.shape[1:]), x.dtype), (params, hide_outcome(trajectory)))
-    found = jax.tree.map(lambda x: (x.shape, x.dtype), (stored['params'], stored['trajectory']))
-    if wanted == found and all(np.isfinite(x).all() for x in jax.tree.leaves(stored['params'])):
-      return
-  raise DamagedDataError(f'{path} does not hold iterates of these histories; delete it, and run the training again.')
+def _is_of(stored: dict[str, Any], dataset: Dataset) -> bool:
+  """Whether what was read fits: shapes are those of the dataset's policies, and histories are some of its."""
+  history, kept, returns = stored['history'], stored['kept'], stored['returns']
+  if history.ndim != 1 or not history.size or history.dtype.kind not in 'iu' or kept.dtype.kind not in 'iu':
+    return False
+  if history.min() < 0 or history.max() >= dataset.num_histories or kept.ndim != 3 or returns.ndim != 2:
+    return False
+  episodes, trajectory = stored['episodes'], stored['episodes'].trajectory
+  places = episodes.number.shape
+  steps = trajectory.reward.shape
+  observation, action = dataset.header['observation_size'], dataset.header['action_size']
+  shapes = [x.shape for x in (trajectory.observation, trajectory.action, episodes.behaviour)]
+  whole = (
+    len(places) == 2 and len(steps) == 3 and steps[:2] == places
+    and shapes == [(*steps, observation), (*steps, action), (*steps, 2 * action)]
+    and places[0] == len(history) == len(kept) == len(returns) and stored['error'].shape == returns.shape
+  )
+  return whole and EMPTY <= kept.min() and kept.max() < places[1] and kept.shape[1] <= returns.shape[1]
 
 
-def _matched(stored, dataset) -> Iterates:
-  trajectory, history = stored['trajectory'], stored['history']
+def _matched(stored: dict[str, Any], dataset: Dataset) -> Runs:
+  num = stored['kept'].shape[1]
+  returns, history = stored['returns'], np.repeat(stored['history'], num)
   chance = match(
-    np.asarray(mean_return(trajectory)), standard_error(trajectory), dataset.returns[history],
+    np.nan_to_num(returns[:, :num].reshape(-1)), stored['error'][:, :num].reshape(-1), dataset.returns[history],
     dataset.return_error[history], dataset.rank[history],
   )
-  return Iterates(params=stored['params'], trajectory=trajectory, history=history, chance=chance)
+  return Runs(
+    episodes=stored['episodes'], kept=stored['kept'], history=stored['history'], returns=returns,
+    chance=chance.reshape(*returns[:, :num].shape, -1),
+  )
 
 
-def _path(folder, index) -> pathlib.Path:
-  return pathlib.Path(folder) / f'iterates_{index:02d}.safetensors'
+def _path(folder: files.Path, index: int) -> pathlib.Path:
+  return pathlib.Path(folder) / f'runs_{index:02d}.safetensors'

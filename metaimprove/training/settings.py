@@ -8,17 +8,18 @@ from metaimprove.errors import IncompatibleError
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.training.fit import FitSettings
 
-_ROUND_STEPS = 51_200
-"""Environment steps of an episode of each task of a round: where episodes are long, a round has fewer tasks, so that
-simulating it takes no longer than the gradient steps."""
+_ROUND_STEPS = 320_000
+"""Environment steps of a round, one episode before each application: where episodes or runs are long, a round has fewer
+tasks, so that simulating it takes no longer than the gradient steps."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings(FitSettings):
-  """How an operator is trained, besides `FitSettings`; half of a batch are its own iterates once there are any.
+  """How an operator is trained, besides `FitSettings`.
 
   Attributes:
-    num_states: states at which the divergence of an example is taken; half visited by each of the two policies.
+    num_states: states at which the divergence of an example is taken; half visited by the answer, half in memory.
+    runs_share: share of a batch that shows the operator's own runs, once there are any.
     size_shares: how often each size of `asks.steps.SIZES` is drawn, by which pairs of policies are chosen.
     drop_rate: how often each kind of an ask is left out where several kinds describe a pair; one always stays.
     rounds: after which shares of the steps the operator is applied to the training tasks. The first time, untrained, it
@@ -26,17 +27,22 @@ class TrainingSettings(FitSettings):
     round_applications: how often in a row.
     round_tasks: tasks of a round.
     round_fresh: share of them that begin with a fresh random policy, as tests do, instead of a stored one.
+    round_sampled: share of them where answers are drawn; elsewhere the most likely one is taken.
+    round_mixed: share of them where some policies are the best ones of other tasks; in the first round, all.
     num_validation: training tasks kept out of training, for the validation figures in TensorBoard.
     num_evaluations: how often these are taken.
   """
 
   num_states: int = 32
+  runs_share: float = 0.5
   size_shares: tuple[float, ...] = steps.SHARES
   drop_rate: float = 0.3
   rounds: tuple[float, ...] = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8)
   round_applications: int = 4
   round_tasks: int = 512
   round_fresh: float = 0.75
+  round_sampled: float = 0.5
+  round_mixed: float = 0.25
   num_validation: int = 64
   num_evaluations: int = 8
 
@@ -51,8 +57,9 @@ class TrainingSettings(FitSettings):
   @classmethod
   def of(cls, family: TaskFamily, num_tasks: int, **settings: Any) -> 'TrainingSettings':
     """Settings that suit a family and a number of training tasks; `settings` other than these."""
+    applications = settings.get('round_applications', cls.round_applications)
     suited = {
-      'round_tasks': max(1, min(512, num_tasks, _ROUND_STEPS // family.episode_length)),
+      'round_tasks': max(1, min(512, num_tasks, _ROUND_STEPS // ((applications + 1) * family.episode_length))),
       'num_validation': min(64, max(1, num_tasks // 4)),
     }
     return cls(**{**suited, **settings})

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
@@ -14,7 +15,7 @@ from metaimprove.operators.apply import make_improve, make_remember
 from metaimprove.operators.operator import Operator, OperatorConfig
 from metaimprove.rng import generator, stream
 from metaimprove.training.examples import Example, Examples
-from metaimprove.training.loss import divergence_loss
+from metaimprove.training.loss import negative_log_likelihood
 from metaimprove.training.settings import TrainingSettings
 from metaimprove.types import Params, Play, mean_return
 
@@ -25,23 +26,27 @@ def env_steps(settings: TrainingSettings, config: OperatorConfig) -> int:
   return policies * config.num_episodes * config.episode_length
 
 
-@functools.partial(jax.jit, static_argnames=('operator', 'num_states'))
-def mean_loss(operator: Operator, operator_params: Params, examples: Example, num_states: int) -> jax.Array:
-  """[] mean `divergence_loss` of a batch of examples."""
-  loss = functools.partial(divergence_loss, operator, num_states=num_states)
-  return jax.vmap(loss, in_axes=(None, 0))(operator_params, examples).mean()
+@functools.partial(jax.jit, static_argnames='operator')
+def mean_figures(operator: Operator, operator_params: Params, examples: Example) -> tuple[jax.Array, jax.Array]:
+  """Means [] over a batch of examples: the negative log likelihood, and the divergence of the most likely answer."""
+  one = functools.partial(negative_log_likelihood, operator)
+  value, divergence, log_likelihood = jax.vmap(one, in_axes=(None, 0))(operator_params, examples)
+  likeliest = jnp.take_along_axis(divergence, jnp.argmax(log_likelihood, axis=1)[:, None], axis=1)
+  return value.mean(), likeliest.mean()
 
 
 def losses(
   operator: Operator, operator_params: Params, examples: Examples, histories: np.ndarray
 ) -> dict[str, float]:
-  """The loss of examples of validation histories, for each size of improvement by which pairs are drawn."""
+  """Negative log likelihood, and divergence of the most likely answer, of examples of validation histories, for each
+  size of improvement by which pairs are drawn."""
   rng, figures = generator(0, 'validation examples'), {}
   history = np.resize(histories, examples.settings.batch_size)
   for size in steps.SIZES:
     batch = examples.of_histories(history, np.full(len(history), size), rng)
-    value = mean_loss(operator, operator_params, batch, examples.settings.num_states)
+    value, divergence = mean_figures(operator, operator_params, batch)
     figures[f'validation_loss/{steps.words(size)}'] = float(value)
+    figures[f'validation_divergence/{steps.words(size)}'] = float(divergence)
   return figures
 
 
@@ -71,6 +76,7 @@ def scores_of(
     known = known[np.isfinite(known)]
     if len(known):
       figures[f'validation_score/{application}'] = float(stats.trim_mean(known, 0.25))
+      figures[f'validation_mean_score/{application}'] = float(known.mean())
   return figures
 
 
