@@ -28,7 +28,7 @@ from metaimprove import files
 from metaimprove.asks import steps
 from metaimprove.histories import storage
 from metaimprove.histories.dataset import load_dataset, sizes_of
-from metaimprove.histories.header import open_header, planned_shards
+from metaimprove.histories.header import open_header, planned_shards, shape_of
 from metaimprove.histories.layout import layout_of
 from metaimprove.tasks.family import distribution_of
 from metaimprove.tasks.registry import family_names, make_family
@@ -54,8 +54,7 @@ def arrays_of(header, num):
   shapes = {
     'task::goal': (num, header['goal_size']),
     **{
-      f'task::dynamics::{name}': (num, r['elements']) if r['elements'] else (num,)
-      for name, r in header['dynamics'].items()
+      f'task::dynamics::{name}': (num, *shape_of(r)) for name, r in header['dynamics'].items()
     },
     'params': (*kept, layout.params_size), 'experience': (*kept, layout.experience_size),
   }

@@ -57,7 +57,7 @@ from .policies import make_policy as make_policy
 from .rollouts import make_play as make_play
 from .rollouts import rollout as rollout
 from .rollouts import unroll as unroll
-from .tasks.family import Range as Range
+from .tasks.parameters import Range as Range
 from .tasks.family import TaskFamily as TaskFamily
 from .tasks.from_brax import from_brax_env as from_brax_env
 from .tasks.goal import Goal as Goal

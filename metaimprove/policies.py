@@ -5,6 +5,7 @@ convert exactly in both directions.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import chex
@@ -79,6 +80,19 @@ def divergence(distribution: NormalTanhDistribution, target_logits: chex.Array, 
   return 0.5 * jnp.sum(variance_ratio + distance - 1 - jnp.log(variance_ratio), axis=-1)
 
 
+def apply_numpy(params: Params, observation: np.ndarray) -> np.ndarray:
+  """`Policy.apply` without JAX, for policies [B, ...] at observations [B, ..., O]: logits [B, ..., 2A]."""
+  hidden, names = observation, layer_names(params)
+  for name in names:
+    weights, bias = params[name]['w'], params[name]['b']
+    shape = hidden.shape
+    hidden = (hidden.reshape(len(weights), -1, shape[-1]) @ weights + bias[:, None]).reshape(*shape[:-1], -1)
+    if name != names[-1]:
+      with np.errstate(over='ignore'):
+        hidden = hidden / (1 + np.exp(-hidden))
+  return hidden
+
+
 def layer_names(params: Params) -> list[str]:
   """Names of the layers from input to output."""
   return sorted(params, key=lambda name: int(name.rsplit('_', 1)[1]))
@@ -130,6 +144,31 @@ def fold(params: Params, mean: chex.Array, std: chex.Array, privileged: chex.Arr
     chex.assert_shape(privileged, (weights.shape[0] - size,))
     folded_bias = folded_bias + privileged @ weights[size:]
   return {**params, first: {'w': folded_weights, 'b': folded_bias}}
+
+
+def rewire(params: Params, wiring: chex.Array) -> Params:
+  """The policy for a robot with another wiring that does what the given policy does on the stock robot.
+
+  Motors that get `wiring @ action` get the given policy's action: the location is multiplied by the transpose of the
+  wiring, and each raw scale goes with its location. For a signed permutation this is exact.
+
+  Args:
+    params: of a policy with A actions.
+    wiring: [A, A], as in `tasks.robots.wiring`.
+
+  Returns:
+    Parameters of the same shape.
+  """
+  last = layer_names(params)[-1]
+  layer = params[last]
+  chex.assert_shape(wiring, (layer['b'].shape[0] // 2,) * 2)
+  multiply = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+
+  def changed(x):  # [..., 2A]: locations, then raw scales
+    location, raw_scale = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([multiply(location, wiring), multiply(raw_scale, jnp.abs(wiring))], axis=-1)
+
+  return {**params, last: jax.tree.map(changed, layer)}
 
 
 def to_brax(params: Params) -> Params:

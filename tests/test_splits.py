@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from metaimprove.errors import IncompatibleError
-from metaimprove.tasks.family import Range
+from metaimprove.tasks.parameters import Range
 from metaimprove.tasks.goal import Goal
 from metaimprove.tasks.registry import make_family
 from metaimprove.tasks.splits import SPLITS, far_parameter, sample_tasks

@@ -47,6 +47,27 @@ def is_number(value: Any) -> bool:
   return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _are_numbers(value: Any) -> bool:
+  """Whether a value read from JSON is a finite number, true, false, or a list of such values."""
+  if isinstance(value, list):
+    return all(_are_numbers(x) for x in value)
+  return isinstance(value, bool) or is_number(value)
+
+
+def _has_shape(parameter: Mapping[str, Any]) -> bool:
+  """Whether `shape_of` a dynamics parameter in a header makes sense."""
+  shape = parameter.get('shape', [])
+  return isinstance(shape, list) and is_integer(parameter.get('elements', 0), 0, 1_000_000) and all(
+    is_integer(size, *_SIZE) for size in shape
+  )
+
+
+def shape_of(parameter: Mapping[str, Any]) -> tuple[int, ...]:
+  """The shape of a value of a dynamics parameter, from its plain data in a header; see `Parameter.distribution`."""
+  elements = parameter.get('elements', 0)
+  return tuple(parameter.get('shape', [elements] if elements else []))
+
+
 def without_sources(header: Mapping[str, Any]) -> dict[str, Any]:
   """The part of a header that all sources share."""
   return {name: value for name, value in header.items() if name != 'sources'}
@@ -94,7 +115,7 @@ def _check_header(header: dict[str, Any], path: pathlib.Path) -> None:
   need(_are_hidden_sizes(header.get('hidden_sizes')), 'hidden_sizes')
   dynamics = header.get('dynamics')
   need(isinstance(dynamics, dict) and all(
-    _WORD.fullmatch(name) and isinstance(r, dict) and all(isinstance(x, bool) or is_number(x) for x in r.values())
+    _WORD.fullmatch(name) and isinstance(r, dict) and _are_numbers(list(r.values())) and _has_shape(r)
     for name, r in dynamics.items()
   ), 'dynamics')
   sources = header.get('sources')

@@ -27,7 +27,7 @@ import safetensors
 from metaimprove import files
 from metaimprove.errors import DamagedDataError
 from metaimprove.histories import layout as layouts
-from metaimprove.histories.header import MAX_SEED, is_integer, is_number, is_source_name
+from metaimprove.histories.header import MAX_SEED, is_integer, is_number, is_source_name, shape_of
 from metaimprove.types import Params, Task, Trajectory
 
 SHARDS = 'shards'
@@ -207,7 +207,7 @@ def check_arrays(
     'params': (*kept, layout.params_size), 'experience': (*kept, layout.experience_size),
     'task::goal': (num_histories, header['goal_size']),
     **{
-      f'task::dynamics::{name}': (num_histories, *([r['elements']] if r.get('elements') else []))
+      f'task::dynamics::{name}': (num_histories, *shape_of(r))
       for name, r in header['dynamics'].items()
     },
   }

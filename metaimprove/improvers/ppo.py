@@ -7,7 +7,7 @@ all. Schulman et al., "Proximal Policy Optimization Algorithms", arXiv:1707.0634
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import chex
@@ -25,6 +25,7 @@ from brax.training.agents.ppo import networks as ppo_networks
 from metaimprove.errors import IncompatibleError
 from metaimprove.rollouts import unroll
 from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.robots import wiring
 from metaimprove.types import Params, Task
 
 
@@ -103,7 +104,7 @@ class Networks:
     value: the value network.
     ppo: both with the normaliser before them, as Brax's losses want them.
     observe: (task, observation [..., O]) -> inputs [..., I] before the normaliser: the observation, and for a
-      task-conditioned learner the privileged description of the task.
+      task-conditioned learner the privileged description of the task without its wiring.
     observation_size: O. Only the observation is normalised.
     num_inputs: I.
   """
@@ -125,7 +126,8 @@ def make_learner(
   Args:
     family: the task family.
     settings: see there.
-    task_conditioned: give the networks the privileged description of the task as further inputs.
+    task_conditioned: give the networks the privileged description of the task as further inputs, all but its wiring;
+      see `policy_for`.
     shared: it is the only learner, so its environments are spread over the local devices; where learners run side by
       side, they are spread as a whole.
     hidden_sizes: of the policy.
@@ -141,18 +143,39 @@ def make_learner(
 
   def update(state: LearnerState, tasks: Task, rng_key: chex.PRNGKey) -> tuple[LearnerState, chex.Array]:
     key_play, key_sgd = jax.random.split(rng_key)
+    if task_conditioned:
+      tasks = tasks.replace(dynamics=wiring.with_stock_wiring(tasks.dynamics))
     data, returns, finite = play(state, tasks, jax.random.split(key_play, settings.num_envs))
     state = _learn(networks, optimizer, settings, state, data, key_sgd)
     return state, jnp.mean(returns, where=finite)
 
   def params(snapshot: Any, task: Task) -> Params:
-    privileged = family.privileged(task) if task_conditioned else None
-    return policies.fold(snapshot['policy'], snapshot['mean'], snapshot['std'], privileged)
+    return policy_for(family, snapshot, family.privileged(task) if task_conditioned else None)
 
   return Learner(
     init=functools.partial(_init, networks, optimizer), update=update, snapshot=_snapshot, params=params,
     env_steps_per_update=settings.num_envs * family.episode_length,
   )
+
+
+def policy_for(family: TaskFamily, snapshot: Mapping[str, Any], privileged: chex.Array | None) -> Params:
+  """θ over observations alone, from what a learner has learned and what it is told of a task.
+
+  A wiring is no input of the network, for networks learn products of a matrix and an action badly: a task-conditioned
+  learner practises with the stock wiring, and its policy is rewired.
+
+  Args:
+    family: the learner's.
+    snapshot: 'policy', 'mean' and 'std'; see `Learner.snapshot`.
+    privileged: [P] the task, as the family's `privileged` or an estimate of it; of an estimated wiring, the nearest
+      possible one is taken. None for a learner that is told nothing.
+  """
+  told = None if privileged is None else privileged[:family.told_size]
+  params = policies.fold(snapshot['policy'], snapshot['mean'], snapshot['std'], told)
+  if privileged is None or not family.is_wired:
+    return params
+  matrix = privileged[family.told_size:].reshape(family.action_size, family.action_size)
+  return policies.rewire(params, wiring.nearest(matrix))
 
 
 def _check_sizes(family: TaskFamily, settings: PPOSettings) -> None:
@@ -169,7 +192,7 @@ def make_networks(
 ) -> Networks:
   """The policy and value networks of a learner; see `make_learner` for the arguments."""
   size = family.observation_size
-  num_inputs = size + (family.privileged_size if task_conditioned else 0)
+  num_inputs = size + (family.told_size if task_conditioned else 0)
   policy = policies.make_policy(num_inputs, family.action_size, hidden_sizes)
   value = hk.without_apply_rng(hk.transform(
     lambda x: hk.nets.MLP((*settings.value_hidden_sizes, 1), activation=jax.nn.swish)(x)[..., 0]
@@ -181,7 +204,7 @@ def make_networks(
   def observe(task, observation):
     if not task_conditioned:
       return observation
-    privileged = family.privileged(task)
+    privileged = family.privileged(task)[:family.told_size]
     privileged = jnp.broadcast_to(privileged, (*observation.shape[:-1], *privileged.shape))
     return jnp.concatenate([observation, privileged], axis=-1)
 

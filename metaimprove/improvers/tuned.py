@@ -1,6 +1,7 @@
 """The settings of the sources for each family.
 
-PPO from scratch on the reacher was chosen on validation tasks, by `experiments.choose_ppo`. Other PPO settings were
+PPO from scratch on the reacher was chosen on validation tasks, by `experiments.choose_ppo`. The conditioned sources of
+the point, the walker, the swing-up and the sparse robots were chosen on validation tasks too. Other PPO settings were
 tuned on training tasks, before there were validation tasks, or are those of a similar family. None was chosen on
 held-out tasks.
 """
@@ -63,12 +64,41 @@ _LONG_RUN = Tuned(
   independent=dataclasses.replace(_LONE_RUNNER, learning_rate_half_life=150), independent_updates=250,
 )
 
+_SPARSE_RUN = Tuned(
+  shared=dataclasses.replace(_RUNNER, num_envs=256, unroll_length=16, learning_rate_half_life=75), shared_updates=150,
+  independent=dataclasses.replace(_LONE_RUNNER, num_envs=16, unroll_length=16, entropy_cost=1e-2),
+  independent_updates=250,
+)
+
+_SPARSE_WALK = Tuned(
+  shared=dataclasses.replace(_RUNNER, discounting=0.98, learning_rate_half_life=75), shared_updates=150,
+  independent=dataclasses.replace(_LONE_RUNNER, entropy_cost=1e-2), independent_updates=250,
+)
+
 _HOPPING = dataclasses.replace(_SHORT_RUN, shared=dataclasses.replace(_RUNNER, num_envs=256))
 
 _PENDULUM = Tuned(
   shared=PPOSettings(learning_rate=1e-3, discounting=0.97), shared_updates=100,
   independent=PPOSettings(num_envs=16, learning_rate=1e-3, discounting=0.97, num_minibatches=4, num_epochs=8),
   independent_updates=100,
+)
+
+_SWINGUP = Tuned(
+  shared=PPOSettings(
+    learning_rate=1e-3, learning_rate_half_life=100, discounting=0.98, entropy_cost=3e-3, num_minibatches=16,
+  ),
+  shared_updates=150,
+  independent=PPOSettings(
+    num_envs=16, learning_rate=1e-3, discounting=0.98, entropy_cost=3e-3, num_minibatches=4, num_epochs=8,
+  ),
+  independent_updates=300,
+)
+
+# The return of the walker stops rising after 50 updates.
+_WALKING = dataclasses.replace(
+  _HOPPING, shared=dataclasses.replace(
+    _HOPPING.shared, num_epochs=4, discounting=0.99, learning_rate_half_life=100,
+  ), shared_updates=60,
 )
 
 _REACHER = Tuned(
@@ -92,22 +122,32 @@ _POINT = Tuned(
   independent_updates=200,
 )
 
+_POINT_WIND = dataclasses.replace(
+  _POINT, shared=dataclasses.replace(_POINT.shared, unroll_length=25),
+  independent=dataclasses.replace(_POINT.independent, unroll_length=25),
+)
+
 _TUNED = {
   'reacher_goal': _REACHER,
   'point_goal_sparse_h20': _POINT,
   'point_goal_sparse_h60': _POINT,
+  'point_wind': _POINT_WIND,
   'half_cheetah_vel': _LONG_RUN,
+  'half_cheetah_vel_sparse': _SPARSE_RUN,
+  'ant_goal_sparse': _SPARSE_WALK,
   'half_cheetah_dir': _SHORT_RUN,
   'ant_dir': _SHORT_RUN,
   'hopper_rand_params': _HOPPING,
+  'walker_rand_params': _WALKING,
   'inverted_pendulum_balance': _PENDULUM,
+  'inverted_pendulum_swingup': _SWINGUP,
   # Taken over from the family above that is most like it, not tuned.
   'reacher_goal_sparse': _REACHER,
+  'reacher_wiring': _REACHER,
+  'half_cheetah_vel_wiring': _LONG_RUN,
   'ant_goal': _SHORT_RUN,
   'humanoid_dir': _SHORT_RUN,
-  'walker_rand_params': _HOPPING,
   'pusher_goal': _PENDULUM,
-  'inverted_pendulum_swingup': _PENDULUM,
 }
 
 

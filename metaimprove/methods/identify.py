@@ -19,29 +19,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metaimprove import files, parallel, policies
+from metaimprove import files, parallel
 from metaimprove.histories.dataset import Dataset
+from metaimprove.improvers.ppo import policy_for
 from metaimprove.methods.method import Curve, Method
 from metaimprove.methods.operator import iterated_curve
 from metaimprove.operators.apply import make_remember
 from metaimprove.operators.encoder import encode
 from metaimprove.operators.memory import Memory
-from metaimprove.operators.operator import Operator, OperatorConfig
-from metaimprove.operators.reading import num_transition_features, read
+from metaimprove.operators.config import OperatorConfig
+from metaimprove.operators.operator import Operator
+from metaimprove.operators.reading import Reading, empty_reading, read
 from metaimprove.rng import generator
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.training.fit import FitSettings, fit
-from metaimprove.training.rounds import Iterates
-from metaimprove.trees import batch_size, concatenate, take
-from metaimprove.types import Params, Play, Progress, Task, Trajectory, hide_outcome
+from metaimprove.training.rounds import Runs
+from metaimprove.training.shown import memory_of_levels
+from metaimprove.trees import concatenate
+from metaimprove.types import Params, Play, Progress, Task
 
 _PREFETCHED = 4
 
 
 class LoadRounds(Protocol):
-  """The operator's own iterates of its training, which are examples too."""
+  """The operator's own runs of its training, which are examples too."""
 
-  def __call__(self) -> Sequence[Iterates]: ...
+  def __call__(self) -> Sequence[Runs]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,30 +77,24 @@ class Identifier:
 
   @functools.cached_property
   def network(self) -> hk.Transformed:
-    """(transitions [M, F], valid [M]) -> [P] estimate."""
+    """(what was read of a memory) -> [P] estimate."""
     forward = functools.partial(_network, self.operator.config, self.family.privileged_size)
     return hk.without_apply_rng(hk.transform(forward))
 
   def estimate(self, network_params: Params, memory: Memory) -> chex.Array:
     """[P] the estimated description of the task that a memory is of."""
-    config = self.operator.config
-    features, valid = read(
-      memory, self.statistics, episode_length=config.episode_length, max_transitions=config.max_transitions
-    )
-    return self.network.apply(network_params, features, valid)
+    reading = read(memory, self.statistics, episode_length=self.operator.config.episode_length)
+    return self.network.apply(network_params, reading)
 
   def policy_for(self, network_params: Params, snapshot: Mapping[str, Any], memory: Memory) -> Params:
     """θ of the task-conditioned policy at a snapshot, told the estimate."""
-    return policies.fold(
-      snapshot['policy'], snapshot['mean'], snapshot['std'], self.estimate(network_params, memory)
-    )
+    return policy_for(self.family, snapshot, self.estimate(network_params, memory))
 
   def train(self, progress: Progress) -> Params:
     """The network's parameters; a training that was stopped goes on, one that is done is only read."""
     config = self.operator.config
-    size = num_transition_features(config.observation_size, config.action_size)
     return fit(
-      lambda rng_key: self.network.init(rng_key, jnp.zeros((2, size)), jnp.ones(2, bool)),
+      lambda rng_key: self.network.init(rng_key, empty_reading(config.observation_size, config.action_size)),
       functools.partial(_loss, self), functools.partial(_batches, self), self.settings, seed=self.seed,
       folder=self.folder, made_with=self.made_with, stage='train: identify the task', progress=progress,
     )
@@ -124,7 +121,7 @@ def identify_method(
     network_params = identifier.train(progress)
     policy_for = jax.jit(parallel.vmap(identifier.policy_for, in_axes=(None, None, 0)))
     return iterated_curve(
-      lambda params, memory: policy_for(network_params, identifier.snapshot, memory), remember, play,
+      lambda params, memory, _: policy_for(network_params, identifier.snapshot, memory), remember, play,
       identifier.operator.policy, tasks, rng_key, num_applications=num_applications, num_episodes=num_episodes,
       title=title, progress=progress,
     )
@@ -145,57 +142,45 @@ def head_width(config: OperatorConfig) -> int:
   return int(np.sqrt(weights * config.code_size))
 
 
-def _network(config: OperatorConfig, num_outputs: int, transitions: chex.Array, valid: chex.Array) -> chex.Array:
+def _network(config: OperatorConfig, num_outputs: int, reading: Reading) -> chex.Array:
   """To be called inside a Haiku transform."""
-  code = encode(
-    transitions, valid, jnp.zeros(1), width=config.width, num_latents=config.num_latents, num_blocks=config.num_blocks,
-    code_size=config.code_size,
+  summary = encode(
+    reading, jnp.zeros(1), width=config.width, num_latents=config.num_latents, num_blocks=config.num_blocks
   )
   width = head_width(config)
-  return hk.nets.MLP((width, width, num_outputs), activation=jax.nn.swish, name='head')(code)
+  return hk.nets.MLP((width, width, num_outputs), activation=jax.nn.swish, name='head')(summary)
 
 
 def _loss(identifier: Identifier, network_params: Params, batch: Mapping[str, Any]) -> chex.Array:
   """[] mean squared error of the estimates."""
-  def one(params, trajectory, num_episodes, description):
-    memory = identifier.operator.remember(None, params, first_episodes(trajectory, num_episodes))
+  def one(memory, description):
     return jnp.mean(jnp.square(identifier.estimate(network_params, memory) - description))
 
-  errors = jax.vmap(one)(batch['params'], batch['trajectory'], batch['num_episodes'], batch['description'])
-  return errors.mean()
-
-
-def first_episodes(trajectory: Trajectory, num_episodes: chex.Array) -> Trajectory:
-  """A trajectory [E, T, ...] of which only the first `num_episodes` [] episodes count."""
-  counts = jnp.arange(trajectory.valid.shape[0]) < num_episodes
-  return trajectory.replace(valid=trajectory.valid & counts[:, None])
+  return jax.vmap(one)(batch['memory'], batch['description']).mean()
 
 
 def _batches(identifier: Identifier, first: int, last: int) -> Iterator[Mapping[str, Any]]:
-  """The batches of steps: stored levels, and iterates of random rounds where there are any, half each."""
-  dataset, rounds = identifier.dataset, identifier.load_rounds()
+  """The batches of steps: stored levels, and moments of random rounds of runs where there are any, half each."""
+  dataset, rounds, config = identifier.dataset, identifier.load_rounds(), identifier.operator.config
   descriptions = np.asarray(jax.vmap(identifier.family.privileged)(
     jax.tree.map(jnp.asarray, dataset.read_tasks(np.arange(dataset.num_histories)))
   ))
+  most = min(config.num_episodes, dataset.header['num_episodes'])
 
   def draw(step: int) -> Mapping[str, Any]:
     rng = generator(identifier.seed, 'identify', step)
-    num_iterates = identifier.settings.batch_size // 2 if rounds else 0
-    history = rng.integers(dataset.num_histories, size=identifier.settings.batch_size - num_iterates)
-    level = rng.integers(dataset.num_checkpoints, size=len(history))
-    shown = [dataset.read(history, level)]
-    if rounds:
-      pool = rounds[rng.integers(len(rounds))]
-      rows = rng.integers(batch_size(pool.params), size=num_iterates)
-      shown.append(take((pool.params, pool.trajectory), rows))
-      history = np.concatenate([history, pool.history[rows]])
-    params, trajectory = concatenate([(params, hide_outcome(trajectory)) for params, trajectory in shown])
+    num_moments = identifier.settings.batch_size // 2 if rounds else 0
+    num = identifier.settings.batch_size - num_moments
+    history, level = rng.integers(dataset.num_histories, size=num), rng.integers(dataset.num_checkpoints, size=num)
     # Any number of episodes, for it is also judged after fewer than the operator reads.
-    num_episodes = 1 + rng.integers(trajectory.valid.shape[1], size=len(history))
-    return {
-      'params': params, 'trajectory': trajectory, 'num_episodes': num_episodes,
-      'description': descriptions[history],
-    }
+    num_episodes = 1 + rng.integers(most, size=num)
+    memories = [memory_of_levels(dataset, config, history, level, rng.spawn(num), num_episodes)]
+    if rounds:
+      runs = rounds[rng.integers(len(rounds))]
+      moments = runs.draw(num_moments, rng)
+      memories.append(runs.memory(moments))
+      history = np.concatenate([history, runs.history[moments[0]]])
+    return {'memory': concatenate(memories), 'description': descriptions[history]}
 
   drawn = grain.MapDataset.range(first, last).map(lambda step: draw(int(step)))
   return iter(drawn.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCHED)))

@@ -6,39 +6,12 @@ from collections.abc import Callable, Mapping
 
 import chex
 
-from metaimprove.errors import IncompatibleError
+from metaimprove.tasks.parameters import Parameter
 from metaimprove.types import Task
 
 TASK_SUITE_VERSION = 2
 """Version of all definitions here. It goes up when one of them changes, and histories of another version are refused.
 The tests hold the definitions to it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Range:
-  """The range that a dynamics parameter is drawn from.
-
-  Attributes:
-    low, high: ends of the training range. Training, validation and held-out tasks are drawn from it.
-    far_low, far_high: ends of the far range. A far draw lies in [far_low, low] or in [high, far_high]. If far_low
-      equals low, all far draws lie in [high, far_high]; if far_high equals high, all lie in [far_low, low].
-    elements: 0 for one number for the whole robot; otherwise the number of elements, each with a draw of its own.
-    logarithmic: whether draws are log-uniform, as multipliers are, or uniform.
-  """
-
-  low: float = 1 / 2
-  high: float = 2.0
-  far_low: float = 1 / 3
-  far_high: float = 3.0
-  elements: int = 0
-  logarithmic: bool = True
-
-  def __post_init__(self) -> None:
-    in_order = self.far_low <= self.low < self.high <= self.far_high
-    if not in_order or self.far_high - self.far_low == self.high - self.low:
-      raise IncompatibleError(f'{self} needs far_low <= low < high <= far_high, and a far range on at least one side.')
-    if self.logarithmic and self.far_low <= 0:
-      raise IncompatibleError(f'{self} is logarithmic, so its ends must be greater than 0.')
 
 
 @chex.dataclass(frozen=True)
@@ -112,7 +85,8 @@ class TaskFamily:
     is_far_goal: (goal) -> [] bool, whether a goal lies outside the training range; None where `sample_far` draws none
       that does.
     achieved: the goal that an episode achieved; None where tasks have no goal, or where it cannot be told.
-    privileged: (task) -> [P] float32 of order 1, the whole task as numbers. For task-conditioned sources only.
+    privileged: (task) -> [P] float32 of order 1, the whole task as numbers; the A * A of a wiring come last. For
+      task-conditioned sources only.
     describe: (task) -> str, the task in words.
     picture: (task, q) -> {'lines': [L, 2, 2], 'goal': [2]}, what to draw of a configuration q, in metres.
     view: (left, right, bottom, top) of the drawing in metres.
@@ -123,7 +97,7 @@ class TaskFamily:
     privileged_size: P.
     episode_length: T, steps until the time limit.
     can_terminate: False if only the time limit ends an episode.
-    ranges: of the dynamics that `sample` draws.
+    ranges: name -> what `sample` draws each dynamics parameter from.
     far_only: whether `sample` draws far tasks too.
     definition: the family in words.
     time_step: seconds of a step.
@@ -151,16 +125,26 @@ class TaskFamily:
   privileged_size: int
   episode_length: int
   can_terminate: bool = True
-  ranges: Mapping[str, Range] = dataclasses.field(default_factory=dict)
+  ranges: Mapping[str, Parameter] = dataclasses.field(default_factory=dict)
   far_only: bool = False
   definition: str = ''
   time_step: float = 1.0
   practice_reward: Reward | None = None
+
+  @property
+  def is_wired(self) -> bool:
+    """Whether tasks differ in how the robot is wired; see `robots.wiring`."""
+    return 'wiring' in self.ranges
+
+  @property
+  def told_size(self) -> int:
+    """How many of the privileged numbers a network is given: all but those of the wiring."""
+    return self.privileged_size - (self.action_size**2 if self.is_wired else 0)
 
 
 def distribution_of(family: TaskFamily) -> dict[str, Any]:
   """Plain data that says which tasks a family draws, to be stored with what was made on them."""
   return {
     'task_suite_version': TASK_SUITE_VERSION, 'family': family.name, 'backend': family.backend,
-    'dynamics': {name: dataclasses.asdict(r) for name, r in family.ranges.items()}, 'far_only': family.far_only,
+    'dynamics': {name: r.distribution() for name, r in family.ranges.items()}, 'far_only': family.far_only,
   }

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from metaimprove import quiet_brax
 from metaimprove.errors import IncompatibleError
-from metaimprove.tasks.family import Range, TaskFamily
+from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.parameters import Parameter
 from metaimprove.tasks.goal import Goal, no_goal
 from metaimprove.tasks.robots import dynamics as dynamics_
 from metaimprove.tasks.robots.build import make_family
@@ -33,7 +34,7 @@ class BraxEnvState:
 
 def from_brax_env(
   env: Any, *, name: str, goal: Goal | None = None, reward: Callable[..., chex.Array] | None = None,
-  outcome: Callable[[Any, Any], chex.Array] | None = None, dynamics: Sequence[str] | Mapping[str, Range] = (),
+  outcome: Callable[[Any, Any], chex.Array] | None = None, dynamics: Sequence[str] | Mapping[str, Parameter] = (),
   episode_length: int = 200, definition: str = '', camera: str = 'side',
   view: tuple[float, float, float, float] = (-1.2, 1.2, -0.2, 1.6),
 ) -> TaskFamily:
@@ -49,9 +50,9 @@ def from_brax_env(
       environment's own by default.
     outcome: (`brax.envs.State` before, `brax.envs.State` after) -> [D] float32, what `reward` refers to besides goal
       and action. It is stored with the experience.
-    dynamics: the names of what is randomised, or their ranges: imperfections, and multipliers that the backend has
-      fields for. Multipliers need a `PipelineEnv`; check that each really changes how this robot moves, as
-      tests/test_physics.py does.
+    dynamics: the names of what is randomised, or their ranges: imperfections, outside forces, and multipliers that the
+      backend has fields for. Forces and multipliers need a `PipelineEnv`; check that each really changes how this robot
+      moves, as tests/test_physics.py does.
     episode_length: T.
     definition: in words.
     camera, view: for drawings; see `make_family`.
@@ -94,7 +95,7 @@ def _rewarded_by_states(family: TaskFamily, reward: Callable[..., chex.Array]) -
   return dataclasses.replace(family, step=step, reward=None)
 
 
-def _ranges(env: Any, dynamics: Sequence[str] | Mapping[str, Range]) -> dict[str, Range]:
+def _ranges(env: Any, dynamics: Sequence[str] | Mapping[str, Parameter]) -> dict[str, Any]:
   """The ranges of what is randomised; raises where something does not fit the environment."""
   base, kind, names = env.unwrapped, type(env).__name__, tuple(dynamics)
   has_system = hasattr(base, 'sys')
@@ -103,13 +104,13 @@ def _ranges(env: Any, dynamics: Sequence[str] | Mapping[str, Range]) -> dict[str
       f'{kind} wraps {type(base).__name__}, which would be stepped without it; pass the environment itself, and say '
       'what the wrapper does with `reward` or in a class of your own.'
     )
-  if not has_system and set(names) & set(dynamics_.MULTIPLIERS):
-    raise IncompatibleError(f'{kind} has no Brax system whose constants could be multiplied: {names}.')
+  if not has_system and set(names) & {*dynamics_.MULTIPLIERS, *dynamics_.FORCES}:
+    raise IncompatibleError(f'{kind} has no Brax system whose constants could be changed: {names}.')
   dynamics_.check_known(names, dynamics_.multipliers_of(env.backend) if has_system else (), f'{kind} ({env.backend})')
   if not isinstance(env.observation_size, int):
     raise IncompatibleError(f'{kind} observes {env.observation_size}; an operator needs one vector.')
   given = dynamics if isinstance(dynamics, Mapping) else {}
-  return {n: given.get(n, dynamics_.IMPERFECTIONS.get(n, Range())) for n in names}
+  return {n: given.get(n, dynamics_.default_parameter(n)) for n in names}
 
 
 def _physics(env: Any) -> Physics:

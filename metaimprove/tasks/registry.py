@@ -9,10 +9,10 @@ from metaimprove.tasks.robots import (
 from metaimprove.tasks.family import TaskFamily
 
 _MODULES = {
-  reacher: ('reacher_goal', 'reacher_goal_sparse'),
-  point: ('point_goal_sparse_h20', 'point_goal_sparse_h60'),
-  half_cheetah: ('half_cheetah_vel', 'half_cheetah_dir'),
-  ant: ('ant_dir', 'ant_goal'),
+  reacher: ('reacher_goal', 'reacher_goal_sparse', 'reacher_wiring'),
+  point: ('point_goal_sparse_h20', 'point_goal_sparse_h60', 'point_wind'),
+  half_cheetah: ('half_cheetah_vel', 'half_cheetah_vel_sparse', 'half_cheetah_dir', 'half_cheetah_vel_wiring'),
+  ant: ('ant_dir', 'ant_goal', 'ant_goal_sparse'),
   humanoid: ('humanoid_dir',),
   hopper: ('hopper_rand_params', 'walker_rand_params'),
   pusher: ('pusher_goal',),

@@ -7,11 +7,13 @@ circle.
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
 from metaimprove.tasks import hindsight
-from metaimprove.tasks.family import Range, TaskFamily
+from metaimprove.tasks.family import Reward, TaskFamily
+from metaimprove.tasks.parameters import Range
 from metaimprove.tasks.goal import Goal
 from metaimprove.tasks.robots import physics, starts
 from metaimprove.tasks.robots.build import Preset, choose_ranges, make_family
@@ -22,6 +24,8 @@ HEALTHY_Z = (0.2, 1.0)
 """Metres: the direction task ends when the torso's height leaves this range."""
 GOAL_RADIUS, FAR_RADIUS = 3.0, 4.0
 """Metres: goals are uniform in a disc of the first radius; far ones between it and the second."""
+SPARSE_RADIUS = 0.75
+"""Metres: where the sparse reward tells the distance from the goal."""
 _ALL = ('gear', 'damping', 'mass', 'inertia', 'friction', 'gravity')
 BACKENDS = {'spring': _ALL, 'mjx': _ALL}
 _DEFAULT = ('gear', 'friction', 'gravity')
@@ -57,32 +61,63 @@ def ant_dir(backend: str = 'spring', preset: Preset = 'default') -> TaskFamily:
   )
 
 
+def _sample_position(rng_key: chex.PRNGKey) -> chex.Array:
+  key_radius, key_direction = jax.random.split(rng_key)
+  return GOAL_RADIUS * jnp.sqrt(jax.random.uniform(key_radius)) * sample_direction(key_direction)
+
+
+def _sample_far_position(rng_key: chex.PRNGKey) -> chex.Array:
+  key_radius, key_direction = jax.random.split(rng_key)
+  radius = jnp.sqrt(jax.random.uniform(key_radius, minval=GOAL_RADIUS**2, maxval=FAR_RADIUS**2))
+  return radius * sample_direction(key_direction)
+
+
+_POSITION = Goal(
+  sample=_sample_position, sample_far=_sample_far_position,
+  is_far=lambda goal: jnp.linalg.norm(goal) > GOAL_RADIUS * (1 + 1e-6),
+  scale=GOAL_RADIUS, position=lambda goal, q: goal, achieved=hindsight.last_outcome,
+  describe=lambda goal: (
+    f'go to the position {abs(float(goal[0])):.1f} m {"ahead" if goal[0] > 0 else "behind"} and '
+    f'{abs(float(goal[1])):.1f} m to the {"left" if goal[1] > 0 else "right"}'
+  ),
+)
+
+_POSITION_SHARED = """ The goal is uniform in a disc of radius 3 m (r = 3 sqrt(U); far: between the radii 3 and 4 m).
+  Never ended early. Observation [29]: position, height, orientation (quaternion), eight joint angles; all velocities.
+"""
+
+
+def _position_family(
+  name: str, backend: str, preset: Preset, definition: str, reward: Reward, practice: Reward | None = None
+) -> TaskFamily:
+  """A family whose rewards are those of the torso's position [2] in m."""
+  return _family(
+    name, backend, preset, physics.load('ant', backend), definition=definition + _POSITION_SHARED + _SHARED,
+    goal=_POSITION, reward=reward, practice_reward=practice, outcome=lambda before, after: after.q[:2],
+    observe=lambda s: jnp.concatenate([s.q, s.qd]), camera='top', view=(-3.5, 3.5, -3.5, 3.5),
+  )
+
+
 def ant_goal(backend: str = 'spring', preset: Preset = 'default') -> TaskFamily:
-  """Go to a hidden position, uniform in a disc of radius 3 m (r = 3 sqrt(U); far: uniform between the radii 3 and 4 m).
-  Reward per step: -‖p - goal‖₁ - 0.1 Σa², p the torso's position in m. Never ended early.
-  Observation [29]: position, height, orientation (quaternion), eight joint angles; all velocities."""
-  def sample(rng_key):
-    key_radius, key_direction = jax.random.split(rng_key)
-    return GOAL_RADIUS * jnp.sqrt(jax.random.uniform(key_radius)) * sample_direction(key_direction)
-
-  def sample_far(rng_key):
-    key_radius, key_direction = jax.random.split(rng_key)
-    radius = jnp.sqrt(jax.random.uniform(key_radius, minval=GOAL_RADIUS**2, maxval=FAR_RADIUS**2))
-    return radius * sample_direction(key_direction)
-
+  """Go to a hidden position. Reward per step: -‖p - goal‖₁ - 0.1 Σa², p the torso's position in m."""
   def reward(goal, position, action):
     return -jnp.sum(jnp.abs(position - goal)) - 0.1 * jnp.sum(jnp.square(action))
 
-  goal = Goal(
-    sample=sample, sample_far=sample_far, is_far=lambda goal: jnp.linalg.norm(goal) > GOAL_RADIUS * (1 + 1e-6),
-    scale=GOAL_RADIUS, position=lambda goal, q: goal, achieved=hindsight.last_outcome,
-    describe=lambda goal: (
-      f'go to the position {abs(float(goal[0])):.1f} m {"ahead" if goal[0] > 0 else "behind"} and '
-      f'{abs(float(goal[1])):.1f} m to the {"left" if goal[1] > 0 else "right"}'
-    ),
-  )
-  return _family(
-    'ant_goal', backend, preset, physics.load('ant', backend), definition=ant_goal.__doc__ + _SHARED, goal=goal,
-    reward=reward, outcome=lambda before, after: after.q[:2], observe=lambda s: jnp.concatenate([s.q, s.qd]),
-    camera='top', view=(-3.5, 3.5, -3.5, 3.5),
-  )
+  return _position_family('ant_goal', backend, preset, ant_goal.__doc__, reward)
+
+
+def ant_goal_sparse(backend: str = 'spring', preset: Preset = 'default') -> TaskFamily:
+  """Go to a hidden position, with a reward that tells where it is only near it, as in the code of HyperX (Zintgraf et
+  al., arXiv:2010.01062). Reward per step: 1 - d where the distance d from the goal is at most 0.75 m, else -0.75; less
+  0.01 Σa²."""
+  def cost(action):
+    return 0.01 * jnp.sum(jnp.square(action))
+
+  def reward(goal, position, action):
+    distance = jnp.linalg.norm(position - goal)
+    return jnp.where(distance <= SPARSE_RADIUS, 1.0 - distance, -SPARSE_RADIUS) - cost(action)
+
+  def practice(goal, position, action):
+    return -jnp.linalg.norm(position - goal) - cost(action)
+
+  return _position_family('ant_goal_sparse', backend, preset, ant_goal_sparse.__doc__, reward, practice)

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from metaimprove import rng
 from metaimprove.errors import UnknownNameError
-from metaimprove.tasks.family import Range, Reset, Reward, State, Step, TaskFamily
+from metaimprove.tasks.family import Reset, Reward, State, Step, TaskFamily
+from metaimprove.tasks.parameters import Parameter
 from metaimprove.tasks.goal import Goal
 from metaimprove.tasks.robots import dynamics, pictures
 from metaimprove.tasks.robots.imperfections import Imperfections
@@ -29,8 +30,8 @@ Control = Callable[[chex.Array], chex.Array]
 
 
 def choose_ranges(
-  preset: Preset, default: Mapping[str, Range], real: Sequence[str], what: str
-) -> dict[str, Range]:
+  preset: Preset, default: Mapping[str, Parameter], real: Sequence[str], what: str
+) -> dict[str, Parameter]:
   """The ranges of the dynamics parameters to randomise.
 
   Args:
@@ -49,7 +50,7 @@ def choose_ranges(
       )
     return {} if preset == 'none' else dict(default)
   dynamics.check_known(preset, real, what)
-  return {name: default.get(name, dynamics.IMPERFECTIONS.get(name, Range())) for name in preset}
+  return {name: default.get(name, dynamics.default_parameter(name)) for name in preset}
 
 
 def no_outcome(before: Any, after: Any) -> chex.Array:
@@ -67,7 +68,7 @@ def never(physics: Any) -> chex.Array:
 def make_family(
   name: str, robot: Physics, *, definition: str, goal: Goal, start: Start, observe: Observe, reward: Reward,
   outcome: Outcome = no_outcome, terminated: Terminated = never, control: Control = lambda action: action,
-  ranges: Mapping[str, Range], far_only: bool = False, episode_length: int = 200, camera: str = 'side',
+  ranges: Mapping[str, Parameter], far_only: bool = False, episode_length: int = 200, camera: str = 'side',
   lines: Callable[[chex.Array], chex.Array] | None = None,
   view: tuple[float, float, float, float] = (-1.2, 1.2, -0.2, 1.6), practice_reward: Reward | None = None,
 ) -> TaskFamily:
@@ -93,10 +94,11 @@ def make_family(
     view, practice_reward: see `TaskFamily`.
   """
   action_size = robot.system.act_size()
-  imperfections = Imperfections(frozenset(ranges) & frozenset(dynamics.IMPERFECTIONS), action_size)
+  ranges = dynamics.of_robot(ranges, action_size)
+  imperfections = _imperfections(ranges, action_size)
   sample, sample_far = (functools.partial(draw, goal, ranges) for draw in (_sample, _sample_far))
   task = jax.eval_shape(sample, jax.random.key(0))
-  begin = lambda task, rng_key: robot.init(multipliers_of(task), *start(task.goal, rng_key))
+  begin = lambda task, rng_key: robot.init(simulated(task), *start(task.goal, rng_key))
   state = jax.eval_shape(begin, task, jax.random.key(0))
   outcome_size = jax.eval_shape(outcome, state, state).shape[0]
   privileged = functools.partial(_privileged, goal, ranges)
@@ -115,17 +117,23 @@ def make_family(
   )
 
 
-def multipliers_of(task: Task) -> Parameters:
+def simulated(task: Task) -> Parameters:
   """The dynamics that the simulator applies; imperfections are applied around it."""
-  return {name: value for name, value in task.dynamics.items() if name in dynamics.MULTIPLIERS}
+  return {name: value for name, value in task.dynamics.items() if name not in dynamics.IMPERFECTIONS}
 
 
-def _sample(goal: Goal, ranges: Mapping[str, Range], rng_key: chex.PRNGKey, far_dynamics: bool = False) -> Task:
+def _imperfections(ranges: Mapping[str, Parameter], action_size: int) -> Imperfections:
+  names = frozenset(ranges) & frozenset(dynamics.IMPERFECTIONS)
+  lags = (*ranges['action_lag'].values, *ranges['action_lag'].far_values) if 'action_lag' in names else (0,)
+  return Imperfections(names, action_size, longest_lag=round(max(lags)))
+
+
+def _sample(goal: Goal, ranges: Mapping[str, Parameter], rng_key: chex.PRNGKey, far_dynamics: bool = False) -> Task:
   key_goal, key_dynamics = jax.random.split(rng_key)
   return Task(goal=goal.sample(key_goal), dynamics=dynamics.sample(key_dynamics, ranges, far_dynamics))
 
 
-def _sample_far(goal: Goal, ranges: Mapping[str, Range], rng_key: chex.PRNGKey) -> Task:
+def _sample_far(goal: Goal, ranges: Mapping[str, Parameter], rng_key: chex.PRNGKey) -> Task:
   """A task with a far goal or with one far dynamics parameter, all with the same probability."""
   far_dynamics = _sample(goal, ranges, rng_key, far_dynamics=True)
   if goal.sample_far is None:
@@ -135,7 +143,7 @@ def _sample_far(goal: Goal, ranges: Mapping[str, Range], rng_key: chex.PRNGKey) 
   return jax.tree.map(functools.partial(jnp.where, is_goal), far_goal, far_dynamics)
 
 
-def _privileged(goal: Goal, ranges: Mapping[str, Range], task: Task) -> chex.Array:
+def _privileged(goal: Goal, ranges: Mapping[str, Parameter], task: Task) -> chex.Array:
   return jnp.concatenate([task.goal / goal.scale, dynamics.privileged(task.dynamics, ranges)])
 
 
@@ -144,7 +152,7 @@ def _make_reset(
 ) -> Reset:
   def reset(task, rng_key):
     key_start, key_see, key_memory = jax.random.split(rng_key, 3)
-    physics = robot.init(multipliers_of(task), *start(task.goal, key_start))
+    physics = robot.init(simulated(task), *start(task.goal, key_start))
     return State(
       physics=physics, observation=imperfections.see(task.dynamics, observe(physics), key_see),
       outcome=jnp.zeros(outcome_size), reward=jnp.zeros(()), terminated=jnp.zeros((), bool),
@@ -160,7 +168,7 @@ def _make_step(
 ) -> Step:
   def step(task, state, action):
     command, memory, key_see = imperfections.act(task.dynamics, state.memory, action)
-    physics = robot.step(multipliers_of(task), state.physics, control(command))
+    physics = robot.step(simulated(task), state.physics, control(command))
     result = outcome(state.physics, physics)
     return State(
       physics=physics, observation=imperfections.see(task.dynamics, observe(physics), key_see), outcome=result,

@@ -1,9 +1,9 @@
 """Domain randomisation: what differs from the stock robot, per task.
 
 Physical constants (`MULTIPLIERS`) are multiplied, with one factor for the whole robot or one for each element. Factors
-are log-uniform, so that halving and doubling are equally likely. Imperfections (`IMPERFECTIONS`) are amounts of noise
-and delay. They are uniform, and 0 is the stock robot. A far draw puts one parameter, chosen at random, outside its
-training range and leaves the others inside.
+are log-uniform, so that halving and doubling are equally likely. Constant outside forces (`FORCES`) act on the whole
+robot. Imperfections (`IMPERFECTIONS`) are those of motors and sensors: wiring, broken motors, noise, delay. A far draw
+puts one parameter, chosen at random, outside of what training tasks have, and leaves the others inside.
 
 Brax's `spring` and `positional` do not simulate a link's mass m but m^(1 - spring_mass_scale), and likewise inertia
 with spring_inertia_scale. At a scale of 1, as on the hopper, masses have no effect. Multipliers act on the simulated
@@ -11,7 +11,7 @@ constants instead; see `simulated_constants`. These backends have no joint dampi
 joint constraints, which also acts about the joint's own axis; 'damping' multiplies that.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import chex
@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metaimprove.errors import UnknownNameError
-from metaimprove.tasks.family import Range
+from metaimprove.errors import IncompatibleError, UnknownNameError
+from metaimprove.tasks.parameters import Choice, Parameter, Range
+from metaimprove.tasks.robots import wiring
 
 
 def per_element(base: float, elements: int) -> Range:
@@ -31,14 +32,39 @@ def per_element(base: float, elements: int) -> Range:
 MULTIPLIERS = ('gear', 'damping', 'mass', 'inertia', 'friction', 'gravity', 'length')
 """Physical constants that a task can scale; which of them are real depends on robot and backend."""
 
-IMPERFECTIONS = {
+FORCES = {
+  'slope': Range(low=-0.3, high=0.3, far_low=-0.4, far_high=0.4, logarithmic=False),
+  'wind': Range(low=-3.0, high=3.0, far_low=-4.0, far_high=4.0, logarithmic=False),
+}
+"""Constant outside forces, available wherever gravity matters. Both turn or shift the vector of gravity, so that every
+part of the robot is accelerated alike. The slope is the angle in rad by which the ground rises in the direction of x.
+The wind is an acceleration in m/s² along x, or along x and y where it has two elements; a body is pushed in proportion
+to its mass, whatever its size and speed."""
+
+
+def one_broken_motor(num_motors: int) -> Choice:
+  """No motor does nothing, or one: [A] numbers, 1 for the motor that is broken. Far tasks have the last one broken."""
+  one = np.eye(num_motors)
+  return Choice(values=_rows(np.vstack([np.zeros(num_motors), one[:-1]])), far_values=_rows(one[-1:]))
+
+
+def _rows(values: np.ndarray) -> tuple[tuple[float, ...], ...]:
+  return tuple(tuple(row) for row in values.tolist())
+
+
+IMPERFECTIONS: Mapping[str, Parameter | Callable[[int], Parameter]] = {
   'action_delay': Range(low=0.0, high=0.5, far_low=0.0, far_high=1.0, logarithmic=False),
   'action_noise': Range(low=0.0, high=0.1, far_low=0.0, far_high=0.3, logarithmic=False),
   'observation_noise': Range(low=0.0, high=0.02, far_low=0.0, far_high=0.1, logarithmic=False),
+  'action_lag': Choice(values=(0.0, 2.0, 3.0, 4.0, 5.0), far_values=(6.0, 7.0)),
+  'wiring': wiring.Wiring,
+  'broken': one_broken_motor,
 }
-"""Imperfections of actuators and sensors, available on every family. The delay d is in environment steps: the motors
-get d times the last action plus 1 - d times this one. The noises are standard deviations, of actions in [-1, 1] and of
-observations in their own units."""
+"""Imperfections of actuators and sensors, available on every family; those that depend on the number of motors A are
+functions of it. The delay d is in environment steps: the motors get d times the last action plus 1 - d times this one.
+The noises are standard deviations, of actions in [-1, 1] and of observations in their own units. With a lag of n whole
+steps the motors get the action of n steps before, and 0 for the first n steps. The wiring is a matrix, see `wiring`. Of
+[A] motors, those that are broken (1) get 0 for ever."""
 
 # What a multiplier scales, by backend: fields of the system, or of parts of it.
 _BODIES = {'gear': ('actuator.gear',), 'gravity': ('gravity',), 'friction': ('geom_friction',)}
@@ -72,35 +98,51 @@ _IN_WORDS = {
 }
 
 
-def sample(rng_key: chex.PRNGKey, ranges: Mapping[str, Range], far: bool = False) -> dict[str, chex.Array]:
-  """Draws each parameter, [] or [elements] float32: all in their training ranges, or one of them `far`."""
+def of_robot(
+  parameters: Mapping[str, Parameter | Callable[[int], Parameter]], num_motors: int
+) -> dict[str, Parameter]:
+  """The parameters of a robot with so many motors.
+
+  Raises:
+    IncompatibleError: for a parameter of another number of motors.
+  """
+  made = {name: p(num_motors) if callable(p) else p for name, p in parameters.items()}
+  for name, shape in {'wiring': (num_motors, num_motors), 'broken': (num_motors,), 'action_lag': ()}.items():
+    if name in made and made[name].shape != shape:
+      raise IncompatibleError(f'{name!r} has shape {made[name].shape}, and the robot needs {shape}.')
+  if 'action_lag' in made and not isinstance(made['action_lag'], Choice):
+    raise IncompatibleError("'action_lag' is a number of whole steps; draw it from a Choice of these.")
+  return made
+
+
+def sample(rng_key: chex.PRNGKey, ranges: Mapping[str, Parameter], far: bool = False) -> dict[str, chex.Array]:
+  """Draws each parameter, float32 of its shape: all as in training tasks, or one of them `far`."""
   if not ranges:
     return {}
   key_inside, key_outside, key_sign, key_which = jax.random.split(rng_key, 4)
-  sizes = [max(r.elements, 1) for r in ranges.values()]
-
-  def bounds(field):
-    values = [np.log(getattr(r, field)) if r.logarithmic else getattr(r, field) for r in ranges.values()]
-    return jnp.asarray(np.repeat(values, sizes), jnp.float32)
-
-  low, high, far_low, far_high = (bounds(field) for field in ('low', 'high', 'far_low', 'far_high'))
-  drawn = low + jax.random.uniform(key_inside, low.shape) * (high - low)
-  if far:
-    share = jax.random.uniform(key_outside, low.shape)
-    above, below = high + share * (far_high - high), low - share * (low - far_low)
-    goes_up = ((jax.random.rademacher(key_sign, low.shape) > 0) & (far_high > high)) | (far_low == low)
-    which = jnp.repeat(jnp.arange(len(sizes)), np.asarray(sizes)) == jax.random.randint(key_which, (), 0, len(sizes))
-    drawn = jnp.where(which, jnp.where(goes_up, above, below), drawn)
-  parts = jnp.split(drawn, np.cumsum(sizes)[:-1])
-  return {
-    name: (jnp.exp(part) if r.logarithmic else part).reshape((r.elements,) if r.elements else ())
-    for (name, r), part in zip(ranges.items(), parts)
+  ends = np.cumsum([p.num_uniform for p in ranges.values()])
+  split = lambda numbers: dict(zip(ranges, jnp.split(numbers, ends[:-1])))
+  uniform = split(jax.random.uniform(key_inside, (ends[-1],)))
+  drawn = {name: p.inside(uniform[name]) for name, p in ranges.items()}
+  can_be_far = [name for name, p in ranges.items() if p.has_far]
+  if not far or not can_be_far:
+    return drawn
+  share = split(jax.random.uniform(key_outside, (ends[-1],)))
+  sign = split(jax.random.rademacher(key_sign, (ends[-1],)))
+  which = jax.random.randint(key_which, (), 0, len(can_be_far))
+  far_drawn = {name: ranges[name].far(share[name], sign[name]) for name in can_be_far}
+  chosen = {
+    name: jnp.where(which == index, far_drawn[name], drawn[name]) for index, name in enumerate(can_be_far)
   }
+  return {**drawn, **chosen}
 
 
 def stock(parameters: Mapping[str, chex.Array]) -> dict[str, chex.Array]:
   """The stock robot's values of the same parameters."""
-  return {name: jnp.full_like(value, name in MULTIPLIERS) for name, value in parameters.items()}
+  return {
+    name: wiring.stock(value) if name == 'wiring' else jnp.full_like(value, name in MULTIPLIERS)
+    for name, value in parameters.items()
+  }
 
 
 def simulated_constants(system: Any, backend: str) -> Any:
@@ -121,7 +163,7 @@ def simulated_constants(system: Any, backend: str) -> Any:
 
 
 def apply(system: Any, backend: str, parameters: Mapping[str, chex.Array]) -> Any:
-  """The system with its constants multiplied. A multiplier of 1 changes no bit; imperfections are ignored.
+  """The system with its constants multiplied and outside forces. Stock values change no bit; imperfections are ignored.
 
   Args:
     system: the stock system, with `simulated_constants`.
@@ -140,9 +182,24 @@ def apply(system: Any, backend: str, parameters: Mapping[str, chex.Array]) -> An
       # Joint springs of full stiffness make light links unstable, so their stiffness falls with the mass.
       for field in ('link.constraint_stiffness', 'link.constraint_vel_damping'):
         changes[field] = _scaled(_get(system, field), jnp.minimum(multiplier, 1.0))
+  if any(name in parameters for name in FORCES):
+    field, = _FIELDS[backend]['gravity']
+    changes[field] = _with_forces(changes.get(field, _get(system, field)), parameters)
   for field, value in changes.items():
     system = _replaced(system, field.split('.'), value)
   return system
+
+
+def _with_forces(gravity: chex.Array, parameters: Mapping[str, chex.Array]) -> chex.Array:
+  """Gravity [3] on a slope, and in the wind."""
+  if 'slope' in parameters:
+    sine, cosine = jnp.sin(parameters['slope']), jnp.cos(parameters['slope'])
+    x, y, z = gravity
+    gravity = jnp.stack([x * cosine + z * sine, y, z * cosine - x * sine])
+  if 'wind' in parameters:
+    wind = jnp.ravel(parameters['wind'])
+    gravity = gravity.at[:len(wind)].add(wind)
+  return gravity
 
 
 def _get(system: Any, field: str) -> chex.Array:
@@ -174,47 +231,58 @@ def multipliers_of(backend: str) -> tuple[str, ...]:
 
 def check_known(names: Sequence[str], real: Sequence[str], what: str) -> None:
   """Raises `UnknownNameError` for a parameter that does nothing in `what`, and lists those that work."""
-  possible = (*real, *IMPERFECTIONS)
+  possible = (*real, *(FORCES if 'gravity' in real else ()), *IMPERFECTIONS)
   wrong = [name for name in names if name not in possible]
   if wrong:
-    known = wrong[0] in MULTIPLIERS
+    known = wrong[0] in (*MULTIPLIERS, *FORCES)
     raise UnknownNameError(
       f'Dynamics parameter {wrong[0]!r} {"does nothing, or is not offered, on" if known else "is unknown to"} {what}; '
       f'choose among: {", ".join(possible)}.'
     )
 
 
-def _relative(value: chex.Array, r: Range) -> chex.Array:
-  """Values relative to the training range, which is [-1, 1]: on a logarithmic scale where the range is."""
-  low, high, value = (jnp.log(x) for x in (r.low, r.high, value)) if r.logarithmic else (r.low, r.high, value)
-  return (2 * value - low - high) / (high - low)
+def default_parameter(name: str) -> Parameter | Callable[[int], Parameter]:
+  """What a parameter is drawn from where a family does not say otherwise; see `of_robot`."""
+  return {**FORCES, **IMPERFECTIONS}.get(name, Range())
 
 
-def privileged(parameters: Mapping[str, chex.Array], ranges: Mapping[str, Range]) -> chex.Array:
-  """[number of elements] float32: all parameters relative to their ranges, in alphabetical order of the names."""
-  relative = (_relative(jnp.ravel(parameters[name]), ranges[name]) for name in sorted(parameters))
-  return jnp.concatenate([jnp.zeros(0), *relative])
+def privileged(parameters: Mapping[str, chex.Array], ranges: Mapping[str, Parameter]) -> chex.Array:
+  """[number of elements] float32: all parameters relative to their ranges, in alphabetical order of the names, but the
+  entries of the wiring last."""
+  names = sorted(parameters, key=lambda name: (name == 'wiring', name))
+  return jnp.concatenate([jnp.zeros(0), *(ranges[name].relative(parameters[name]) for name in names)])
 
 
-def outside(parameters: Mapping[str, chex.Array], ranges: Mapping[str, Range]) -> dict[str, np.ndarray]:
-  """name -> [B] bool, whether a parameter lies outside its training range in any element, by more than rounding."""
-  relative = {name: np.asarray(_relative(jnp.asarray(parameters[name]), r)) for name, r in ranges.items()}
-  return {name: (np.abs(x.reshape(len(x), -1)) > 1 + 1e-5).any(axis=1) for name, x in relative.items()}
+def outside(parameters: Mapping[str, chex.Array], ranges: Mapping[str, Parameter]) -> dict[str, np.ndarray]:
+  """name -> [B] bool, whether a parameter is one that training tasks do not have."""
+  return {name: np.asarray(jax.vmap(p.is_outside)(jnp.asarray(parameters[name]))) for name, p in ranges.items()}
 
 
 def describe(parameters: Mapping[str, chex.Array]) -> str:
-  """The dynamics in words: parameters more than a quarter off the stock robot's, and all imperfections."""
-  phrases = []
-  for name, value in parameters.items():
-    value = np.ravel(value)
-    if name in _IN_WORDS:
-      middle = float(np.exp(np.log(value).mean()))
-      if len(value) > 1:
-        phrases.append(f'{name} of its parts x{value.min():.2f} to x{value.max():.2f}')
-      elif not 0.8 <= middle <= 1.25:
-        phrases.append(f'{_IN_WORDS[name][middle > 1]} (x{middle:.2f})')
-    elif name == 'action_delay':
-      phrases.append(f'actuators {value[0]:.2f} steps late')
-    else:
-      phrases.append(f'{name.replace("_", " ")} of {value[0]:.3f}')
-  return 'with ' + ', '.join(phrases) if phrases else 'on a nearly stock robot'
+  """The dynamics in words: multipliers more than a quarter off the stock robot's, and all else that is not stock."""
+  phrases = (_phrase(name, np.asarray(value)) for name, value in parameters.items())
+  said = ', '.join(phrase for phrase in phrases if phrase)
+  return f'with {said}' if said else 'on a nearly stock robot'
+
+
+def _phrase(name: str, value: np.ndarray) -> str:
+  """One parameter in words; none where it is nearly stock."""
+  if name in _IN_WORDS:
+    middle = float(np.exp(np.log(value).mean()))
+    if value.ndim:
+      return f'{name} of its parts x{value.min():.2f} to x{value.max():.2f}'
+    return '' if 0.8 <= middle <= 1.25 else f'{_IN_WORDS[name][middle > 1]} (x{middle:.2f})'
+  if name == 'wiring':
+    return wiring.in_words(value)
+  if name == 'broken':
+    broken = ', '.join(str(1 + motor) for motor in np.flatnonzero(value))
+    return f'broken motors: {broken}' if broken else 'no broken motor'
+  if name == 'slope':
+    return f'the ground {"rising" if value > 0 else "falling"} by {abs(np.degrees(value)):.0f}° ahead'
+  if name == 'wind':
+    return 'wind of ' + ' and '.join(f'{x:+.2f} along {axis}' for x, axis in zip(value.ravel(), 'xyz'))
+  if name == 'action_lag':
+    return f'actions {value:.0f} steps late'
+  if name == 'action_delay':
+    return f'actuators {value:.2f} steps late'
+  return f'{name.replace("_", " ")} of {value:.3f}'

@@ -5,7 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from metaimprove.tasks.family import Range, TaskFamily
+from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.parameters import Range
 from metaimprove.tasks.robots import physics, starts
 from metaimprove.tasks.robots.build import Preset, choose_ranges, make_family
 from metaimprove.tasks.robots.directions import direction_goal

@@ -1,4 +1,4 @@
-"""Imperfect actuators and sensors: commands that arrive late or noisy, and noisy observations."""
+"""Imperfect actuators and sensors: commands that arrive elsewhere, late, noisy or never, and noisy observations."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 import chex
 import jax
 import jax.numpy as jnp
+
+from metaimprove.tasks.robots import wiring
 
 Memory = dict[str, chex.Array]
 
@@ -17,10 +19,12 @@ class Imperfections:
   Attributes:
     names: of the imperfections it has. Their amounts are parameters of each task.
     action_size: A.
+    longest_lag: L, of 'action_lag' in steps.
   """
 
   names: frozenset[str]
   action_size: int
+  longest_lag: int = 0
 
   @property
   def _noisy(self) -> bool:
@@ -31,6 +35,8 @@ class Imperfections:
     memory = {}
     if 'action_delay' in self.names:
       memory['last_action'] = jnp.zeros(self.action_size)
+    if 'action_lag' in self.names:
+      memory['sent'] = jnp.zeros((self.longest_lag, self.action_size))  # the newest first
     if self._noisy:
       memory['rng'] = jax.random.key_data(rng_key)
     return memory
@@ -40,6 +46,8 @@ class Imperfections:
   ) -> tuple[chex.Array, Memory, chex.PRNGKey | None]:
     """The command [A] that the motors get for an action [A], what is carried on, and the key for the sensors' noise."""
     memory, command, key_see = dict(memory), action, None
+    if 'wiring' in self.names:
+      command = wiring.rewired(command, parameters['wiring'])
     if self._noisy:
       key_act, key_see, key_memory = jax.random.split(jax.random.wrap_key_data(memory['rng']), 3)
       memory['rng'] = jax.random.key_data(key_memory)
@@ -48,7 +56,14 @@ class Imperfections:
     if 'action_delay' in self.names:
       late = parameters['action_delay']
       command, memory['last_action'] = late * memory['last_action'] + (1 - late) * command, command
-    return jnp.clip(command, -1, 1) if memory else command, memory, key_see
+    if 'action_lag' in self.names:
+      sent = jnp.concatenate([command[None], memory['sent']])
+      command, memory['sent'] = sent[jnp.round(parameters['action_lag']).astype(jnp.int32)], sent[:-1]
+    if memory:
+      command = jnp.clip(command, -1, 1)
+    if 'broken' in self.names:
+      command = command * (1 - parameters['broken'])
+    return command, memory, key_see
 
   def see(
     self, parameters: Mapping[str, chex.Array], observation: chex.Array, rng_key: chex.PRNGKey | None

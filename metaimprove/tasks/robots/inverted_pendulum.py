@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from metaimprove import quiet_brax
 from metaimprove.tasks import hindsight
-from metaimprove.tasks.family import Range, TaskFamily
+from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.parameters import Range
 from metaimprove.tasks.goal import Goal, no_goal
 from metaimprove.tasks.robots import physics, starts
 from metaimprove.tasks.robots.build import Preset, choose_ranges, make_family

@@ -1,13 +1,14 @@
-"""`point_goal_sparse_h20` and `point_goal_sparse_h60`: a point in the plane has to find a hidden position on a half
-circle.
+"""Families of a point in the plane: find a hidden position on a half circle, or hold a known one in a hidden wind.
 
-The field's sparse point robot. Two versions are in use, which differ in horizon and reward: that of the reference code
-of PEARL (Rakelly et al., arXiv:1903.08254) and that of BOReL (Dorfman et al., arXiv:2008.02598). There are no physics:
-an action is a step.
+The first is the field's sparse point robot. Two versions are in use, which differ in horizon and reward: that of the
+reference code of PEARL (Rakelly et al., arXiv:1903.08254) and that of BOReL (Dorfman et al., arXiv:2008.02598). The
+wind is that of pomdp-baselines (Ni et al., arXiv:2110.05038). There are no forces: an action is a step.
 """
 
+import dataclasses
 import math
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping
 
 import chex
 import jax
@@ -15,7 +16,8 @@ import jax.numpy as jnp
 
 from metaimprove.tasks import hindsight
 from metaimprove.tasks.family import TaskFamily
-from metaimprove.tasks.goal import Goal
+from metaimprove.tasks.goal import Goal, no_goal
+from metaimprove.tasks.parameters import Range
 from metaimprove.tasks.robots import physics
 from metaimprove.tasks.robots.build import Preset, choose_ranges, make_family
 
@@ -27,12 +29,15 @@ FAR_ANGLE = math.pi / 4
 """Radians: far goals are on the same circle, up to so far beyond either end of the half circle."""
 SPARSE_RADIUS = 0.2
 """Metres: where the sparse rewards are not 0."""
-BACKENDS = {'kinematic': ()}
+WIND_TARGET, WIND_RADIUS = (0.0, 1.0), 0.03
+"""Metres: where the point is to be in the wind, and how near to be rewarded."""
+WIND = Range(low=-0.08, high=0.08, far_low=-0.095, far_high=0.095, elements=2, logarithmic=False)
+"""Metres a step along x and y; less than an action can undo, in far tasks too."""
+BACKENDS = {'kinematic': ('wind',)}
 
 
 def _move(parameters: physics.Parameters, state: physics.PhysicsState, control: chex.Array) -> physics.PhysicsState:
-  del parameters
-  return state.replace(q=state.q + STEP_LENGTH * control)
+  return state.replace(q=state.q + STEP_LENGTH * control + parameters.get('wind', 0.0))
 
 
 _ROBOT = physics.Physics(
@@ -65,8 +70,10 @@ _GOAL = Goal(
 )
 
 _SHARED = """ The goal is on the half circle of radius 1 m about the start: angle U(0, π); far ones are on the same
-  circle, up to π/4 beyond either end. An action in [-1, 1]² moves the point by 0.1 m a step and axis.
-  Observation [2]: the position in m. Start: always the origin. Never ended early.
+  circle, up to π/4 beyond either end.
+"""
+_ALL_SHARED = """  An action in [-1, 1]² moves the point by 0.1 m a step and axis. Observation [2]: the position in m.
+  Start: always the origin. Never ended early.
 """
 
 
@@ -78,17 +85,22 @@ def _lines(q: chex.Array) -> chex.Array:
 
 
 def _family(
-  name: str, backend: str, preset: Preset, definition: str, episode_length: int,
-  reward: Callable[[chex.Array], chex.Array],
+  name: str, backend: str, preset: Preset, definition: str, goal: Goal, episode_length: int,
+  target: Callable[[chex.Array], chex.Array], reward: Callable[[chex.Array], chex.Array],
+  default: Mapping[str, Range] = types.MappingProxyType({}),
 ) -> TaskFamily:
-  """A family whose reward is that of the distance [] from the goal, in m."""
-  distance = lambda goal, position: jnp.sqrt(jnp.sum(jnp.square(position - goal)) + 1e-12)
+  """A family whose reward is that of the distance [] in m from the target, (goal) -> [2], with `default` randomised."""
+  ranges = choose_ranges(preset, default, BACKENDS[backend], f'{name} ({backend})')
+
+  def distance(goal, position):
+    return jnp.sqrt(jnp.sum(jnp.square(position - target(goal))) + 1e-12)
+
   return make_family(
-    name, _ROBOT, definition=definition + _SHARED, goal=_GOAL, start=lambda goal, rng_key: (jnp.zeros(2), jnp.zeros(2)),
-    observe=lambda state: state.q, outcome=lambda before, after: after.q,
-    reward=lambda goal, position, action: reward(distance(goal, position)),
+    name, _ROBOT, definition=definition + _ALL_SHARED, goal=goal,
+    start=lambda goal, rng_key: (jnp.zeros(2), jnp.zeros(2)), observe=lambda state: state.q,
+    outcome=lambda before, after: after.q, reward=lambda goal, position, action: reward(distance(goal, position)),
     practice_reward=lambda goal, position, action: -distance(goal, position),
-    ranges=choose_ranges(preset, {}, BACKENDS[backend], f'{name} ({backend})'), far_only=preset == 'far',
+    ranges={n: WIND if n == 'wind' else r for n, r in ranges.items()}, far_only=preset == 'far',
     episode_length=episode_length, camera='top', lines=_lines, view=(-1.4, 1.4, -0.9, 1.4),
   )
 
@@ -96,7 +108,7 @@ def _family(
 def point_goal_sparse_h20(backend: str = 'kinematic', preset: Preset = 'default') -> TaskFamily:
   """Find a hidden position, as in PEARL. Reward per step: 1 - distance in m within 0.2 m of it, else 0. 20 steps."""
   return _family(
-    'point_goal_sparse_h20', backend, preset, point_goal_sparse_h20.__doc__, 20,
+    'point_goal_sparse_h20', backend, preset, point_goal_sparse_h20.__doc__ + _SHARED, _GOAL, 20, lambda goal: goal,
     lambda distance: jnp.where(distance <= SPARSE_RADIUS, 1.0 - distance, 0.0),
   )
 
@@ -104,6 +116,17 @@ def point_goal_sparse_h20(backend: str = 'kinematic', preset: Preset = 'default'
 def point_goal_sparse_h60(backend: str = 'kinematic', preset: Preset = 'default') -> TaskFamily:
   """Find a hidden position, as in BOReL. Reward per step: 1 within 0.2 m of it, else 0. 60 steps."""
   return _family(
-    'point_goal_sparse_h60', backend, preset, point_goal_sparse_h60.__doc__, 60,
+    'point_goal_sparse_h60', backend, preset, point_goal_sparse_h60.__doc__ + _SHARED, _GOAL, 60, lambda goal: goal,
     lambda distance: (distance <= SPARSE_RADIUS).astype(jnp.float32),
+  )
+
+
+def point_wind(backend: str = 'kinematic', preset: Preset = 'default') -> TaskFamily:
+  """Go to the position (0, 1) m and stay there in a hidden wind, U(±0.08) m a step along x and y (far: up to 0.095 m).
+  Reward per step: 1 within 0.03 m of it, else 0. 75 steps.
+"""
+  goal = dataclasses.replace(no_goal('go to the point (0, 1)'), position=lambda goal, q: jnp.array(WIND_TARGET))
+  return _family(
+    'point_wind', backend, preset, point_wind.__doc__, goal, 75, lambda goal: jnp.array(WIND_TARGET),
+    lambda distance: (distance <= WIND_RADIUS).astype(jnp.float32), {'wind': WIND},
   )

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from metaimprove.tasks import hindsight
-from metaimprove.tasks.family import Range, TaskFamily
+from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.parameters import Range
 from metaimprove.tasks.goal import Goal
 from metaimprove.tasks.robots import physics
 from metaimprove.tasks.robots.build import Preset, choose_ranges, make_family

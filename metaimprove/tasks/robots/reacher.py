@@ -1,4 +1,4 @@
-"""`reacher_goal` and `reacher_goal_sparse`: a two-link arm has to bring its fingertip to a hidden position.
+"""Families of the reacher: a two-link arm has to bring its fingertip to a hidden position.
 
 The robot is Brax's `reacher` (two links of 0.1 m and 0.11 m to the fingertip, one motor a joint). Differences from the
 stock task: the target is hidden from the observation, the episode has 50 steps, and the reward is the distance alone,
@@ -6,18 +6,21 @@ so that acting less is not rewarded in itself.
 """
 
 import math
+import types
 from typing import Any
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from metaimprove.tasks import hindsight
-from metaimprove.tasks.family import Range, TaskFamily
+from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.parameters import Parameter, Range
 from metaimprove.tasks.goal import Goal
 from metaimprove.tasks.robots import physics
 from metaimprove.tasks.robots.build import Preset, choose_ranges, make_family
+from metaimprove.tasks.robots.wiring import Wiring
 
 EPISODE_LENGTH = 50
 LINK_LENGTHS = (0.1, 0.11)
@@ -77,11 +80,18 @@ _SHARED = """
 """
 
 
+def _dense(distance: chex.Array) -> chex.Array:
+  return -distance / LENGTH_UNIT
+
+
 def _family(
-  name: str, backend: str, preset: Preset, definition: str, reward: Callable[[chex.Array], chex.Array]
+  name: str, backend: str, preset: Preset, definition: str, reward: Callable[[chex.Array], chex.Array],
+  more: Mapping[str, Parameter] = types.MappingProxyType({}),
+  practice: Callable[[chex.Array], chex.Array] | None = None,
 ) -> TaskFamily:
-  """A family whose reward is that of the fingertip's distance [] from the goal, in m."""
+  """A family whose rewards are those of the fingertip's distance [] from the goal, in m, with `more` randomised."""
   robot = physics.load('reacher', backend)
+  default = {**{n: Range() for n in BACKENDS[backend]}, **more}
 
   def start(goal, rng_key):
     key_q, key_qd = jax.random.split(rng_key)
@@ -89,11 +99,14 @@ def _family(
     velocities = jax.random.uniform(key_qd, (2,), minval=-0.005, maxval=0.005)
     return jnp.concatenate([angles, goal]), jnp.concatenate([velocities, jnp.zeros(2)])
 
+  def of_distance(function):
+    return lambda goal, fingertip, action: function(jnp.linalg.norm(fingertip - goal))
+
   return make_family(
     name, robot, definition=definition + _SHARED, goal=_GOAL, start=start, observe=_observe,
-    reward=lambda goal, fingertip, action: reward(jnp.linalg.norm(fingertip - goal)),
+    reward=of_distance(reward), practice_reward=None if practice is None else of_distance(practice),
     outcome=lambda before, after: _fingertip(after.q),
-    ranges=choose_ranges(preset, {n: Range() for n in BACKENDS[backend]}, BACKENDS[backend], f'{name} ({backend})'),
+    ranges=choose_ranges(preset, default, BACKENDS[backend], f'{name} ({backend})'),
     far_only=preset == 'far', episode_length=EPISODE_LENGTH, camera='top', view=(-0.24, 0.24, -0.24, 0.24),
   )
 
@@ -101,12 +114,19 @@ def _family(
 def reacher_goal(backend: str = 'mjx', preset: Preset = 'default') -> TaskFamily:
   """Bring the fingertip to a hidden position. Reward per step: minus the distance in units of 0.1 m (stock: metres, and
   minus Σa²)."""
-  return _family('reacher_goal', backend, preset, reacher_goal.__doc__, lambda distance: -distance / LENGTH_UNIT)
+  return _family('reacher_goal', backend, preset, reacher_goal.__doc__, _dense)
 
 
 def reacher_goal_sparse(backend: str = 'mjx', preset: Preset = 'default') -> TaskFamily:
   """Bring the fingertip to a hidden position. Reward per step: 1 within 0.03 m of it, else 0."""
   return _family(
     'reacher_goal_sparse', backend, preset, reacher_goal_sparse.__doc__,
-    lambda distance: (distance < SPARSE_RADIUS).astype(jnp.float32),
+    lambda distance: (distance < SPARSE_RADIUS).astype(jnp.float32), practice=_dense,
   )
+
+
+def reacher_wiring(backend: str = 'mjx', preset: Preset = 'default') -> TaskFamily:
+  """Bring the fingertip to a hidden position with an arm that is wired in an unknown way: which command drives which
+  motor, and with which sign, differs from task to task. Of the 8 wirings, 6 are drawn, all alike probable; the 2 in
+  which both motors are reversed are those of far tasks. Reward per step: as in reacher_goal."""
+  return _family('reacher_wiring', backend, preset, reacher_wiring.__doc__, _dense, {'wiring': Wiring(2)})
