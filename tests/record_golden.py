@@ -3,8 +3,8 @@
   python -m tests.record_golden
 
 `golden/stock.safetensors`: q and qd of stock Brax's own environments, stepped by Brax's own code.
-`golden/families.safetensors`: observations, rewards and ends of each family on its first backend; raise
-`TASK_SUITE_VERSION` with these.
+`golden/families.safetensors`: observations, rewards and ends of each family on each backend; `golden/ranges.json`: what
+each family draws. Raise `TASK_SUITE_VERSION` when one of these changes; a new family is only added to them.
 """
 
 import experiments  # noqa: F401  (sets JAX up)
@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaimprove import files
+from metaimprove.tasks.family import TASK_SUITE_VERSION
+from metaimprove.tasks.registry import family_names
 from metaimprove.tasks.robots import physics
 from tests import robots
 
@@ -54,9 +56,19 @@ def record_families(path):
     files.save_tree(path, arrays)
 
 
+def record_ranges(path):
+  from tests.test_families import drawn_of
+
+  families = files.read_json(path)['families'] if path.exists() else {}  # delete the file to record all of it anew
+  families = {name: families.get(name) or drawn_of(name) for name in family_names()}
+  files.write_json(path, {'task_suite_version': TASK_SUITE_VERSION, 'families': families})
+
+
 if __name__ == '__main__':
-  what = sys.argv[1:] or ['stock', 'families']
+  what = sys.argv[1:] or ['stock', 'families', 'ranges']
   if 'stock' in what:
     record_stock(FOLDER / 'stock.safetensors')
   if 'families' in what:
     record_families(FOLDER / 'families.safetensors')
+  if 'ranges' in what:
+    record_ranges(FOLDER / 'ranges.json')

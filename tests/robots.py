@@ -12,9 +12,12 @@ from metaimprove.tasks.registry import backends_of, make_family
 
 # Robot -> (metres that its root is lowered to stand on the ground, the families on it).
 ROBOTS = {
-  'reacher': (0.0, ('reacher_goal', 'reacher_goal_sparse')),
-  'halfcheetah': (0.1, ('half_cheetah_vel', 'half_cheetah_dir')),
-  'ant': (0.25, ('ant_dir', 'ant_goal')),
+  'reacher': (0.0, ('reacher_goal', 'reacher_goal_sparse', 'reacher_wiring', 'reacher_lag')),
+  'halfcheetah': (0.1, (
+    'half_cheetah_vel', 'half_cheetah_vel_sparse', 'half_cheetah_dir', 'half_cheetah_vel_wiring',
+    'half_cheetah_vel_broken',
+  )),
+  'ant': (0.25, ('ant_dir', 'ant_goal', 'ant_goal_sparse', 'ant_dir_broken')),
   'humanoid': (0.15, ('humanoid_dir',)),
   'hopper': (0.1, ('hopper_rand_params',)),
   'walker2d': (0.1, ('walker_rand_params',)),

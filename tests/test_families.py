@@ -15,9 +15,9 @@ from metaimprove.rollouts import unroll
 from metaimprove.tasks import hindsight
 from metaimprove.tasks.family import TASK_SUITE_VERSION, distribution_of
 from metaimprove.tasks.from_brax import from_brax_env
+from metaimprove.tasks.practice import practice_family
 from metaimprove.tasks.registry import backends_of, family_names, make_family
 from metaimprove.tasks.robots import dynamics, physics, reacher
-from metaimprove.tasks.robots.dynamics import IMPERFECTIONS
 from metaimprove.tasks.robots.physics import PhysicsState
 from metaimprove.types import Task, Trajectory
 from tests import robots
@@ -37,7 +37,7 @@ class Bench:
 
   def __init__(self, name, backend):
     self.name, self.backend = name, backend
-    self.parameters = backends_of(name)[backend]
+    self.parameters = tuple(dict.fromkeys((*backends_of(name)[backend], *make_family(name, backend).ranges)))
     self.family = make_family(name, backend, self.parameters)
     keys = jax.random.split(jax.random.key(0), NUM_TASKS)
     self.tasks = jax.jit(jax.vmap(self.family.sample))(keys)
@@ -99,20 +99,21 @@ def test_shapes_and_sizes(bench):
   assert picture['lines'].shape[1:] == (2, 2) and np.isfinite(picture['lines']).all() and picture['goal'].shape == (2,)
 
 
-def test_ranges_are_frozen():
-  """Ranges of all presets and parameters. If one changes, raise TASK_SUITE_VERSION and put the new digest here."""
-  def drawn(name, chosen):
-    tasks = distribution_of(make_family(name, dynamics=chosen))
-    return tasks['far_only'], jax.tree.map(lambda x: round(x, 6), tasks['dynamics'])
+def drawn_of(name):
+  """What a family draws by default, and the range of each parameter that it has, as plain data."""
+  def drawn(chosen):
+    return jax.tree.map(lambda x: round(x, 6), distribution_of(make_family(name, dynamics=chosen))['dynamics'])
 
-  definitions = {
-    name: [backends_of(name), *(
-      drawn(name, chosen) for chosen in ('default', 'far', (*next(iter(backends_of(name).values())), *IMPERFECTIONS))
-    )]
-    for name in family_names()
-  }
-  digest = files.checksum(json.dumps(definitions, sort_keys=True).encode())
-  assert (TASK_SUITE_VERSION, digest[:16]) == (2, '53dddaf0c6fe0e54')
+  everything = (*next(iter(backends_of(name).values())), 'action_delay', 'action_noise', 'observation_noise')
+  return json.loads(json.dumps({'default': drawn('default'), 'everything': drawn(everything)}))
+
+
+def test_ranges_are_frozen():
+  """If one changes, raise TASK_SUITE_VERSION and record the golden files anew. What is new is only added to them."""
+  golden = files.read_json(FOLDER / 'ranges.json')
+  assert golden['task_suite_version'] == TASK_SUITE_VERSION and set(golden['families']) == set(family_names())
+  for name, recorded in golden['families'].items():
+    assert drawn_of(name) == recorded, name
 
 
 def test_definitions_are_frozen(bench):
@@ -130,14 +131,15 @@ def test_definitions_are_frozen(bench):
 
 
 def test_other_tasks_and_true_resets_in_the_same_program(bench):
-  """New goals, dynamics and starts compile nothing, and every key gives another start."""
+  """New goals, dynamics and starts compile nothing, and every key gives another start: the point's are all the same."""
   first, _ = bench.done
   with counted() as compilations:
     other, _ = bench.run(jax.tree.map(lambda x: x[::-1], bench.tasks), jax.random.split(jax.random.key(5), NUM_TASKS))
     again = jax.vmap(bench.family.reset)(bench.tasks, bench.keys)
   assert not {'step', 'start', 'jit(step)', 'jit(start)'} & set(compilations), compilations
   np.testing.assert_array_equal(first.observation, again.observation)
-  assert (np.abs(first.observation - other.observation).max(axis=1) > 0).all()
+  differs = np.abs(first.observation - other.observation).max(axis=1) > 0
+  assert not differs.any() if bench.backend == 'kinematic' else differs.all()
 
 
 def test_the_goal_is_hidden_and_matters(bench):
@@ -149,7 +151,7 @@ def test_the_goal_is_hidden_and_matters(bench):
   np.testing.assert_array_equal(start.observation, start_moved.observation)
   np.testing.assert_allclose(after.observation, after_moved.observation, atol=1e-4)
   np.testing.assert_allclose(after.outcome, after_moved.outcome, atol=1e-4)
-  if bench.name != 'reacher_goal_sparse':  # by hand, below: hardly any first steps are rewarded
+  if 'sparse' not in bench.name:  # by hand, below: hardly any first steps are rewarded
     assert np.abs(after.reward - after_moved.reward).max() > 1e-3
 
 
@@ -181,7 +183,8 @@ def test_relabelling_with_its_own_goal_gives_the_stored_rewards(bench):
 
 
 def test_the_achieved_goal_pays_more_than_the_goals_of_other_tasks(bench):
-  """Wrong signs, swapped axes and wrong units of an achieved goal all make it pay less than goals drawn at random."""
+  """Wrong signs, swapped axes and wrong units of an achieved goal, or of a practice reward, make it pay less than goals
+  drawn at random."""
   family, trajectories = bench.family, trajectories_of(bench)
   if not family.goal_size:
     with pytest.raises(IncompatibleError, match=f'{bench.name}.*no goal'):
@@ -189,7 +192,8 @@ def test_the_achieved_goal_pays_more_than_the_goals_of_other_tasks(bench):
     return
   achieved = jax.vmap(functools.partial(hindsight.achieved, family))(trajectories)
   assert achieved.shape == (NUM_TASKS, 1, family.goal_size) and np.isfinite(achieved).all()
-  returns = lambda goal: jax.vmap(lambda t, g: hindsight.relabel(family, t, g).sum())(trajectories, goal)
+  dense = practice_family(family)
+  returns = lambda goal: jax.vmap(lambda t, g: hindsight.relabel(dense, t, g).sum())(trajectories, goal)
   others = np.stack([returns(jnp.roll(bench.tasks.goal, shift, axis=0)) for shift in range(NUM_TASKS)])
   own = returns(achieved[:, 0])
   assert (own >= others.mean(axis=0) - 1e-5).all() and own.sum() > others.mean(axis=0).sum() + 1e-3
@@ -234,6 +238,9 @@ def step_by_hand(name, *, q=None, qd=None, goal=(), action=0.5, pose=None):
 @pytest.mark.parametrize(('name', 'arguments', 'reward', 'terminated'), [
   # |2 - 1.5| and 0.05 * 6 * 0.5²; the weight is not the 0.1 of public copies.
   ('half_cheetah_vel', {'qd': {0: 2.0}, 'goal': [1.5]}, -0.5 - 0.075, False),
+  # 0.3 m/s off the goal, and 0.6.
+  ('half_cheetah_vel_sparse', {'qd': {0: 2.0}, 'goal': [1.7]}, 1.7 - 0.075, False),
+  ('half_cheetah_vel_sparse', {'qd': {0: 2.0}, 'goal': [1.4]}, -0.075, False),
   ('half_cheetah_dir', {'qd': {0: 2.0}, 'goal': [-1.0]}, -2.0 - 0.075, False),
   # (1, 2)·(0.6, 0.8) + 1 - 0.5 * 8 * 0.5²
   ('ant_dir', {'q': {2: 0.5}, 'qd': {0: 1.0, 1: 2.0}, 'goal': [0.6, 0.8]}, 2.2 + 1 - 1, False),
@@ -241,6 +248,9 @@ def step_by_hand(name, *, q=None, qd=None, goal=(), action=0.5, pose=None):
   ('ant_dir', {'q': {2: 1.01}, 'goal': [1.0, 0.0]}, 0.0, True),
   # -(|1 - 0| + |-2 - 1|) - 0.1 * 8 * 0.5²; however low it lies
   ('ant_goal', {'q': {0: 1.0, 1: -2.0, 2: 0.1}, 'goal': [0.0, 1.0]}, -4 - 0.2, False),
+  # 0.5 m from the goal, and 0.8; 0.01 * 8 * 0.5²
+  ('ant_goal_sparse', {'q': {0: 1.0, 1: -2.0, 2: 0.5}, 'goal': [1.0, -1.5]}, 0.5 - 0.02, False),
+  ('ant_goal_sparse', {'q': {0: 1.0, 1: -2.0, 2: 0.5}, 'goal': [1.8, -2.0]}, -0.75 - 0.02, False),
   # 1.25 * 2 + 5 - 0.1 * 17 * (0.4 * 0.5)²
   ('humanoid_dir', {'q': {2: 1.4}, 'qd': {0: 2.0}, 'goal': [1.0, 0.0]}, 2.5 + 5 - 0.068, False),
   ('humanoid_dir', {'q': {2: 0.99}, 'goal': [1.0, 0.0]}, 5 - 0.068, True),
@@ -258,6 +268,13 @@ def step_by_hand(name, *, q=None, qd=None, goal=(), action=0.5, pose=None):
   ('reacher_goal', {'q': {0: 0, 1: 0}, 'goal': [0.2, 0.0]}, -0.1, False),
   ('reacher_goal_sparse', {'q': {0: 0, 1: 0}, 'goal': [0.181, 0.0]}, 1.0, False),
   ('reacher_goal_sparse', {'q': {0: 0, 1: 0}, 'goal': [0.179, 0.0]}, 0.0, False),
+  # An action of 0.5 moves the point by 0.05 m on both axes: 0.1118 m and 0.2159 m from the goal.
+  ('point_goal_sparse_h20', {'q': {0: 0.85}, 'goal': [1.0, 0.0]}, 1 - 0.1118, False),
+  ('point_goal_sparse_h20', {'q': {0: 0.74}, 'goal': [1.0, 0.0]}, 0.0, False),
+  ('point_goal_sparse_h60', {'q': {0: 0.85}, 'goal': [1.0, 0.0]}, 1.0, False),
+  ('point_goal_sparse_h60', {'q': {0: 0.74}, 'goal': [1.0, 0.0]}, 0.0, False),
+  ('point_wind', {'q': {0: -0.03, 1: 0.95}}, 1.0, False),
+  ('point_wind', {'q': {0: -0.01, 1: 0.95}}, 0.0, False),
   # The object, 0.1 m off the goal; the wrist of the stretched arm at (0.821, -0.6, 0) and the object at (0.45, -0.05,
   # -0.275); 0.1 * 7 * (2 * 0.5)².
   ('pusher_goal', {'pose': np.zeros(11), 'goal': [0.1, 0.0]},
@@ -309,6 +326,28 @@ def test_goal_distributions():
   assert near <= radius.min() and radius.max() <= wide
   # Half the area lies within sqrt((near² + wide²) / 2); Brax's own radius U(0, 0.2) would put 71% there.
   assert abs((radius < np.sqrt((near**2 + wide**2) / 2)).mean() - 0.5) < 0.03
+
+
+def test_goals_of_the_point():
+  family = make_family('point_goal_sparse_h20')
+  keys = jax.random.split(jax.random.key(0), 4000)
+  near, far = (np.asarray(jax.vmap(sample)(keys).goal) for sample in (family.sample, family.sample_far))
+  np.testing.assert_allclose(np.linalg.norm(np.concatenate([near, far]), axis=1), 1, atol=1e-5)
+  angle = np.arctan2(near[:, 1], near[:, 0])
+  assert angle.min() >= 0 and abs(angle.mean() - np.pi / 2) < 0.05 and abs((angle < np.pi / 4).mean() - 0.25) < 0.03
+  assert (far[:, 1] <= 0).all() and (far[:, 1] > -np.sin(np.pi / 4) - 1e-5).all()
+  assert abs((far[:, 0] > 0).mean() - 0.5) < 0.03
+  is_far = jax.vmap(family.is_far_goal)
+  assert not is_far(near).any() and is_far(far).mean() > 0.999
+
+
+def test_wind_moves_the_point_in_every_step():
+  family = make_family('point_wind')
+  task = Task(goal=jnp.zeros(0), dynamics={'wind': jnp.array([0.08, -0.02])})
+  state = family.reset(task, jax.random.key(0))
+  for _ in range(2):
+    state = family.step(task, state, jnp.array([0.5, 1.0]))
+  np.testing.assert_allclose(state.observation, [2 * (0.05 + 0.08), 2 * (0.1 - 0.02)], atol=1e-6)
 
 
 def test_swingup_rewards_upright_and_never_ends():

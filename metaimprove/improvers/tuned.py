@@ -144,7 +144,11 @@ _TUNED = {
   # Taken over from the family above that is most like it, not tuned.
   'reacher_goal_sparse': _REACHER,
   'reacher_wiring': _REACHER,
+  'reacher_lag': _REACHER,
   'half_cheetah_vel_wiring': _LONG_RUN,
+  'half_cheetah_vel_broken': _LONG_RUN,
+  'half_cheetah_vel_wind': _LONG_RUN,
+  'ant_dir_broken': _SHORT_RUN,
   'ant_goal': _SHORT_RUN,
   'humanoid_dir': _SHORT_RUN,
   'pusher_goal': _PENDULUM,
