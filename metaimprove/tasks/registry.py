@@ -9,10 +9,13 @@ from metaimprove.tasks.robots import (
 from metaimprove.tasks.family import TaskFamily
 
 _MODULES = {
-  reacher: ('reacher_goal', 'reacher_goal_sparse', 'reacher_wiring'),
+  reacher: ('reacher_goal', 'reacher_goal_sparse', 'reacher_wiring', 'reacher_lag'),
   point: ('point_goal_sparse_h20', 'point_goal_sparse_h60', 'point_wind'),
-  half_cheetah: ('half_cheetah_vel', 'half_cheetah_vel_sparse', 'half_cheetah_dir', 'half_cheetah_vel_wiring'),
-  ant: ('ant_dir', 'ant_goal', 'ant_goal_sparse'),
+  half_cheetah: (
+    'half_cheetah_vel', 'half_cheetah_vel_sparse', 'half_cheetah_dir', 'half_cheetah_vel_wiring',
+    'half_cheetah_vel_broken', 'half_cheetah_vel_wind',
+  ),
+  ant: ('ant_dir', 'ant_goal', 'ant_goal_sparse', 'ant_dir_broken'),
   humanoid: ('humanoid_dir',),
   hopper: ('hopper_rand_params', 'walker_rand_params'),
   pusher: ('pusher_goal',),
@@ -34,7 +37,9 @@ def backends_of(name: str) -> dict[str, tuple[str, ...]]:
   """
   if name not in _HOMES:
     raise UnknownNameError(f'Task family {name!r} is unknown; choose one of: {", ".join(_HOMES)}.')
-  return _HOMES[name].BACKENDS
+  module = _HOMES[name]
+  only_on = getattr(module, 'ONLY_ON', {}).get(name, module.BACKENDS)
+  return {backend: parameters for backend, parameters in module.BACKENDS.items() if backend in only_on}
 
 
 def make_family(name: str, backend: str | None = None, dynamics: str | Sequence[str] = 'default') -> TaskFamily:
@@ -44,7 +49,7 @@ def make_family(name: str, backend: str | None = None, dynamics: str | Sequence[
     name: one of `family_names()`.
     backend: one of `backends_of(name)`; the first of them by default.
     dynamics: what is randomised: 'none', 'default', 'far' (as default, and every task is a far task), or the names of
-      parameters, from those of the backend and `dynamics.IMPERFECTIONS`.
+      parameters, from those of the backend, `dynamics.IMPERFECTIONS`, and where gravity matters `dynamics.FORCES`.
 
   Raises:
     UnknownNameError: for a name, backend, preset or parameter that does not exist or does nothing there.

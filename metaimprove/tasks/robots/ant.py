@@ -5,6 +5,8 @@ direction task passes ±1.0 as if it were a direction where the code expects an 
 circle.
 """
 
+import types
+from collections.abc import Mapping
 from typing import Any
 
 import chex
@@ -13,9 +15,9 @@ import jax.numpy as jnp
 
 from metaimprove.tasks import hindsight
 from metaimprove.tasks.family import Reward, TaskFamily
-from metaimprove.tasks.parameters import Range
 from metaimprove.tasks.goal import Goal
-from metaimprove.tasks.robots import physics, starts
+from metaimprove.tasks.parameters import Parameter, Range
+from metaimprove.tasks.robots import dynamics, physics, starts
 from metaimprove.tasks.robots.build import Preset, choose_ranges, make_family
 from metaimprove.tasks.robots.directions import direction_goal, sample_direction
 
@@ -36,11 +38,31 @@ left out (stock Brax leaves it out as well). Start: the model's pose + U(±0.1),
 N(0, 0.1²), as stock. 200 steps of 0.05 s."""
 
 
-def _family(name: str, backend: str, preset: Preset, robot: physics.Physics, **parts: Any) -> TaskFamily:
-  ranges = choose_ranges(preset, {n: Range() for n in _DEFAULT}, BACKENDS[backend], f'{name} ({backend})')
+def _family(
+  name: str, backend: str, preset: Preset, robot: physics.Physics,
+  more: Mapping[str, Parameter] = types.MappingProxyType({}), **parts: Any,
+) -> TaskFamily:
+  default = {**{n: Range() for n in _DEFAULT}, **more}
+  ranges = choose_ranges(preset, default, BACKENDS[backend], f'{name} ({backend})')
   return make_family(
     name, robot, start=starts.near_initial(robot.system, q_noise=0.1, qd_normal=0.1), ranges=ranges,
     far_only=preset == 'far', episode_length=EPISODE_LENGTH, **parts,
+  )
+
+
+def _direction_family(
+  name: str, backend: str, preset: Preset, definition: str, more: Mapping[str, Parameter] = types.MappingProxyType({})
+) -> TaskFamily:
+  robot = physics.load('ant', backend)
+
+  def reward(goal, velocity, action):
+    return velocity @ goal + 1.0 - 0.5 * jnp.sum(jnp.square(action))
+
+  return _family(
+    name, backend, preset, robot, more, definition=definition + _SHARED, goal=direction_goal('go'), reward=reward,
+    outcome=physics.root_velocity(robot, 2), observe=lambda s: jnp.concatenate([s.q[2:], s.qd]),
+    camera='oblique', view=(-1.5, 1.5, -0.6, 1.2),
+    terminated=lambda s: (s.q[2] < HEALTHY_Z[0]) | (s.q[2] > HEALTHY_Z[1]),
   )
 
 
@@ -48,17 +70,15 @@ def ant_dir(backend: str = 'spring', preset: Preset = 'default') -> TaskFamily:
   """Go in a hidden direction, angle ~ U(0, 2π), given as its cosine and sine. Reward per step: v·dir + 1 -
   0.5 Σa², v the torso's over the step. Ends when the torso's height leaves [0.2, 1] m.
   Observation [27]: height, orientation (quaternion), eight joint angles; all velocities."""
-  robot = physics.load('ant', backend)
+  return _direction_family('ant_dir', backend, preset, ant_dir.__doc__)
 
-  def reward(goal, velocity, action):
-    return velocity @ goal + 1.0 - 0.5 * jnp.sum(jnp.square(action))
 
-  return _family(
-    'ant_dir', backend, preset, robot, definition=ant_dir.__doc__ + _SHARED, goal=direction_goal('go'),
-    reward=reward, outcome=physics.root_velocity(robot, 2), observe=lambda s: jnp.concatenate([s.q[2:], s.qd]),
-    camera='oblique', view=(-1.5, 1.5, -0.6, 1.2),
-    terminated=lambda s: (s.q[2] < HEALTHY_Z[0]) | (s.q[2] > HEALTHY_Z[1]),
-  )
+def ant_dir_broken(backend: str = 'spring', preset: Preset = 'default') -> TaskFamily:
+  """Go in a hidden direction on an ant of which one leg does nothing, or none: both motors of the front left, front
+  right or back right leg are broken, or no motor is, all alike probable; those of the back left leg in far tasks. The
+  crippled leg of Nagabandi et al., arXiv:1803.11347. Goals, observations, ends and Reward per step: as in ant_dir."""
+  broken = dynamics.broken_groups(8, groups=[[2, 3], [4, 5], [0, 1]], far_groups=[[6, 7]])
+  return _direction_family('ant_dir_broken', backend, preset, ant_dir_broken.__doc__, {'broken': broken})
 
 
 def _sample_position(rng_key: chex.PRNGKey) -> chex.Array:

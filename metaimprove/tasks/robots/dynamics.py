@@ -42,14 +42,22 @@ The wind is an acceleration in m/s² along x, or along x and y where it has two 
 to its mass, whatever its size and speed."""
 
 
+def broken_groups(num_motors: int, groups: Sequence[Sequence[int]], far_groups: Sequence[Sequence[int]] = ()) -> Choice:
+  """No motor is broken, or all of one group of motors: [A] numbers, 1 for a motor that is broken.
+
+  Args:
+    num_motors: A.
+    groups: of training, validation and held-out tasks, which also have robots without a broken motor.
+    far_groups: of far tasks.
+  """
+  rows = lambda groups: tuple(tuple(float(motor in group) for motor in range(num_motors)) for group in groups)
+  return Choice(values=rows([(), *groups]), far_values=rows(far_groups))
+
+
 def one_broken_motor(num_motors: int) -> Choice:
-  """No motor does nothing, or one: [A] numbers, 1 for the motor that is broken. Far tasks have the last one broken."""
-  one = np.eye(num_motors)
-  return Choice(values=_rows(np.vstack([np.zeros(num_motors), one[:-1]])), far_values=_rows(one[-1:]))
-
-
-def _rows(values: np.ndarray) -> tuple[tuple[float, ...], ...]:
-  return tuple(tuple(row) for row in values.tolist())
+  """No motor is broken, or one; the last one in far tasks, if there is more than one."""
+  known = max(num_motors - 1, 1)
+  return broken_groups(num_motors, [[m] for m in range(known)], [[m] for m in range(known, num_motors)])
 
 
 IMPERFECTIONS: Mapping[str, Parameter | Callable[[int], Parameter]] = {

@@ -18,7 +18,7 @@ from metaimprove.tasks import hindsight
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.parameters import Parameter, Range
 from metaimprove.tasks.goal import Goal
-from metaimprove.tasks.robots import physics
+from metaimprove.tasks.robots import dynamics, physics
 from metaimprove.tasks.robots.build import Preset, choose_ranges, make_family
 from metaimprove.tasks.robots.wiring import Wiring
 
@@ -130,3 +130,11 @@ def reacher_wiring(backend: str = 'mjx', preset: Preset = 'default') -> TaskFami
   motor, and with which sign, differs from task to task. Of the 8 wirings, 6 are drawn, all alike probable; the 2 in
   which both motors are reversed are those of far tasks. Reward per step: as in reacher_goal."""
   return _family('reacher_wiring', backend, preset, reacher_wiring.__doc__, _dense, {'wiring': Wiring(2)})
+
+
+def reacher_lag(backend: str = 'mjx', preset: Preset = 'default') -> TaskFamily:
+  """Bring the fingertip to a hidden position with motors that get each action a number of steps late: 0, 2, 3, 4 or 5,
+  all alike probable (far: 6 or 7). A policy that does not remember its actions has to be the slower, the later they
+  come. Reward per step: as in reacher_goal."""
+  lag = dynamics.IMPERFECTIONS['action_lag']
+  return _family('reacher_lag', backend, preset, reacher_lag.__doc__, _dense, {'action_lag': lag})
