@@ -1,6 +1,7 @@
 """Records what the tests hold the suite to; run it only when a definition changes on purpose:
 
-  python -m tests.record_golden
+  python -m tests.record_golden                # what is missing
+  python -m tests.record_golden FAMILY ...     # and these families anew
 
 `golden/stock.safetensors`: q and qd of stock Brax's own environments, stepped by Brax's own code.
 `golden/families.safetensors`: observations, rewards and ends of each family on each backend; `golden/ranges.json`: what
@@ -44,31 +45,28 @@ def record_stock(path):
     files.save_tree(path, arrays)
 
 
-def record_families(path):
+def record_families(path, anew):
   from tests.test_families import COMBINATIONS, Bench, golden_of
 
-  arrays = files.load_arrays(path) if path.exists() else {}  # delete the file to record all of it anew
+  arrays = files.load_arrays(path) if path.exists() else {}
   for name, backend in COMBINATIONS:
-    if f'{name}-{backend}-reward' in arrays or backend != physics.simulator_of(backend):
+    if (f'{name}-{backend}-reward' in arrays and name not in anew) or backend != physics.simulator_of(backend):
       continue
     arrays.update({f'{name}-{backend}-{k}': v for k, v in golden_of(Bench(name, backend)).items()})
     print(name, backend, flush=True)
     files.save_tree(path, arrays)
 
 
-def record_ranges(path):
+def record_ranges(path, anew):
   from tests.test_families import drawn_of
 
-  families = files.read_json(path)['families'] if path.exists() else {}  # delete the file to record all of it anew
-  families = {name: families.get(name) or drawn_of(name) for name in family_names()}
+  recorded = files.read_json(path)['families'] if path.exists() else {}
+  kept = {name: recorded[name] for name in recorded if name not in anew}
+  families = {name: kept.get(name) or drawn_of(name) for name in family_names()}
   files.write_json(path, {'task_suite_version': TASK_SUITE_VERSION, 'families': families})
 
 
 if __name__ == '__main__':
-  what = sys.argv[1:] or ['stock', 'families', 'ranges']
-  if 'stock' in what:
-    record_stock(FOLDER / 'stock.safetensors')
-  if 'families' in what:
-    record_families(FOLDER / 'families.safetensors')
-  if 'ranges' in what:
-    record_ranges(FOLDER / 'ranges.json')
+  record_stock(FOLDER / 'stock.safetensors')
+  record_families(FOLDER / 'families.safetensors', sys.argv[1:])
+  record_ranges(FOLDER / 'ranges.json', sys.argv[1:])
