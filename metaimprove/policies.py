@@ -93,6 +93,14 @@ def apply_numpy(params: Params, observation: np.ndarray) -> np.ndarray:
   return hidden
 
 
+def widened(params: Params, by: np.ndarray) -> Params:
+  """Policies [B, ...] (numpy) with `by` [B] added to all raw scales: their actions are spread wider."""
+  last = layer_names(params)[-1]
+  bias = params[last]['b']
+  added = np.where(np.arange(bias.shape[1]) < bias.shape[1] // 2, 0, by[:, None]).astype(bias.dtype)
+  return {**params, last: {**params[last], 'b': bias + added}}
+
+
 def layer_names(params: Params) -> list[str]:
   """Names of the layers from input to output."""
   return sorted(params, key=lambda name: int(name.rsplit('_', 1)[1]))

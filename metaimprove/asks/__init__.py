@@ -6,12 +6,13 @@ To add a kind: write its file with a `Kind`, and add it to `KINDS`.
 from collections.abc import Mapping
 from typing import Any
 
+from metaimprove.asks import explore as _explore
 from metaimprove.asks import steps as _steps
-from metaimprove.asks.ask import SAME, Ask, Kind, Pairs, make_ask
+from metaimprove.asks.ask import OWN, SAME, Ask, Kind, Pairs, make_ask
 
-KINDS: Mapping[str, Kind] = {_steps.NAME: _steps.KIND}
+KINDS: Mapping[str, Kind] = {kind.NAME: kind.KIND for kind in (_steps, _explore)}
 
-__all__ = ['KINDS', 'SAME', 'Ask', 'Kind', 'Pairs', 'ask']
+__all__ = ['KINDS', 'OWN', 'SAME', 'Ask', 'Kind', 'Pairs', 'ask']
 
 
 def ask(**wanted: Any) -> Ask:

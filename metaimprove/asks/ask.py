@@ -17,6 +17,8 @@ from metaimprove.errors import IncompatibleError, UnknownNameError
 
 SAME = -2
 """The target of a pair whose answer is the very policy that is shown."""
+OWN = -3
+"""The target of a pair whose answer is what an operator gave in a run of its own; it is on no level."""
 
 
 @chex.dataclass(frozen=True)
@@ -38,11 +40,13 @@ class Pairs:
 
   Attributes:
     level: [B] int, which level of its history the policy shown is, or is nearest to in return.
-    target: [B] int, the level that is the answer, or `SAME`: the policy shown is itself the answer.
+    target: [B] int, the level that is the answer; `SAME`: the policy shown is itself the answer; `OWN`: it is what an
+      operator gave.
     rank: [B, N + 1] int, how many different policies come before each level of the history: levels that are one policy
       have the same rank, and those of the highest rank are the best policy.
     returns: [B, N + 1] measured mean return of each level of the history.
     size_shares: how often each size of `steps.SIZES` is drawn, by which the pairs were chosen.
+    gain: [B] what the answer led to in a run, see `explore.gain`; NaN where that is not known.
   """
 
   level: np.ndarray
@@ -50,6 +54,7 @@ class Pairs:
   rank: np.ndarray
   returns: np.ndarray
   size_shares: tuple[float, ...]
+  gain: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +69,7 @@ class Kind:
     features: (value []) -> [F] float32 of order 1, what an operator reads.
     describe: (pairs, numpy generator) -> values [B], a true description of each pair; one of them at random, where
       several are true.
+    is_known: (pairs) -> [B] bool, for which pairs there is a true description of this kind.
   """
 
   name: str
@@ -72,6 +78,7 @@ class Kind:
   num_features: int
   features: Callable[[chex.Array], chex.Array]
   describe: Callable[[Pairs, np.random.Generator], np.ndarray]
+  is_known: Callable[[Pairs], np.ndarray]
 
 
 def make_ask(kinds: Mapping[str, Kind], wanted: Mapping[str, Any]) -> Ask:
@@ -86,9 +93,9 @@ def make_ask(kinds: Mapping[str, Kind], wanted: Mapping[str, Any]) -> Ask:
 
 
 def describe(kinds: Mapping[str, Kind], names: Sequence[str], pairs: Pairs, rng: np.random.Generator) -> Ask:
-  """Asks [B] that describe pairs truly, by the kinds named, all of them given."""
+  """Asks [B] that describe pairs truly, by those of the kinds named that can."""
   values = {name: kinds[name].describe(pairs, rng) for name in names}
-  return Ask(values=values, given={name: np.ones(len(pairs.level), bool) for name in names})
+  return Ask(values=values, given={name: kinds[name].is_known(pairs) for name in names})
 
 
 def drop(ask: Ask, rate: float, rng: np.random.Generator) -> Ask:

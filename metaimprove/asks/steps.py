@@ -10,7 +10,7 @@ import chex
 import jax.numpy as jnp
 import numpy as np
 
-from metaimprove.asks.ask import SAME, Ask, Kind, Pairs
+from metaimprove.asks.ask import OWN, SAME, Ask, Kind, Pairs
 from metaimprove.errors import UnknownNameError
 
 NAME = 'steps'
@@ -91,4 +91,12 @@ def is_same(ask: Ask) -> chex.Array:
   return jnp.asarray(ask.given[NAME]) & (jnp.asarray(ask.values[NAME]) == 0)
 
 
-KIND = Kind(name=NAME, value=value, words=words, num_features=NUM_FEATURES, features=features, describe=describe)
+def is_known(pairs: Pairs) -> np.ndarray:
+  """[B] bool, whether the answer is on a level, or is the policy shown."""
+  return pairs.target != OWN
+
+
+KIND = Kind(
+  name=NAME, value=value, words=words, num_features=NUM_FEATURES, features=features, describe=describe,
+  is_known=is_known,
+)

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from metaimprove import asks, policies
-from metaimprove.asks import steps
+from metaimprove.asks import explore, steps
 from metaimprove.asks.ask import num_features as num_ask_features
 from metaimprove.errors import IncompatibleError
 from metaimprove.operators.reading import NUM_EPISODE_FEATURES, num_step_features
@@ -59,7 +59,7 @@ class OperatorConfig:
   num_blocks: int = 2
   code_size: int = 64
   num_answers: int = 1
-  asks: tuple[str, ...] = (steps.NAME,)
+  asks: tuple[str, ...] = (steps.NAME, explore.NAME)
 
   @classmethod
   def of(cls, family: TaskFamily, **sizes: Any) -> 'OperatorConfig':

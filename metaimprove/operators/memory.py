@@ -99,13 +99,14 @@ def forget(memory: Memory, capacity: int) -> Memory:
   """A memory of more than C places cut to C.
 
   Empty places go first. Then, one at a time, goes the episode that is most like a newer one, but none of the newest
-  policy, and not the one of highest return. Episodes are alike whose observations and rewards are near each other at
-  the same steps.
+  policy, and not the one of highest return among those that did not blow up. Episodes are alike whose observations and
+  rewards are near each other at the same steps.
   """
   count = memory.number.shape[0]
   there = memory.number != EMPTY
   unlike = _unlikeness(memory)
-  best = jnp.argmax(jnp.where(there, memory.episode_return, -jnp.inf))
+  # An episode that blew up lacks the rewards of its remaining steps, which would look good where they are negative.
+  best = jnp.argmax(jnp.where(there & memory.trajectory.finite, memory.episode_return, -jnp.inf))
   newest = there & (memory.application == jnp.max(memory.application, where=there, initial=EMPTY))
   protected = newest | (jnp.arange(count) == best)
   newer = memory.number[None, :] > memory.number[:, None]
@@ -113,8 +114,8 @@ def forget(memory: Memory, capacity: int) -> Memory:
   def drop(_, stays):
     value = jnp.min(jnp.where(newer & stays[None, :], unlike, jnp.inf), axis=1)
     value = jnp.where(there, jnp.where(protected, jnp.inf, value), -1.0)
-    # Where all are protected, because one policy played more than C episodes, its first ones go.
-    value = jnp.where(jnp.isinf(value), 1e30 + memory.number, value)
+    # Where all are protected, because the newest policy played C episodes or more, the oldest go.
+    value = jnp.where(jnp.isinf(value), 1e30 * (1.0 + memory.number), value)
     return stays.at[jnp.argmin(jnp.where(stays, value, jnp.inf))].set(False)
 
   stays = jax.lax.fori_loop(0, max(count - capacity, 0), drop, jnp.ones(count, bool))
@@ -123,7 +124,8 @@ def forget(memory: Memory, capacity: int) -> Memory:
 
 
 def _unlikeness(memory: Memory) -> chex.Array:
-  """[C, C] mean squared distance of episodes, over steps that both have, in deviations of all that is remembered."""
+  """[C, C] squared distance of episodes, the mean over steps, in deviations of all that is remembered; where an episode
+  has no step, it counts as the mean of all."""
   trajectory, valid = memory.trajectory, memory.trajectory.valid.astype(jnp.float32)
   values = jnp.concatenate([trajectory.observation, trajectory.reward[..., None]], axis=-1) * valid[..., None]
   num = jnp.maximum(valid.sum(), 1)

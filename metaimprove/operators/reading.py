@@ -88,7 +88,7 @@ def read(memory: Memory, statistics: dict[str, chex.Array], *, episode_length: i
   ], axis=-1)
   latest = jnp.max(memory.application, where=there, initial=EMPTY)
   age = (latest - memory.application).astype(jnp.float32)
-  best = jnp.max(memory.episode_return, where=there, initial=-jnp.inf)
+  best = jnp.max(memory.episode_return, where=there & trajectory.finite, initial=-jnp.inf)
   episodes = jnp.stack([
     scale('return', memory.episode_return), scale('return', memory.episode_return) - scale('return', best),
     (age == 0).astype(jnp.float32), jnp.log1p(age) / 3,

@@ -9,7 +9,7 @@ import chex
 from metaimprove.tasks.parameters import Parameter
 from metaimprove.types import Task
 
-TASK_SUITE_VERSION = 2
+TASK_SUITE_VERSION = 3
 """Version of all definitions here. It goes up when one of them changes, and histories of another version are refused.
 The tests hold the definitions to it."""
 

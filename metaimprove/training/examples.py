@@ -13,13 +13,13 @@ import grain
 import numpy as np
 
 from metaimprove import policies
-from metaimprove.asks import SAME, Ask
+from metaimprove.asks import SAME, Ask, explore
 from metaimprove.errors import IncompatibleError
 from metaimprove.histories.dataset import Dataset
 from metaimprove.operators.config import OperatorConfig
 from metaimprove.operators.memory import Memory
 from metaimprove.rng import generator
-from metaimprove.training.pairs import describe_pairs, draw_sizes, pairs_of
+from metaimprove.training.pairs import describe_pairs, draw_sizes, own_pairs, pairs_of
 from metaimprove.training.rounds import Runs
 from metaimprove.training.settings import TrainingSettings
 from metaimprove.training.shown import memory_of_levels
@@ -121,6 +121,20 @@ class Examples:
     answer = self.dataset.read(history[share], pairs.target[share])
     return _example(memory, take(ask, share), *answer, self.settings.num_states, rngs)
 
+  def of_tries(self, runs: Runs, num: int, rng: np.random.Generator, share: slice = slice(None)) -> Example:
+    """Examples [num] of moments of runs whose answer is what the operator gave then, described by what it led to."""
+    moments = runs.draw_tries(num, rng)
+    history, level = runs.history[moments[0]], runs.draw_levels(moments, rng)
+    pairs = own_pairs(self.dataset, history, level, runs.gain[moments[0], moments[1] + 1], self.settings)
+    ask = describe_pairs(pairs, self.config.asks, self.settings, rng)
+    rngs = rng.spawn(num)[share]
+    tried = runs.following(take(moments, (slice(None), share)))
+    states, answer, weight = _some_states(tried.trajectory, self.settings.num_states, rngs, tried.behaviour)
+    return Example(
+      memory=runs.memory(take(moments, (slice(None), share))), ask=take(ask, share), states=states, answer=answer,
+      weight=weight, key_data=_key_data(rngs),
+    )
+
   def _pairs(self, history, level, size, rng):
     pairs = pairs_of(self.dataset, history, level, size, self.settings)
     return pairs, describe_pairs(pairs, self.config.asks, self.settings, rng)
@@ -131,14 +145,19 @@ class Examples:
     sizes = draw_sizes(self.settings, size, rng)
     which, num = share
     shown_runs = num * round(size * self.settings.runs_share / num) if rounds else 0
-    shown_levels = size - shown_runs
+    explores = explore.NAME in self.config.asks and len(rounds) > 1
+    tries = num * round(shown_runs * self.settings.tries_share / num) if explores else 0
+    shown_levels, shown_runs = size - shown_runs, shown_runs - tries
     parts = []
     if shown_levels:
       history = np.array([self.histories[step * size + index] for index in range(shown_levels)])
       parts.append(self.of_histories(history, sizes[:shown_levels], rng, _part(shown_levels, which, num)))
     if shown_runs:
       runs = rounds[rng.integers(len(rounds))]
-      parts.append(self.of_runs(runs, sizes[shown_levels:], rng, _part(shown_runs, which, num)))
+      parts.append(self.of_runs(runs, sizes[shown_levels:][:shown_runs], rng, _part(shown_runs, which, num)))
+    if tries:
+      runs = rounds[rng.integers(1, len(rounds))]  # in the first round the operator was untrained
+      parts.append(self.of_tries(runs, tries, rng, _part(tries, which, num)))
     return concatenate(parts)
 
   def stream(
@@ -160,19 +179,25 @@ def _example(
 ) -> Example:
   """Examples [B] whose answer is the policies `params` [B, ...], which visited `trajectory` [B, E, T, ...]."""
   halves = [
-    _some_states(visited, num_states // 2, rngs) for visited in (trajectory, memory.trajectory)
+    _some_states(visited, num_states // 2, rngs, visited.reward)[::2] for visited in (trajectory, memory.trajectory)
   ]
   states, weight = concatenate(halves, axis=1)
   return Example(
     memory=memory, ask=ask, states=states, answer=policies.apply_numpy(params, states), weight=weight,
-    key_data=np.stack([rng.integers(2**32, size=2, dtype=np.uint32) for rng in rngs]),
+    key_data=_key_data(rngs),
   )
 
 
+def _key_data(rngs: Sequence[np.random.Generator]) -> np.ndarray:
+  """[B, 2] uint32, the data of a key each."""
+  return np.stack([rng.integers(2**32, size=2, dtype=np.uint32) for rng in rngs])
+
+
 def _some_states(
-  trajectory: Trajectory, num: int, rngs: Sequence[np.random.Generator]
-) -> tuple[np.ndarray, np.ndarray]:
-  """`num` random observations [B, num, O] of those that were visited, and weights [B, num]."""
+  trajectory: Trajectory, num: int, rngs: Sequence[np.random.Generator], also: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """`num` random observations [B, num, O] of those that were visited, the same steps of `also`, and weights
+  [B, num]."""
   valid = trajectory.valid.reshape(len(rngs), -1)
   observation = trajectory.observation.reshape(*valid.shape, -1)
   visited_first = np.argsort(~valid, axis=1, kind='stable')
@@ -180,4 +205,5 @@ def _some_states(
   drawn = np.stack([rng.integers(max(n, 1), size=num) for n, rng in zip(count, rngs)])
   index = np.take_along_axis(visited_first, drawn, axis=1)
   states = np.take_along_axis(observation, index[..., None], axis=1)
-  return states, np.broadcast_to(count[:, None] > 0, index.shape).astype(np.float32)
+  also = np.take_along_axis(also.reshape(*valid.shape, -1), index[..., None], axis=1)
+  return states, also, np.broadcast_to(count[:, None] > 0, index.shape).astype(np.float32)

@@ -40,7 +40,7 @@ def env_steps(operator: Operator, settings: TrainingSettings) -> dict[str, int]:
 
 def train(
   operator: Operator, play: Play, dataset: Dataset, settings: TrainingSettings, *, seed: int, folder: files.Path,
-  log: Log = no_log, progress: Progress = silent,
+  explorers: Params | None = None, log: Log = no_log, progress: Progress = silent,
 ) -> Params:
   """Trains an operator; a call that was stopped goes on where it was. See `fit` for several processes.
 
@@ -50,7 +50,8 @@ def train(
     dataset: the histories.
     settings: see there.
     seed: the same seed gives the same operator.
-    folder: for the states of the training and the operator's own iterates.
+    folder: for the states of the training and the operator's own runs.
+    explorers: [X, ...] policies to explore with, from which it learns to; see `improvers.explorers`.
     log: figures for TensorBoard.
     progress: told of every step, and of the beginning and the end of each round and of all validation figures.
 
@@ -86,7 +87,8 @@ def train(
   def add_round(index, step, network):
     progress(PLAY_STAGE, index, len(settings.rounds), {})
     rounds.add_round(
-      index, operator, operator_params(network), play, dataset, training, settings, seed=seed, folder=folder
+      index, operator, operator_params(network), play, dataset, training, settings, seed=seed, folder=folder,
+      explorers=explorers,
     )
     progress(PLAY_STAGE, index + 1, len(settings.rounds), {})
     return {}
@@ -103,7 +105,10 @@ def train(
 
   network = fit(
     lambda rng_key: operator.init(rng_key, statistics)['network'], loss, batches, settings, seed=seed, folder=folder,
-    made_with={'histories': dataset.checksum, 'operator': dataclasses.asdict(operator.config)},
+    made_with={
+      'histories': dataset.checksum, 'operator': dataclasses.asdict(operator.config),
+      'explorers': None if explorers is None else files.checksum(files.tree_to_bytes(explorers)),
+    },
     pauses=_pauses(settings, add_round, judge if len(kept_out) else None), stage=STAGE, log=log,
     progress=lambda stage, done, total, figures: progress(stage, done, total, {**figures, **shown}),
   )

@@ -21,7 +21,17 @@ def pairs_of(
   rank = dataset.rank[history]
   return asks.Pairs(
     level=level, target=steps.target_level(level, size, rank), rank=rank, returns=dataset.returns[history],
-    size_shares=settings.size_shares,
+    size_shares=settings.size_shares, gain=np.full(len(history), np.nan),
+  )
+
+
+def own_pairs(
+  dataset: Dataset, history: np.ndarray, level: np.ndarray, gain: np.ndarray, settings: TrainingSettings
+) -> asks.Pairs:
+  """The pairs [B] of the policy shown, on a level of a history, and what an operator gave next, which led to a gain."""
+  return asks.Pairs(
+    level=level, target=np.full(len(history), asks.OWN), rank=dataset.rank[history], returns=dataset.returns[history],
+    size_shares=settings.size_shares, gain=gain,
   )
 
 

@@ -7,6 +7,7 @@ Policies of other tasks are mixed in: they are sensible, but not right, which is
 """
 
 import functools
+import itertools
 import pathlib
 import time
 from collections.abc import Sequence
@@ -17,19 +18,25 @@ import jax
 import numpy as np
 
 from metaimprove import files
+from metaimprove.asks import explore
 from metaimprove.errors import DamagedDataError, NonFiniteSimulationError, WaitingError
 from metaimprove.histories.dataset import Dataset
-from metaimprove.iteration import iterate
+from metaimprove.iteration import ImproveBatch, iterate
 from metaimprove.operators.apply import make_improve, make_remember
 from metaimprove.operators.config import OperatorConfig
 from metaimprove.operators.memory import EMPTY, Memory, first_memory
 from metaimprove.operators.operator import Operator
+from metaimprove.policies import widened
 from metaimprove.rng import generator
 from metaimprove.training.pairs import describe_pairs, draw_sizes, pairs_of
 from metaimprove.training.settings import TrainingSettings
-from metaimprove.trees import concatenate
+from metaimprove.trees import batch_size, concatenate, take
 from metaimprove.types import Params, Play, Trajectory, episode_return, mean_return
 
+_MUCH = 0.3
+"""A gain is much above this share."""
+_WIDEST = 4.0
+"""What is added at most to the raw scales of policies that are mixed in: some cover more ground than any source's."""
 _POLL_SECONDS = 0.5
 _WAIT_SECONDS = 3600.0
 _LEAST_ERROR = 1e-3
@@ -45,6 +52,7 @@ class Runs:
     kept: [R, P, C] int, which of the episodes were remembered after each policy had acted, `EMPTY` for none.
     history: [R] int, which history of the dataset each run's task belongs to.
     returns: [R, P + 1] mean return of each policy, and of the one after them; NaN where every episode blew up.
+    gain: [R, P + 1] what each policy led to, see `asks.explore.gain`.
     chance: [R, P, N + 1], how likely it is as good as each level of that history; see `match`.
   """
 
@@ -52,12 +60,30 @@ class Runs:
   kept: np.ndarray
   history: np.ndarray
   returns: np.ndarray
+  gain: np.ndarray
   chance: np.ndarray
 
   def draw(self, num: int, rng: np.random.Generator) -> np.ndarray:
     """[2, num] int, random moments: rows of runs, and policies whose experience did not blow up."""
     found = np.argwhere(np.isfinite(self.returns[:, :self.kept.shape[1]]))
     return found[rng.integers(len(found), size=num)].T
+
+  def draw_tries(self, num: int, rng: np.random.Generator) -> np.ndarray:
+    """[2, num] int, random moments before policies of which is known what they led to; half of them led to much, where
+    there are such."""
+    gain = self.gain[:, 1:self.kept.shape[1] + 1]
+    usable = np.isfinite(self.returns[:, :gain.shape[1]]) & np.isfinite(gain)
+    every, much = np.argwhere(usable), np.argwhere(usable & (np.nan_to_num(gain) > _MUCH))
+    much = much if len(much) else every
+    parts = (every, num - num // 2), (much, num // 2)
+    return np.concatenate([moments[rng.integers(len(moments), size=size)] for moments, size in parts]).T
+
+  def following(self, moments: np.ndarray) -> Memory:
+    """[B, E, ...], the episodes of the policy after each moment [2, B]."""
+    run, policy = moments
+    num = self.episodes.number.shape[1] // self.returns.shape[1]
+    places = (policy + 1)[:, None] * num + np.arange(num)
+    return jax.tree.map(lambda x: x[run[:, None], places], self.episodes)
 
   def draw_levels(self, moments: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """[B] int, for the policies at moments [2, B] a level each, by chance."""
@@ -123,7 +149,7 @@ def standard_error(trajectory: Trajectory) -> np.ndarray:
 
 def play_round(
   operator: Operator, operator_params: Params, play: Play, dataset: Dataset, histories: np.ndarray,
-  settings: TrainingSettings, rng: np.random.Generator, *, first: bool = False,
+  settings: TrainingSettings, rng: np.random.Generator, *, first: bool = False, explorers: Params | None = None,
 ) -> dict[str, Any]:
   """Applies the operator to training tasks, from stored policies and from fresh random ones.
 
@@ -136,6 +162,7 @@ def play_round(
     settings: of the training.
     rng: of all that is drawn.
     first: whether the operator is still untrained: then policies of other tasks are mixed into all runs.
+    explorers: [X, ...] θ of policies to explore with, which are mixed in too; see `improvers.explorers`.
 
   Returns:
     {'episodes', 'kept', 'history', 'returns', 'error'}: see `Runs`; 'error' [R, P + 1] is that of returns.
@@ -150,17 +177,7 @@ def play_round(
   keys = jax.random.split(jax.random.key(rng.integers(2**31)), num)
   fresh = jax.device_get(jax.vmap(operator.policy.init)(keys))
   start = _where(use_fresh, fresh, dataset.read_params(history, level))
-  pairs = pairs_of(dataset, history, level, draw_sizes(settings, num, rng), settings)
-  ask = describe_pairs(pairs, operator.config.asks, settings, rng)
-  sampled = rng.random(num) < settings.round_sampled
-  likeliest, drawn = (make_improve(operator, operator_params, ask, sample=sample) for sample in (False, True))
-  mixed = rng.random(num) * (first | (rng.random(num) < settings.round_mixed))
-
-  def improve(params, memory, rng_key):
-    better = _where(sampled, drawn(params, memory, rng_key), likeliest(params, memory, rng_key))
-    others = rng.choice(histories, size=num)
-    return _where(rng.random(num) < mixed, dataset.read_params(others, dataset.best[others]), better)
-
+  improve = _improver(operator, operator_params, dataset, histories, history, level, settings, rng, first, explorers)
   policies, kept = [], []
   remember = make_remember(operator)
 
@@ -175,6 +192,40 @@ def play_round(
   ):
     policies.append(_experience(operator, after.params, after.trajectory))
   return _joined(policies, kept, history)
+
+
+def _improver(
+  operator: Operator, operator_params: Params, dataset: Dataset, histories: np.ndarray, history: np.ndarray,
+  level: np.ndarray, settings: TrainingSettings, rng: np.random.Generator, first: bool,
+  explorers: Params | None,
+) -> ImproveBatch:
+  """The operator as it is applied in a round: from run to run with other asks, with the most likely answers or drawn
+  ones, and with policies of other tasks mixed in."""
+  num = len(history)
+  pairs = pairs_of(dataset, history, level, draw_sizes(settings, num, rng), settings)
+  ask = describe_pairs(pairs, operator.config.asks, settings, rng)
+  explores = explore.NAME in operator.config.asks
+  until = rng.integers(1 + settings.round_applications // 2, size=num) * (rng.random(num) < settings.round_explores)
+  sampled = rng.random(num) < settings.round_sampled
+  mixed = rng.random(num) * (first | (rng.random(num) < settings.round_mixed))
+  count = itertools.count()
+
+  def improve(params, memory, rng_key):
+    exploring = next(count) < until
+    now = explore.instead(ask, exploring) if explores else ask
+    likeliest, drawn = (
+      make_improve(operator, operator_params, now, sample=sample)(params, memory, rng_key) for sample in (False, True)
+    )
+    others = rng.choice(histories, size=num)
+    others = dataset.read_params(others, dataset.best[others])
+    wider = rng.uniform(0, _WIDEST, size=num) * (rng.random(num) < 0.5)
+    given = _where(rng.random(num) < mixed, widened(others, wider), _where(sampled, drawn, likeliest))
+    if explorers is None:
+      return given
+    some = take(explorers, rng.integers(batch_size(explorers), size=num))
+    return _where(rng.random(num) < np.where(exploring, 0.5, mixed / 2), some, given)
+
+  return improve
 
 
 def _where(mask: np.ndarray, first: Params, second: Params) -> Params:
@@ -225,7 +276,7 @@ def _draw_histories(dataset, histories, num, rng):
 
 def add_round(
   index: int, operator: Operator, operator_params: Params, play: Play, dataset: Dataset, histories: np.ndarray,
-  settings: TrainingSettings, *, seed: int, folder: files.Path,
+  settings: TrainingSettings, *, seed: int, folder: files.Path, explorers: Params | None = None,
 ) -> None:
   """Plays a round and stores it in `folder`, unless it is there. Of several processes the first one plays, and the
   others wait until they can read what it has written: all learn from the same.
@@ -238,7 +289,9 @@ def add_round(
     return
   if jax.process_index() == 0:
     rng = generator(seed, 'round', index)
-    found = play_round(operator, operator_params, play, dataset, histories, settings, rng, first=index == 0)
+    found = play_round(
+      operator, operator_params, play, dataset, histories, settings, rng, first=index == 0, explorers=explorers
+    )
     files.save_tree(path, found)
   _wait_for(path)
 
@@ -298,13 +351,15 @@ def _is_of(stored: dict[str, Any], dataset: Dataset) -> bool:
 
 def _matched(stored: dict[str, Any], dataset: Dataset) -> Runs:
   num = stored['kept'].shape[1]
-  returns, history = stored['returns'], np.repeat(stored['history'], num)
+  returns, levels = stored['returns'], dataset.returns[stored['history']]
+  gain = explore.gain(returns, levels.min(axis=1), levels.max(axis=1))
+  history = np.repeat(stored['history'], num)
   chance = match(
     np.nan_to_num(returns[:, :num].reshape(-1)), stored['error'][:, :num].reshape(-1), dataset.returns[history],
     dataset.return_error[history], dataset.rank[history],
   )
   return Runs(
-    episodes=stored['episodes'], kept=stored['kept'], history=stored['history'], returns=returns,
+    episodes=stored['episodes'], kept=stored['kept'], history=stored['history'], returns=returns, gain=gain,
     chance=chance.reshape(*returns[:, :num].shape, -1),
   )
 

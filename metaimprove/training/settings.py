@@ -20,6 +20,7 @@ class TrainingSettings(FitSettings):
   Attributes:
     num_states: states at which the divergence of an example is taken; half visited by the answer, half in memory.
     runs_share: share of a batch that shows the operator's own runs, once there are any.
+    tries_share: share of these whose answer is what the operator itself gave, described by what it led to.
     size_shares: how often each size of `asks.steps.SIZES` is drawn, by which pairs of policies are chosen.
     drop_rate: how often each kind of an ask is left out where several kinds describe a pair; one always stays.
     rounds: after which shares of the steps the operator is applied to the training tasks. The first time, untrained, it
@@ -28,6 +29,7 @@ class TrainingSettings(FitSettings):
     round_tasks: tasks of a round.
     round_fresh: share of them that begin with a fresh random policy, as tests do, instead of a stored one.
     round_sampled: share of them where answers are drawn; elsewhere the most likely one is taken.
+    round_explores: share of them that begin with asks to explore, for a random number of applications.
     round_mixed: share of them where some policies are the best ones of other tasks; in the first round, all.
     num_validation: training tasks kept out of training, for the validation figures in TensorBoard.
     num_evaluations: how often these are taken.
@@ -35,6 +37,7 @@ class TrainingSettings(FitSettings):
 
   num_states: int = 32
   runs_share: float = 0.5
+  tries_share: float = 0.2
   size_shares: tuple[float, ...] = steps.SHARES
   drop_rate: float = 0.3
   rounds: tuple[float, ...] = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8)
@@ -42,6 +45,7 @@ class TrainingSettings(FitSettings):
   round_tasks: int = 512
   round_fresh: float = 0.75
   round_sampled: float = 0.5
+  round_explores: float = 0.5
   round_mixed: float = 0.25
   num_validation: int = 64
   num_evaluations: int = 8
