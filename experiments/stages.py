@@ -26,6 +26,7 @@ from metaimprove.histories.dataset import Dataset, load_dataset
 from metaimprove.histories.rates import collecting_rates
 from metaimprove.histories.reference import final_policies, load_conditioned
 from metaimprove.improvers import domain_randomised_ppo, independent_ppo, tuned
+from metaimprove.improvers.explorers import learn_explorers
 from metaimprove.improvers.noise_ladder import check_ladder
 from metaimprove.improvers.run import learn
 from metaimprove.methods import controls as controls_
@@ -37,6 +38,7 @@ from metaimprove.methods.standard import (
 from metaimprove.operators import checkpoints
 from metaimprove.operators.apply import make_improve, make_remember
 from metaimprove.operators.operator import Operator, OperatorConfig, make_operator
+from metaimprove.policies import Policy
 from metaimprove.rng import stream
 from metaimprove.rollouts import make_play
 from metaimprove.tasks.family import TaskFamily
@@ -127,7 +129,14 @@ def train_operator(
   ))
   training = TrainingSettings.of(made_family, len(np.unique(dataset.task_index)), **settings)
   play = make_play(made_family, operator.policy, num_episodes=operator.config.num_episodes)
-  train = functools.partial(loop.train, operator, play, dataset, training, seed=seed, folder=folder)
+  explorers, explorers_env_steps = None, 0
+  if made_family.practice_reward is not None:
+    explorers, explorers_env_steps = _explorers(
+      folder / 'explorers', histories, made_family, operator.policy, seed, wall or folder
+    )
+  train = functools.partial(
+    loop.train, operator, play, dataset, training, seed=seed, folder=folder, explorers=explorers
+  )
   if jax.process_index() > 0:  # the first process reports and writes
     train()
     return operator_folder
@@ -135,9 +144,29 @@ def train_operator(
   with console.stage(wall or folder, 'train') as progress:
     operator_params = train(log=board, progress=progress)
     board.close()
-    files.write_json(folder / _ENV_STEPS, loop.env_steps(operator, training))
+    files.write_json(folder / _ENV_STEPS, {**loop.env_steps(operator, training), 'explorers': explorers_env_steps})
     checkpoints.save_operator(operator_folder, operator, operator_params)
   return operator_folder
+
+
+def _explorers(
+  folder: pathlib.Path, histories: pathlib.Path, family: TaskFamily, policy: Policy, seed: int, wall: pathlib.Path
+) -> tuple[Any, int]:
+  """θ of the explorers [X, ...] of a sparse family, which the first process learns, and their environment steps."""
+  path = folder / 'explorers.safetensors'
+  if not path.exists() and jax.process_index() == 0:
+    with console.stage(wall, 'explorers') as progress:
+      _, learning, _ = load_conditioned(histories, family)
+      found = learn_explorers(
+        family, learning.snapshots[-1], tuned.explorer_settings(family), tuned.EXPLORER_UPDATES,
+        num_explorers=tuned.EXPLORERS, seed=seed, folder=folder, hidden_sizes=policy.hidden_sizes, progress=progress,
+      )
+      files.save_tree(path, {'params': found.params, 'found': found.found, 'env_steps': np.array(found.env_steps)})
+  rounds.wait_for(path)
+  like = jax.tree.map(lambda _: None, jax.eval_shape(policy.init, jax.random.key(0)))
+  stored = files.load_tree(path, {'params': like, 'found': None, 'env_steps': None})
+  print(f'explorers find, one after the other: {", ".join(f"{share:.0%}" for share in stored["found"])} of the tasks')
+  return stored['params'], int(stored['env_steps'])
 
 
 def judge_operator(
@@ -231,7 +260,7 @@ def _training_env_steps(training: pathlib.Path | None) -> dict[str, int | None]:
   """By stage; None where it is not known."""
   path = None if training is None else training / _ENV_STEPS
   known = _read({}, files.read_json, path) if path is not None and path.exists() else {}
-  return {'rounds': known.get('rounds'), 'validation_figures': known.get('validation_figures')}
+  return {name: known.get(name) for name in ('explorers', 'rounds', 'validation_figures')}
 
 
 def write_results(
@@ -312,7 +341,7 @@ def _read(unknown: Any, read: Callable[..., Any], *arguments: Any) -> Any:
 def tidy(training: pathlib.Path, evaluation: pathlib.Path) -> None:
   """Deletes what is not read again once results are written: states and rounds of a finished training, and the
   learning of baselines and controls, whose curves are kept."""
-  for pattern in ('training_state_*.safetensors', 'iterates_*.safetensors'):
+  for pattern in ('training_state_*.safetensors', 'runs_*.safetensors'):
     for path in training.glob(pattern):
       path.unlink()
   shutil.rmtree(evaluation / 'learning', ignore_errors=True)

@@ -22,6 +22,7 @@ from metaimprove.improvers.source import Source
 from metaimprove.tasks.family import TaskFamily
 
 EVOLUTION_UPDATES = 150
+EXPLORERS, EXPLORER_UPDATES = 5, 200
 
 LADDERS: Mapping[str, str] = {'action_noise_ladder': 'actions', 'parameter_noise_ladder': 'parameters'}
 """The ladders and their kinds of noise."""
@@ -165,6 +166,15 @@ def settings_for(family: TaskFamily) -> Tuned:
   if family.name not in _TUNED:
     raise UnknownNameError(f'There are no tuned PPO settings for {family.name!r}, only for: {", ".join(_TUNED)}.')
   return _TUNED[family.name]
+
+
+def explorer_settings(family: TaskFamily) -> PPOSettings:
+  """The settings of PPO for explorers of a family, see `explorers`: as of the learner that serves all tasks, but a late
+  find counts nearly as much as an early one, and actions stay spread for long."""
+  return dataclasses.replace(
+    settings_for(family).shared, learning_rate=2e-3, learning_rate_half_life=60, discounting=0.99, entropy_cost=5e-3,
+    reward_scaling=1.0,
+  )
 
 
 def make_source(

@@ -28,6 +28,7 @@ class EvaluationSettings:
     num_applications: of the operator, in a row.
     num_episodes: of experience before each.
     steps: the size of improvement that is asked for, in words.
+    explore_first: so many of them are asked to explore instead.
     improvement_applications: the same of the curves for other sizes of improvement.
     ppo_tasks: held-out tasks that PPO learns from scratch.
     reference_episodes: episodes that measure a policy that stays as it is.
@@ -39,6 +40,7 @@ class EvaluationSettings:
   num_applications: int = 30
   num_episodes: int = 2
   steps: str = 'best'
+  explore_first: int = 0
   improvement_applications: int = 12
   ppo_tasks: int = 16
   reference_episodes: int = 8
@@ -77,7 +79,8 @@ def operator_methods(operator: Operator, operator_params: Any, playground: Playg
   def method(steps=settings.steps, num_episodes=size, num_applications=settings.num_applications, **options):
     return operator_method(
       operator, operator_params, playground.of(num_episodes), ask=asks.ask(steps=steps), num_episodes=num_episodes,
-      num_applications=num_applications, **options,
+      num_applications=num_applications, explore_first=settings.explore_first if steps == settings.steps else 0,
+      **options,
     )
 
   return [

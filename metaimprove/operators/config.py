@@ -19,6 +19,9 @@ _RANGES = {
   'num_blocks': (1, 64), 'code_size': (1, 4096), 'num_answers': (1, 4096),
 }
 
+_SEARCHING = {'num_episodes': 1, 'capacity': 16, 'num_answers': 8, 'asks': (steps.NAME, explore.NAME)}
+"""Where rewards are sparse: places must be tried one by one, and those tried in vain remembered."""
+
 
 @dataclasses.dataclass(frozen=True)
 class OperatorConfig:
@@ -59,14 +62,15 @@ class OperatorConfig:
   num_blocks: int = 2
   code_size: int = 64
   num_answers: int = 1
-  asks: tuple[str, ...] = (steps.NAME, explore.NAME)
+  asks: tuple[str, ...] = (steps.NAME,)
 
   @classmethod
   def of(cls, family: TaskFamily, **sizes: Any) -> 'OperatorConfig':
-    """The configuration for a family; `sizes` other than the defaults."""
+    """The configuration that suits a family; `sizes` other than that."""
+    suited = _SEARCHING if family.practice_reward is not None else {}
     return cls(
       family=family.name, backend=family.backend, observation_size=family.observation_size,
-      action_size=family.action_size, episode_length=family.episode_length, **sizes,
+      action_size=family.action_size, episode_length=family.episode_length, **{**suited, **sizes},
     )
 
   def __post_init__(self):

@@ -293,10 +293,11 @@ def add_round(
       operator, operator_params, play, dataset, histories, settings, rng, first=index == 0, explorers=explorers
     )
     files.save_tree(path, found)
-  _wait_for(path)
+  wait_for(path)
 
 
-def _wait_for(path: pathlib.Path) -> None:
+def wait_for(path: pathlib.Path) -> None:
+  """Waits until the first process has written a file; raises `WaitingError` if it has not within an hour."""
   until = time.monotonic() + _WAIT_SECONDS
   while not path.exists():
     if time.monotonic() > until:

@@ -12,6 +12,13 @@ _ROUND_STEPS = 320_000
 """Environment steps of a round, one episode before each application: where episodes or runs are long, a round has fewer
 tasks, so that simulating it takes no longer than the gradient steps."""
 
+_SEARCHING = {
+  'num_steps': 6000, 'runs_share': 0.75, 'tries_share': 0.3, 'round_applications': 16,
+  'size_shares': (0.05, 0.05, 0.05, 0.05, 0.1, 0.7),
+  'rounds': (0.0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
+}
+"""Where rewards are sparse, what matters is learned from runs: what to do after trying in vain."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings(FitSettings):
@@ -37,7 +44,7 @@ class TrainingSettings(FitSettings):
 
   num_states: int = 32
   runs_share: float = 0.5
-  tries_share: float = 0.2
+  tries_share: float = 0.0
   size_shares: tuple[float, ...] = steps.SHARES
   drop_rate: float = 0.3
   rounds: tuple[float, ...] = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8)
@@ -61,8 +68,10 @@ class TrainingSettings(FitSettings):
   @classmethod
   def of(cls, family: TaskFamily, num_tasks: int, **settings: Any) -> 'TrainingSettings':
     """Settings that suit a family and a number of training tasks; `settings` other than these."""
-    applications = settings.get('round_applications', cls.round_applications)
+    suited = _SEARCHING if family.practice_reward is not None else {}
+    applications = {**suited, **settings}.get('round_applications', cls.round_applications)
     suited = {
+      **suited,
       'round_tasks': max(1, min(512, num_tasks, _ROUND_STEPS // ((applications + 1) * family.episode_length))),
       'num_validation': min(64, max(1, num_tasks // 4)),
     }

@@ -83,8 +83,8 @@ def inverted_pendulum_swingup(backend: str = 'mjx', preset: Preset = 'default') 
   """Swing the hanging pole up and hold it, with hidden motor, mass and length. Reward per step:
   (1 + cos(angle)) / 2 - 0.1 (cart / 1 m)², angle from upright. 150 steps of 0.04 s, never ended early.
   The robot is Brax's inverted_pendulum, whose hinge stops at ±90°, with a free hinge (no stock task is like it). The
-  motor's control is three times the action, all of its range, as stock. With a third of that the pole of the stock robot
-  cannot be lifted: its hinge is damped, and the rail is short.
+  motor's control is three times the action, all of its range, as stock. With a third of that the pole cannot be
+  lifted: its hinge is damped, and the rail is short.
   Observation [5]: cart position in m, cosine and sine of the angle, velocities in m/s and 10 rad/s. Start: the cart
   U(±0.1) m, the angle π + U(±0.1), velocities U(±0.1)."""
   robot = _free_pendulum(backend)
