@@ -76,7 +76,7 @@ def every(dataset):
 @pytest.fixture(scope='session')
 def operator(point):
   return make_operator(OperatorConfig.of(
-    point, hidden_sizes=HIDDEN_SIZES, width=32, num_latents=2, num_blocks=1, code_size=8,
+    point, hidden_sizes=HIDDEN_SIZES, width=32, num_latents=2, num_blocks=1, code_size=8, capacity=4, num_answers=2,
   ))
 
 

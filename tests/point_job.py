@@ -66,7 +66,7 @@ def train(folder, coordinator=None, process=0, num_processes=1):
   fit._SAVE_SECONDS, fit._LOG_STEPS = 0.3, 1
   family = point_family()
   operator = make_operator(OperatorConfig.of(
-    family, hidden_sizes=HIDDEN_SIZES, width=32, num_latents=2, num_blocks=1, code_size=8,
+    family, hidden_sizes=HIDDEN_SIZES, width=32, num_latents=2, num_blocks=1, code_size=8, capacity=4, num_answers=2,
   ))
   losses, steps = {}, []
 

@@ -10,7 +10,6 @@ import pytest
 from metaimprove.asks import ask
 from metaimprove.iteration import iterate
 from metaimprove.operators.apply import make_improve, make_remember
-from metaimprove.operators.memory import Memory
 from metaimprove.rng import stream
 from metaimprove.rollouts import make_play
 from metaimprove.tasks.splits import sample_tasks
@@ -37,25 +36,26 @@ def remember(operator):
   return make_remember(operator)
 
 
-@pytest.mark.parametrize('neighbour', [None, np.array([5, 0, 1, 2, 3, 4])])
-def test_iterate_is_act_remember_improve_act(operator, operator_params, play, remember, start, neighbour):
+@pytest.mark.parametrize('neighbour, sample', [(None, False), (np.array([5, 0, 1, 2, 3, 4]), True)])
+def test_iterate_is_act_remember_improve_act(operator, operator_params, play, remember, start, neighbour, sample):
   params, tasks = start
   key, best = jax.random.key(1), ask(steps='best')
-  improve = make_improve(operator, operator_params, best, experience_of=neighbour)
+  improve = make_improve(operator, operator_params, best, sample=sample, experience_of=neighbour)
   iterates = list(iterate(improve, remember, play, params, tasks, key, num_applications=2))
   assert len(iterates) == 3
   read = np.arange(NUM_TASKS) if neighbour is None else neighbour
+  memories = [None] * NUM_TASKS
+  remember_one, improve_one = jax.jit(operator.remember), jax.jit(operator.improve)
   for index, found in enumerate(iterates):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), found.params, params)
     trajectory = play(params, tasks, stream(key, f'application {index}'))
     np.testing.assert_allclose(found.trajectory.reward, trajectory.reward, atol=1e-3)
-    following = []
-    for row in read:
-      one_policy, one_trajectory = take((params, trajectory), int(row))
-      memory = Memory(
-        trajectory=one_trajectory, behaviour=operator.policy.apply(one_policy, one_trajectory.observation)
-      )
-      following.append(operator.improve(operator_params, one_policy, memory, best))
+    memories = [remember_one(m, *take((params, trajectory), row)) for row, m in enumerate(memories)]
+    keys = jax.random.split(stream(key, f'improve {index}'), NUM_TASKS)
+    following = [
+      improve_one(operator_params, take(params, row), memories[row], best, keys[place] if sample else None)
+      for place, row in enumerate(read.tolist())
+    ]
     params = jax.tree.map(lambda *x: jnp.stack(x), *following)
 
 
@@ -85,7 +85,7 @@ def test_the_experience_is_any_play_and_the_memory_any_memory():
 
   tasks = Task(goal=np.array([[1.0], [10.0]]), dynamics={})
   made = iterate(
-    lambda params, memory: params + memory, remember, play, np.array([1.0, 2.0]), tasks, jax.random.key(0),
+    lambda params, memory, rng_key: params + memory, remember, play, np.array([1.0, 2.0]), tasks, jax.random.key(0),
     num_applications=2,
   )
   # 1, remembered 1; 2, remembered 3; 5. And 2, remembered 20; 22, remembered 240; 262.

@@ -1,6 +1,7 @@
 """Operators, and operators as files."""
 
 import dataclasses
+import functools
 import json
 import shutil
 
@@ -18,11 +19,10 @@ from metaimprove.iteration import iterate
 from metaimprove.operators import checkpoints
 from metaimprove.operators.apply import make_improve, make_remember
 from metaimprove.operators.config import OperatorConfig
-from metaimprove.operators.memory import Memory
 from metaimprove.operators.operator import make_operator
-from metaimprove.operators.reading import experience_statistics, num_transition_features, read, statistics_structure
+from metaimprove.operators.reading import statistics_structure
 from metaimprove.trees import take
-from metaimprove.types import Task, Trajectory
+from metaimprove.types import Task
 from tests.compilations import counted
 from tests.point_family import point_family
 
@@ -37,7 +37,14 @@ def shown(every):
 
 @pytest.fixture(scope='module')
 def memory(operator, shown):
+  """Two episodes, in the last two of four places."""
   return operator.remember(None, *shown)
+
+
+@pytest.fixture(scope='module')
+def full(operator, every, memory):
+  """The episodes of two policies."""
+  return operator.remember(memory, *jax.tree.map(lambda x: jnp.asarray(x[0, 2]), every))
 
 
 def largest_difference(first, second):
@@ -46,6 +53,13 @@ def largest_difference(first, second):
 
 def changed(memory, **fields):
   return memory.replace(trajectory=memory.trajectory.replace(**fields))
+
+
+@pytest.fixture(scope='module')
+def answers(operator, operator_params):
+  """All answers of the operator to a memory."""
+  compiled = jax.jit(operator.answers)
+  return lambda memory, wanted=BEST: compiled(operator_params, memory, wanted)
 
 
 def test_it_never_sees_the_task(operator, operator_params, every):
@@ -79,7 +93,7 @@ def test_it_never_sees_the_task(operator, operator_params, every):
 
 def test_outcomes_are_not_read_even_where_a_memory_holds_them(operator, operator_params, shown, memory):
   """Undefined numbers spread to all that is computed from them."""
-  with_outcome = changed(memory, outcome=jnp.full((2, 8, 3), jnp.nan))
+  with_outcome = changed(memory, outcome=jnp.full((4, 8, 3), jnp.nan))
   first, second = (operator.improve(operator_params, shown[0], m, BEST) for m in (memory, with_outcome))
   jax.tree.map(np.testing.assert_array_equal, first, second)
 
@@ -87,104 +101,112 @@ def test_outcomes_are_not_read_even_where_a_memory_holds_them(operator, operator
 def test_it_emits_a_policy_of_the_same_shape(operator, operator_params, shown, memory):
   emitted = operator.improve(operator_params, shown[0], memory, BEST)
   assert jax.tree.map(jnp.shape, emitted) == jax.tree.map(jnp.shape, shown[0])
-  assert operator.policy.apply(emitted, memory.trajectory.observation).shape == (2, 8, 2)
+  assert operator.policy.apply(emitted, memory.trajectory.observation).shape == (4, 8, 2)
 
 
 @pytest.mark.parametrize('field', ['observation', 'action', 'reward', 'next_observation'])
-def test_everything_in_the_experience_matters(operator, operator_params, shown, memory, field):
+def test_everything_in_the_experience_matters(answers, memory, field):
   other = changed(memory, **{field: getattr(memory.trajectory, field) + 0.3})
-  first, second = (operator.improve(operator_params, shown[0], m, BEST) for m in (memory, other))
-  assert largest_difference(first, second) > 1e-5
+  assert largest_difference(answers(memory), answers(other)) > 1e-5
 
 
-def test_the_policy_and_the_ask_matter(operator, operator_params, shown, memory):
-  best = operator.improve(operator_params, shown[0], memory, BEST)
-  assert largest_difference(best, operator.improve(operator_params, shown[0], memory, ask(steps=4))) > 1e-5
-  other = operator.remember(None, jax.tree.map(lambda x: x + 0.1, shown[0]), shown[1])
-  assert largest_difference(best, operator.improve(operator_params, shown[0], other, BEST)) > 1e-5
+@pytest.mark.parametrize('field, change', [
+  ('behaviour', 0.1), ('time', 1), ('episode_return', jnp.array([0, 0, 0, 1.0])), ('application', jnp.arange(4)),
+])
+def test_everything_else_that_is_remembered_matters(answers, full, field, change):
+  """What policies would do, when a step was taken, which episodes were good, and which are of the newest policy."""
+  other = full.replace(**{field: getattr(full, field) + change})
+  assert largest_difference(answers(full), answers(other)) > 1e-5
 
 
-def test_episodes_are_a_set_and_padding_is_not_read(operator, operator_params, shown, memory):
-  flipped = jax.tree.map(lambda x: x[::-1], memory)
-  first, second = (operator.improve(operator_params, shown[0], m, ask(steps=2)) for m in (memory, flipped))
-  assert largest_difference(first, second) < 1e-5
+def test_the_ask_matters(answers, memory):
+  asked = [answers(memory, wanted) for wanted in (BEST, ask(steps=4), ask(explore='most'), ask(explore=0.5))]
+  differences = [largest_difference(x, y) for index, x in enumerate(asked) for y in asked[:index]]
+  assert min(differences) > 1e-5
+
+
+def test_a_memory_is_a_set_of_episodes(answers, full):
+  flipped = take(full, np.array([2, 0, 3, 1]))
+  assert largest_difference(answers(full), answers(flipped)) < 1e-5
+
+
+def test_empty_places_and_padding_are_not_read(answers, memory):
+  """Whatever finite numbers are there."""
+  def noisy(where):
+    noise = lambda x: jnp.where(where.reshape(*where.shape, *[1] * (x.ndim - 2)), 77, x).astype(x.dtype)
+    return lambda m: changed(
+      m.replace(behaviour=noise(m.behaviour), time=noise(m.time)), observation=noise(m.trajectory.observation),
+      action=noise(m.trajectory.action), reward=noise(m.trajectory.reward),
+      next_observation=noise(m.trajectory.next_observation),
+    )
+
   padded = changed(memory, valid=memory.trajectory.valid.at[:, 5:].set(False))
-  noisy = changed(padded, reward=padded.trajectory.reward.at[:, 5:].set(77.0))
-  first, second = (operator.improve(operator_params, shown[0], m, ask(steps=2)) for m in (padded, noisy))
-  assert largest_difference(first, second) == 0
+  assert largest_difference(answers(padded), answers(noisy(~padded.trajectory.valid)(padded))) == 0
+  empty = memory.number == -1
+  filled = changed(noisy(jnp.tile(empty[:, None], (1, 8)))(memory), valid=memory.trajectory.valid | empty[:, None])
+  filled = filled.replace(
+    episode_return=jnp.where(empty, 1e3, filled.episode_return), application=jnp.where(empty, 9, filled.application)
+  )
+  assert empty.any() and largest_difference(answers(memory), answers(filled)) == 0
+
+
+def test_more_room_changes_nothing(operator, operator_params, answers, shown, memory):
+  """Eight places instead of four, for the same two episodes."""
+  larger = make_operator(dataclasses.replace(operator.config, capacity=8))
+  roomy = larger.remember(None, *shown)
+  assert roomy.number.shape == (8,) and (roomy.number != -1).sum() == 2
+  assert largest_difference(answers(memory), larger.answers(operator_params, roomy, BEST)) < 1e-5
+
+
+def test_answers_are_drawn_as_often_as_they_are_likely(operator, operator_params, shown, memory):
+  """And without a key the likeliest one is given. Both answers of the tiny operator, one 0.9 likely."""
+  head = operator_params['network']['likelihood']
+  likely = {**head, 'b': jnp.array([-10.0, -10.0 + np.log(9.0)]), 'w': jnp.zeros_like(head['w'])}
+  params = {**operator_params, 'network': {**operator_params['network'], 'likelihood': likely}}
+  codes, log_likelihood = operator.answers(params, memory, BEST)
+  np.testing.assert_allclose(np.exp(log_likelihood), [0.1, 0.9], rtol=1e-5)
+  first, second = (operator.decode(params, code) for code in codes)
+  assert largest_difference(first, second) > 1e-3
+  improve = functools.partial(operator.improve, params, shown[0], memory, BEST)
+  assert largest_difference(jax.jit(improve)(), second) < 1e-5
+  drawn = jax.jit(jax.vmap(improve))(jax.random.split(jax.random.key(0), 2000))
+  is_first = np.asarray(largest_per_row(drawn, first)) < 1e-5
+  assert (is_first | (np.asarray(largest_per_row(drawn, second)) < 1e-5)).all()
+  np.testing.assert_allclose(is_first.mean(), 0.1, atol=0.03)
+
+
+def largest_per_row(many, one):
+  """[B] the largest difference of each tree of a batch from another one."""
+  differences = jax.tree.map(lambda x, y: jnp.abs(x - y).reshape(len(x), -1).max(axis=1), many, one)
+  return jnp.stack(jax.tree.leaves(differences)).max(axis=0)
+
+
+def test_batches_are_drawn_each_with_a_key_of_its_own(operator, operator_params, shown, memory):
+  """Sixteen times the same memory: not always the same answer, unless none is to be drawn; and the same again."""
+  params, memories = jax.tree.map(lambda x: jnp.stack([x] * 16), (shown[0], memory))
+  draw, likeliest = (make_improve(operator, operator_params, BEST, sample=sample) for sample in (True, False))
+  different = lambda found: len(np.unique(np.asarray(jax.tree.leaves(found)[0]).reshape(16, -1), axis=0))
+  drawn = draw(params, memories, jax.random.key(0))
+  assert different(drawn) == 2
+  jax.tree.map(np.testing.assert_array_equal, drawn, draw(params, memories, jax.random.key(0)))
+  assert different(likeliest(params, memories, jax.random.key(0))) == 1
 
 
 def test_asked_for_nothing_it_gives_the_policy_back(operator, operator_params, shown, memory):
-  same = operator.improve(operator_params, shown[0], memory, ask(steps=0))
-  jax.tree.map(np.testing.assert_array_equal, same, shown[0])
+  for key in (None, jax.random.key(0)):
+    same = operator.improve(operator_params, shown[0], memory, ask(steps=0), key)
+    jax.tree.map(np.testing.assert_array_equal, same, shown[0])
 
 
 def test_one_program_serves_all_parameters(operator, operator_params, every):
   params, trajectory = take(every, (slice(None), 1))
   remember = make_remember(operator)
   memory = remember(None, params, trajectory)
-  make_improve(operator, operator_params, BEST)(params, memory)
+  make_improve(operator, operator_params, BEST)(params, memory, jax.random.key(0))
   other = jax.tree.map(lambda x: x + 0.01, operator_params)
   with counted() as compiled:
-    make_improve(operator, other, BEST)(params, remember(None, params, trajectory))
+    make_improve(operator, other, BEST)(params, remember(None, params, trajectory), jax.random.key(1))
   assert compiled == []
-
-
-STATISTICS = {
-  'observation_mean': 0.0, 'observation_std': 1.0, 'change_mean': 0.0, 'change_std': 1.0, 'reward_mean': 0.0,
-  'reward_std': 1.0,
-}
-
-
-def numbered_memory(valid):
-  """Episodes in which the observation counts the steps through all of them; [E, T] bool `valid`."""
-  valid = np.asarray(valid)
-  number = np.arange(valid.size, dtype=np.float32).reshape(*valid.shape, 1) / 100
-  trajectory = Trajectory(
-    observation=number, action=number, reward=number[..., 0], next_observation=number, outcome=number[..., :0],
-    terminated=np.zeros(valid.shape, bool), valid=valid, finite=np.ones(len(valid), bool),
-  )
-  return Memory(trajectory=trajectory, behaviour=np.zeros((*valid.shape, 2), np.float32))
-
-
-def steps_read(valid, max_transitions):
-  """Which steps of `numbered_memory` are read, and which of them count."""
-  features, counts = read(
-    numbered_memory(valid), STATISTICS, episode_length=8, max_transitions=max_transitions
-  )
-  return np.rint(np.asarray(features)[:, 0] * 100).astype(int).tolist(), np.asarray(counts).tolist()
-
-
-def test_long_experience_is_thinned_out_evenly():
-  """Of 16 steps every fourth is read; the first four would not do. The time stamps stay those of the steps."""
-  assert steps_read(np.ones((2, 8), bool), 4) == ([0, 4, 8, 12], [True] * 4)
-  features, _ = read(numbered_memory(np.ones((2, 8), bool)), STATISTICS, episode_length=8, max_transitions=4)
-  np.testing.assert_allclose(features[:, -2], [0, 0.5, 0, 0.5])
-
-
-def test_thinning_counts_the_steps_that_were_taken():
-  """Two steps of the first episode and six of the second are there: every second of these eight is read."""
-  valid = np.array([[True] * 2 + [False] * 6, [True] * 6 + [False] * 2])
-  assert steps_read(valid, 4) == ([0, 8, 10, 12], [True] * 4)
-
-
-def test_where_few_steps_were_taken_all_are_read():
-  valid = np.array([[True] * 2 + [False] * 6, [True] + [False] * 7])
-  steps, counts = steps_read(valid, 4)
-  assert [step for step, count in zip(steps, counts) if count] == [0, 1, 8] and sum(counts) == 3
-
-
-def test_short_experience_is_read_whole():
-  assert steps_read(np.ones((2, 8), bool), 16) == (list(range(16)), [True] * 16)
-
-
-def test_statistics_by_hand():
-  """Padding is left out: rewards 0, 0.01 and 0.08 count."""
-  memory = numbered_memory(np.array([[True] * 2 + [False] * 6, [True] + [False] * 7]))
-  found = experience_statistics(memory.trajectory)
-  np.testing.assert_allclose(found['reward_mean'], 0.03, rtol=1e-5)
-  np.testing.assert_allclose(found['reward_std'], np.std([0, 0.01, 0.08]), rtol=1e-3)
-  assert num_transition_features(1, 1) == read(memory, STATISTICS, episode_length=8, max_transitions=99)[0].shape[1]
 
 
 def test_experience_or_policies_of_other_sizes_are_refused(operator, operator_params, shown, memory):
@@ -200,7 +222,8 @@ CONFIG = {'family': 'point', 'backend': 'none', 'observation_size': 1, 'action_s
 
 
 @pytest.mark.parametrize('changes', [
-  {'width': 0}, {'width': 48}, {'width': 64.0}, {'width': True}, {'num_blocks': 10_000}, {'max_transitions': 0},
+  {'width': 0}, {'width': 48}, {'width': 64.0}, {'width': True}, {'num_blocks': 10_000}, {'steps_kept': 0},
+  {'capacity': 1}, {'num_answers': 0}, {'num_answers': 10_000},
   {'family': ''}, {'backend': None}, {'hidden_sizes': (0,)}, {'hidden_sizes': 'ab'}, {'hidden_sizes': (4096,) * 3},
   {'asks': ()}, {'asks': ('goal',)}, {'asks': ('steps', 'steps')}, {'asks': (['steps'],)}, {'episode_length': -1},
   {'observation_size': 10**5, 'hidden_sizes': (90,), 'code_size': 4096}, {'action_size': 10**30},
@@ -211,11 +234,12 @@ def test_configurations_that_make_no_sense_are_refused(changes):
     OperatorConfig(**{**CONFIG, **changes})
 
 
-def test_weights_are_counted_before_they_are_made():
+@pytest.mark.parametrize('num_answers', [1, 5])
+def test_weights_are_counted_before_they_are_made(num_answers):
   """Sizes that all differ, so that one in the wrong place of the count is noticed."""
   config = OperatorConfig(
     **{**CONFIG, 'observation_size': 5, 'action_size': 3}, hidden_sizes=(7, 11), width=64, num_latents=3, num_blocks=2,
-    code_size=13,
+    code_size=13, num_answers=num_answers,
   )
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape), statistics_structure(5))
   network = jax.eval_shape(lambda: make_operator(config).init(jax.random.key(0), zeros))['network']
@@ -296,7 +320,7 @@ def test_the_checksum_comes_first(saved):
   (lambda config: {'operator': {**config, 'width': 64}}, IncompatibleError, 'shape'),
   (lambda config: {'operator': {**config, 'width': 0}}, IncompatibleError, 'width=0'),
   (lambda config: {'operator': {**config, 'num_blocks': 10_000}}, IncompatibleError, 'num_blocks=10000'),
-  (lambda config: {'operator': {**config, 'max_transitions': 0}}, IncompatibleError, 'max_transitions=0'),
+  (lambda config: {'operator': {**config, 'capacity': 1}}, IncompatibleError, 'capacity=1; it takes at least'),
 ])
 def test_configurations_on_disk_that_do_not_fit_are_refused(saved, change, error, match):
   edit(saved, **change(json.loads((saved / 'config.json').read_text())['operator']))
