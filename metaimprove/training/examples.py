@@ -19,6 +19,7 @@ from metaimprove.histories.dataset import Dataset
 from metaimprove.operators.config import OperatorConfig
 from metaimprove.operators.memory import Memory
 from metaimprove.rng import generator
+from metaimprove.training.explored import Explored
 from metaimprove.training.pairs import describe_pairs, draw_sizes, own_pairs, pairs_of
 from metaimprove.training.rounds import Runs
 from metaimprove.training.settings import TrainingSettings
@@ -87,6 +88,7 @@ class Examples:
     config: of the operator.
     settings: of the training.
     seed: of all that is drawn.
+    explored: the answers to asks to explore; None: the operator's own tries.
   """
 
   dataset: Dataset
@@ -94,6 +96,7 @@ class Examples:
   config: OperatorConfig
   settings: TrainingSettings
   seed: int
+  explored: Explored | None = None
 
   def of_histories(
     self, history: np.ndarray, size: np.ndarray, rng: np.random.Generator, share: slice = slice(None)
@@ -123,6 +126,8 @@ class Examples:
 
   def of_tries(self, runs: Runs, num: int, rng: np.random.Generator, share: slice = slice(None)) -> Example:
     """Examples [num] of moments of runs whose answer is what the operator gave then, described by what it led to."""
+    if self.explored is not None:
+      return self._of_explorers(runs, num, rng, share)
     moments = runs.draw_tries(num, rng)
     history, level = runs.history[moments[0]], runs.draw_levels(moments, rng)
     pairs = own_pairs(self.dataset, history, level, runs.gain[moments[0], moments[1] + 1], self.settings)
@@ -134,6 +139,17 @@ class Examples:
       memory=runs.memory(take(moments, (slice(None), share))), ask=take(ask, share), states=states, answer=answer,
       weight=weight, key_data=_key_data(rngs),
     )
+
+  def _of_explorers(self, runs: Runs, num: int, rng: np.random.Generator, share: slice) -> Example:
+    """Examples [num] of moments of runs at which nothing had been met, whose answer is an explorer that would."""
+    moments = runs.draw_unmet(num, rng)
+    history, level = runs.history[moments[0]], runs.draw_levels(moments, rng)
+    pairs = own_pairs(self.dataset, history, level, np.full(num, explore.MOST), self.settings)
+    ask = describe_pairs(pairs, self.config.asks, self.settings, rng)
+    answer = take(self.explored.draw(history, rng), share)
+    rngs = rng.spawn(num)[share]
+    memory = runs.memory(take(moments, (slice(None), share)))
+    return _example(memory, take(ask, share), *answer, self.settings.num_states, rngs)
 
   def _pairs(self, history, level, size, rng):
     pairs = pairs_of(self.dataset, history, level, size, self.settings)

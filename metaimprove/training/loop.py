@@ -18,6 +18,7 @@ from metaimprove.operators.reading import experience_statistics
 from metaimprove.rng import generator
 from metaimprove.training import rounds, validation
 from metaimprove.training.examples import Examples, endless, split_histories
+from metaimprove.training.explored import explore_tasks
 from metaimprove.training.fit import Log, Pause, fit, no_log
 from metaimprove.training.loss import mean_loss
 from metaimprove.training.settings import TrainingSettings
@@ -66,9 +67,10 @@ def train(
   share = jax.process_index(), jax.process_count()
   training, kept_out = split_histories(dataset, settings.num_validation)
   statistics = experience_statistics(_some_experience(dataset, seed))
+  explored = None if explorers is None else explore_tasks(explorers, play, dataset, seed)
   examples = Examples(
     dataset=dataset, histories=endless(dataset, training, seed), config=operator.config,
-    settings=settings, seed=seed,
+    settings=settings, seed=seed, explored=explored,
   )
   shown: dict[str, float] = {}
   played: list[rounds.Runs] = []

@@ -33,6 +33,8 @@ from metaimprove.training.settings import TrainingSettings
 from metaimprove.trees import batch_size, concatenate, take
 from metaimprove.types import Params, Play, Trajectory, episode_return, mean_return
 
+_LITTLE = 0.01
+"""Less than this share of what can be gained is nothing."""
 _MUCH = 0.3
 """A gain is much above this share."""
 _WIDEST = 4.0
@@ -52,6 +54,7 @@ class Runs:
     kept: [R, P, C] int, which of the episodes were remembered after each policy had acted, `EMPTY` for none.
     history: [R] int, which history of the dataset each run's task belongs to.
     returns: [R, P + 1] mean return of each policy, and of the one after them; NaN where every episode blew up.
+    gained: [R, P + 1] the same, from 0 to 1 between the least and the greatest return of a level on the task.
     gain: [R, P + 1] what each policy led to, see `asks.explore.gain`.
     chance: [R, P, N + 1], how likely it is as good as each level of that history; see `match`.
   """
@@ -60,6 +63,7 @@ class Runs:
   kept: np.ndarray
   history: np.ndarray
   returns: np.ndarray
+  gained: np.ndarray
   gain: np.ndarray
   chance: np.ndarray
 
@@ -77,6 +81,12 @@ class Runs:
     much = much if len(much) else every
     parts = (every, num - num // 2), (much, num // 2)
     return np.concatenate([moments[rng.integers(len(moments), size=size)] for moments, size in parts]).T
+
+  def draw_unmet(self, num: int, rng: np.random.Generator) -> np.ndarray:
+    """[2, num] int, random moments at which no policy had met more than the least; any, where there are none."""
+    before = np.maximum.accumulate(np.nan_to_num(self.gained[:, :self.kept.shape[1]]), axis=1)
+    found = np.argwhere(before < _LITTLE)
+    return found[rng.integers(len(found), size=num)].T if len(found) else self.draw(num, rng)
 
   def following(self, moments: np.ndarray) -> Memory:
     """[B, E, ...], the episodes of the policy after each moment [2, B]."""
@@ -353,7 +363,9 @@ def _is_of(stored: dict[str, Any], dataset: Dataset) -> bool:
 def _matched(stored: dict[str, Any], dataset: Dataset) -> Runs:
   num = stored['kept'].shape[1]
   returns, levels = stored['returns'], dataset.returns[stored['history']]
-  gain = explore.gain(returns, levels.min(axis=1), levels.max(axis=1))
+  lowest, highest = levels.min(axis=1), levels.max(axis=1)
+  gained = (returns - lowest[:, None]) / np.maximum(highest - lowest, 1e-9)[:, None]
+  gain = explore.gain(returns, lowest, highest)
   history = np.repeat(stored['history'], num)
   chance = match(
     np.nan_to_num(returns[:, :num].reshape(-1)), stored['error'][:, :num].reshape(-1), dataset.returns[history],
@@ -361,6 +373,7 @@ def _matched(stored: dict[str, Any], dataset: Dataset) -> Runs:
   )
   return Runs(
     episodes=stored['episodes'], kept=stored['kept'], history=stored['history'], returns=returns, gain=gain,
+    gained=gained,
     chance=chance.reshape(*returns[:, :num].shape, -1),
   )
 
