@@ -7,23 +7,27 @@ import numpy as np
 import pytest
 
 from metaimprove import asks
-from metaimprove.asks import SAME, ask, steps
+from metaimprove.asks import OWN, SAME, ask, explore, steps
 from metaimprove.asks.ask import Ask, Kind, Pairs, describe, drop, features, num_features
 from metaimprove.errors import IncompatibleError, UnknownNameError
 
 RETURN = Kind(
   name='return', value=np.float32, words=str, num_features=1, features=lambda value: jnp.asarray(value)[None],
   describe=lambda pairs, rng: np.take_along_axis(pairs.returns, np.maximum(pairs.target, 0)[:, None], 1)[:, 0],
+  is_known=lambda pairs: pairs.target >= 0,
 )
 """Another kind, for tests: the return that the answer has."""
 KINDS = {**asks.KINDS, 'return': RETURN}
 
 
-def pairs_of(level, target, rank, shares=steps.SHARES):
+def pairs_of(level, target, rank, shares=steps.SHARES, gain=np.nan):
   """Pairs that are all of one history, with levels of the ranks given."""
   level, target = np.array(level), np.array(target)
   rank = np.tile(rank, (len(level), 1))
-  return Pairs(level=level, target=target, rank=rank, returns=rank - 4.0, size_shares=shares)
+  return Pairs(
+    level=level, target=target, rank=rank, returns=rank - 4.0, size_shares=shares,
+    gain=np.broadcast_to(gain, level.shape),
+  )
 
 
 def test_targets_by_hand():
@@ -43,7 +47,7 @@ def test_levels_that_are_one_policy_count_once():
 
 def test_same_is_no_level_and_no_size():
   """Else a target could be taken for a size, or the other way round."""
-  assert SAME < 0 and SAME not in steps.SIZES
+  assert max(SAME, OWN) < 0 and SAME != OWN and not {SAME, OWN} & set(steps.SIZES)
 
 
 def test_a_description_leads_to_the_target():
@@ -51,7 +55,10 @@ def test_a_description_leads_to_the_target():
   rng = np.random.default_rng(0)
   level, rank = rng.integers(12, size=500), np.cumsum(rng.integers(2, size=(500, 12)), axis=1)
   target = steps.target_level(level, rng.choice(steps.SIZES, size=500), rank)
-  pairs = Pairs(level=level, target=target, rank=rank, returns=np.zeros((500, 12)), size_shares=steps.SHARES)
+  pairs = Pairs(
+    level=level, target=target, rank=rank, returns=np.zeros((500, 12)), size_shares=steps.SHARES,
+    gain=np.full(500, np.nan),
+  )
   found = steps.describe(pairs, rng)
   np.testing.assert_array_equal(steps.target_level(level, found, rank), target)
   assert set(found[target == SAME]) == {0} and 0 not in found[target != SAME]
@@ -133,3 +140,48 @@ def test_what_was_not_given_does_not_come_back():
   values = {name: np.zeros(50) for name in given}
   dropped = drop(Ask(values=values, given=given), 1.0, np.random.default_rng(0))
   assert not dropped.given['steps'].any() and dropped.given['return'].all()
+
+
+def test_only_what_is_known_is_described():
+  """The answer is what an operator gave: no number of levels leads to it, but what it led to is known; the other way
+  round for a level. Histories may have two levels only."""
+  pairs = pairs_of([0, 0, 1], [OWN, 1, SAME], [0, 1], gain=[0.25, np.nan, np.nan])
+  found = describe(KINDS, ('steps', 'explore'), pairs, np.random.default_rng(0))
+  np.testing.assert_array_equal(found.given['steps'], [False, True, True])
+  np.testing.assert_array_equal(found.given['explore'], [True, False, False])
+  np.testing.assert_array_equal(found.values['explore'], [0.25, 0, 0])
+  dropped = drop(found, 1.0, np.random.default_rng(0))
+  for name, given in found.given.items():
+    np.testing.assert_array_equal(dropped.given[name], given, 'the only one stays')
+
+
+def test_what_a_try_led_to_by_hand():
+  """Returns from 0 to 10 are possible. The first run finds 4 at its second policy and 9 at last: a gain of 0.9 for that
+  policy, which beat all before it; 0 for the third, which did not, whatever came later. Of the second run the second
+  policy blew up, and the third gained all. Below the lowest return nothing counts."""
+  returns = np.array([[0.0, 4.0, 1.0, 9.0], [2.0, np.nan, 5.0, 12.0], [-5.0, -1.0, 3.0, 3.0]])
+  found = explore.gain(returns, np.zeros(3), np.full(3, 10.0))
+  nan = np.nan
+  np.testing.assert_allclose(found, [[nan, 0.9, 0, nan], [nan, 0, 1.0, nan], [nan, 0, 0.3, nan]])
+
+
+def test_a_try_that_met_hardly_more_led_to_nothing():
+  returns = np.array([[1.0, 1.05, 9.0], [1.0, 1.2, 9.0]])
+  np.testing.assert_allclose(explore.gain(returns, np.zeros(2), np.full(2, 10.0))[:, 1], [0, 0.8])
+
+
+def test_words_for_exploring():
+  assert ask(explore='most').values['explore'] == explore.MOST and explore.words(explore.MOST) == 'most'
+  assert ask(explore='0.5').values['explore'] == 0.5 and explore.words(np.float32(0.5)) == '0.5'
+  for wrong in ('much', 1.5, -0.1, None, float('nan'), [0.5, 2.0]):
+    with pytest.raises(UnknownNameError, match="'most' or a share"):
+      ask(explore=wrong)
+
+
+def test_exploring_instead():
+  """Where it is wanted nothing else is asked for; elsewhere all stays as it was."""
+  found = explore.instead(ask(steps=[1, 2, 4]), np.array([True, False, True]))
+  np.testing.assert_array_equal(found.given['steps'], [False, True, False])
+  np.testing.assert_array_equal(found.given['explore'], [True, False, True])
+  np.testing.assert_array_equal(found.values['explore'], explore.MOST)
+  np.testing.assert_array_equal(found.values['steps'], [1, 2, 4])

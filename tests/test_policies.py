@@ -23,6 +23,19 @@ def test_same_function_as_brax():
   jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
+@pytest.mark.parametrize('between', [(), (3,), (3, 2)])
+def test_without_jax_it_is_the_same_function(between):
+  """For a batch of policies, each at its own observations."""
+  policy = policies.make_policy(5, 2, (16, 8))
+  params = jax.vmap(policy.init)(jax.random.split(jax.random.key(0), 4))
+  params = jax.tree.map(lambda x: np.asarray(x + 0.1), params)  # biases are 0 at first
+  x = np.random.default_rng(0).normal(size=(4, *between, 5)).astype(np.float32)
+  found = policies.apply_numpy(params, x)
+  assert found.dtype == np.float32 and found.shape == (4, *between, 4)
+  np.testing.assert_allclose(found, jax.vmap(policy.apply)(params, x), atol=1e-5)
+  assert np.isfinite(policies.apply_numpy(params, 1e4 * x)).all(), 'large inputs do not overflow'
+
+
 def test_more_than_ten_layers_keep_their_order():
   policy = policies.make_policy(3, 1, (4,) * 11)
   names = policies.layer_names(policy.init(jax.random.key(0)))

@@ -57,7 +57,8 @@ def describe(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
   total = weight.sum(axis=1, keepdims=True)
   drawn = np.argmax(np.cumsum(weight, axis=1) > rng.random((len(total), 1)) * total, axis=1)
   same = pairs.target == SAME
-  difference = _rank_at(pairs.rank, np.where(same, pairs.level, pairs.target)) - _rank_at(pairs.rank, pairs.level)
+  target = np.where(pairs.target < 0, pairs.level, pairs.target)  # `SAME` and `OWN` are no levels
+  difference = _rank_at(pairs.rank, target) - _rank_at(pairs.rank, pairs.level)
   return np.where(total[:, 0] > 0, np.asarray(SIZES)[drawn], np.where(same, 0, np.maximum(difference, 1)))
 
 
