@@ -36,6 +36,14 @@ def test_without_jax_it_is_the_same_function(between):
   assert np.isfinite(policies.apply_numpy(params, 1e4 * x)).all(), 'large inputs do not overflow'
 
 
+def test_widened_policies_go_where_they_went_with_larger_deviations():
+  policy = policies.make_policy(3, 2, (4,))
+  params = jax.tree.map(np.asarray, jax.vmap(policy.init)(jax.random.split(jax.random.key(0), 2)))
+  x = np.ones((2, 1, 3), np.float32)
+  change = policies.apply_numpy(policies.widened(params, np.array([0.0, 1.5])), x) - policies.apply_numpy(params, x)
+  np.testing.assert_allclose(change[:, 0], [[0, 0, 0, 0], [0, 0, 1.5, 1.5]], atol=1e-6)
+
+
 def test_more_than_ten_layers_keep_their_order():
   policy = policies.make_policy(3, 1, (4,) * 11)
   names = policies.layer_names(policy.init(jax.random.key(0)))
