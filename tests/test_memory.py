@@ -45,6 +45,7 @@ def standing(places, application, number=None, returns=None):
   return jax.tree.map(jnp.asarray, Memory(
     trajectory=trajectory, behaviour=np.zeros((num, 2, 2), np.float32), time=np.tile(np.arange(2), (num, 1)),
     episode_return=np.array(np.zeros(num) if returns is None else returns, np.float32),
+    largest_reward=np.zeros(num, np.float32),
     application=np.array(application), number=number,
   ))
 
@@ -153,7 +154,7 @@ def remembered(valid, application, number):
   short, time = thinned(trajectory, 4)
   return Memory(
     trajectory=short, behaviour=jnp.zeros((*short.valid.shape, 2)), time=time, application=jnp.array(application),
-    episode_return=trajectory.reward.sum(axis=-1), number=jnp.array(number),
+    episode_return=trajectory.reward.sum(axis=-1), largest_reward=trajectory.reward.max(axis=-1), number=jnp.array(number),
   )
 
 

@@ -78,10 +78,10 @@ def gain(returns: np.ndarray, lowest: np.ndarray, highest: np.ndarray) -> np.nda
   return result
 
 
-def instead(ask: Ask, where: np.ndarray) -> Ask:
-  """Asks [B] for `MOST` where `where` [B] holds, and nothing else; elsewhere as they are, without exploring."""
-  values = {**ask.values, NAME: np.full(len(where), MOST, np.float32)}
-  given = {name: np.broadcast_to(given, where.shape) & ~where for name, given in ask.given.items()}
+def instead(ask: Ask, where: chex.Array) -> Ask:
+  """Asks [...] for `MOST` where `where` [...] holds, and nothing else; elsewhere as they are, without exploring."""
+  values = {**ask.values, NAME: jnp.full(where.shape, MOST, jnp.float32)}
+  given = {name: jnp.broadcast_to(given, where.shape) & ~where for name, given in ask.given.items()}
   return Ask(values=values, given={**given, NAME: where})
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,23 +9,22 @@ import chex
 import jax
 import numpy as np
 
-from metaimprove import asks, files
+from metaimprove import files
 from metaimprove.asks import KINDS, Ask
 from metaimprove.errors import IncompatibleError
 from metaimprove.iteration import ImproveBatch, Iterate, RememberBatch, iterate
 from metaimprove.methods.method import Curve, Method, initial_policies
 from metaimprove.operators.apply import make_improve, make_remember
-from metaimprove.operators.memory import Memory
 from metaimprove.operators.operator import Operator
 from metaimprove.policies import Policy
 from metaimprove.rng import stream
 from metaimprove.trees import batch_size
-from metaimprove.types import Params, Play, Progress, Task, mean_return
+from metaimprove.types import Play, Progress, Task, mean_return
 
 
 def operator_method(
   operator: Operator, operator_params: Any, play: Play, *, ask: Ask, num_applications: int, num_episodes: int,
-  num_measured: int | None = None, explore_first: int = 0, sample: bool = False, another_task: bool = False,
+  num_measured: int | None = None, explores: bool = False, sample: bool = False, another_task: bool = False,
   name: str = 'operator', title: str = 'operator', **options: Any,
 ) -> Method:
   """An operator as a method.
@@ -39,8 +37,7 @@ def operator_method(
     num_applications: in a row.
     num_episodes: of experience before each application.
     num_measured: how many of them returns are measured with; all by default.
-    explore_first: so many applications are asked to explore instead.
-    sample: whether answers are drawn; see `make_improve`.
+    explores, sample: whether to explore at first, and whether answers are drawn; see `make_improve`.
     another_task: the control "another task's experience": the operator is given experience and policy of another task
       instead of its own; see `other_tasks_of`.
     name: of the method.
@@ -51,15 +48,9 @@ def operator_method(
 
   def run(tasks: Task, rng_key: chex.PRNGKey, progress: Progress) -> Curve:
     experience_of = other_tasks_of(tasks) if another_task else None
-    applied = [
-      make_improve(operator, operator_params, asked, sample=sample, experience_of=experience_of)
-      for asked in (asks.ask(explore='most'), ask)
-    ]
-    count = itertools.count()
-
-    def improve(params: Params, memory: Memory, rng_key: chex.PRNGKey) -> Params:
-      return applied[next(count) >= explore_first](params, memory, rng_key)
-
+    improve = make_improve(
+      operator, operator_params, ask, sample=sample, explores=explores, experience_of=experience_of
+    )
     return iterated_curve(
       improve, remember, play, operator.policy, tasks, rng_key, num_applications=num_applications,
       num_episodes=num_episodes, num_measured=num_measured, title=title, progress=progress,
@@ -69,7 +60,7 @@ def operator_method(
     'operator': dataclasses.asdict(operator.config),
     'operator_params': files.checksum(files.tree_to_bytes(operator_params)), 'ask': words_of(ask),
     'num_applications': num_applications, 'num_episodes': num_episodes, 'num_measured': num_measured,
-    'explore_first': explore_first, 'sample': sample, 'another_task': another_task,
+    'explores': explores, 'sample': sample, 'another_task': another_task,
   }
   return Method(name=name, title=title, run=run, settings=settings, **options)
 

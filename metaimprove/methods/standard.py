@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 from metaimprove import asks
+from metaimprove.asks import explore
 from metaimprove.improvers.source import Source
 from metaimprove.methods import controls
 from metaimprove.methods.identify import Identifier, identify_method
@@ -28,7 +29,6 @@ class EvaluationSettings:
     num_applications: of the operator, in a row.
     num_episodes: of experience before each.
     steps: the size of improvement that is asked for, in words.
-    explore_first: so many of them are asked to explore instead.
     improvement_applications: the same of the curves for other sizes of improvement.
     ppo_tasks: held-out tasks that PPO learns from scratch.
     reference_episodes: episodes that measure a policy that stays as it is.
@@ -40,7 +40,6 @@ class EvaluationSettings:
   num_applications: int = 30
   num_episodes: int = 2
   steps: str = 'best'
-  explore_first: int = 0
   improvement_applications: int = 12
   ppo_tasks: int = 16
   reference_episodes: int = 8
@@ -74,17 +73,18 @@ def operator_methods(operator: Operator, operator_params: Any, playground: Playg
   """The operator as it is judged, asked for other sizes of improvement, on twice the experience, and on the experience
   of other tasks."""
   settings = playground.settings
-  size = settings.num_episodes
+  size, explores = settings.num_episodes, explore.NAME in operator.config.asks
 
   def method(steps=settings.steps, num_episodes=size, num_applications=settings.num_applications, **options):
+    options = {'explores': explores and steps == settings.steps, **options}
     return operator_method(
       operator, operator_params, playground.of(num_episodes), ask=asks.ask(steps=steps), num_episodes=num_episodes,
-      num_applications=num_applications, explore_first=settings.explore_first if steps == settings.steps else 0,
-      **options,
+      num_applications=num_applications, **options,
     )
 
   return [
     method(),
+    *([method(explores=False, name='operator_no_explore', title='operator, not asked to explore')] if explores else []),
     method(
       another_task=True, name='shuffled_experience', title="another task's experience", splits=('heldout',)
     ),

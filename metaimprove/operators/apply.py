@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaimprove import iteration, parallel
-from metaimprove.asks import Ask
-from metaimprove.operators.memory import Memory
+from metaimprove.asks import Ask, explore
+from metaimprove.operators.memory import Memory, nothing_met
 from metaimprove.operators.operator import Operator
 from metaimprove.trees import batch_size, take
 from metaimprove.types import Params, Trajectory
@@ -17,7 +17,7 @@ from metaimprove.types import Params, Trajectory
 
 def make_improve(
   operator: Operator, operator_params: Params, ask: Ask, *, sample: bool = False,
-  experience_of: chex.Array | None = None,
+  explores: bool = False, experience_of: chex.Array | None = None,
 ) -> iteration.ImproveBatch:
   """The operator applied to B policies, each with its own memory; one compiled program an operator, whatever its
   parameters.
@@ -27,6 +27,7 @@ def make_improve(
     operator_params: its parameters.
     ask: one for all, or [B].
     sample: whether to draw one of the possible answers, each as often as it is likely, or to take the most likely one.
+    explores: whether to ask to explore instead, as long as no reward above 0 is remembered.
     experience_of: [B] int, whose memory and parameters the operator is given for each policy; each one's own by
       default. With those of another task it is the control "another task's experience": a gain that survives it does
       not come from the experience.
@@ -36,7 +37,7 @@ def make_improve(
   def improve(params: Params, memory: Memory, rng_key: chex.PRNGKey) -> Params:
     if experience_of is not None:
       params, memory = take((params, memory), experience_of)
-    return _improve(operator, operator_params, params, memory, ask, rng_key if sample else None)
+    return _improve(operator, operator_params, params, memory, ask, rng_key if sample else None, explores)
 
   return improve
 
@@ -46,12 +47,15 @@ def make_remember(operator: Operator) -> iteration.RememberBatch:
   return functools.partial(_remember, operator)
 
 
-@functools.partial(jax.jit, static_argnames='operator')
+@functools.partial(jax.jit, static_argnames=('operator', 'explores'))
 def _improve(
-  operator: Operator, operator_params: Params, params: Params, memory: Memory, ask: Ask, rng_key: chex.PRNGKey | None
+  operator: Operator, operator_params: Params, params: Params, memory: Memory, ask: Ask, rng_key: chex.PRNGKey | None,
+  explores: bool,
 ) -> Params:
   num = batch_size(params)
   ask = jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *x.shape[1:])), ask)
+  if explores:
+    ask = explore.instead(ask, nothing_met(memory))
   keys = None if rng_key is None else jax.random.split(rng_key, num)
   axes = (None, 0, 0, 0, None if keys is None else 0)
   return parallel.vmap(operator.improve, in_axes=axes)(operator_params, params, memory, ask, keys)

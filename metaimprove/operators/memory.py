@@ -25,6 +25,7 @@ class Memory:
       each step, at its observation.
     time: [C, K] int32, which step of its episode each is.
     episode_return: [C] float32, of the whole episode.
+    largest_reward: [C] float32, of the whole episode; 0 where no reward is above it.
     application: [C] int32, how many applications of the operator came before the policy that acted.
     number: [C] int32, how many episodes came before; `EMPTY` for an empty place.
   """
@@ -33,6 +34,7 @@ class Memory:
   behaviour: chex.Array
   time: chex.Array
   episode_return: chex.Array
+  largest_reward: chex.Array
   application: chex.Array
   number: chex.Array
 
@@ -62,7 +64,8 @@ def first_memory(policy: Policy, params: Params, trajectory: Trajectory, num_ste
   short, time = thinned(trajectory, num_steps)
   return Memory(
     trajectory=short, behaviour=policy.apply(params, short.observation), time=time,
-    episode_return=episode_return(trajectory), application=jnp.zeros(num_episodes, jnp.int32),
+    episode_return=episode_return(trajectory), largest_reward=jnp.maximum(trajectory.reward.max(axis=-1), 0.0),
+    application=jnp.zeros(num_episodes, jnp.int32),
     number=jnp.arange(num_episodes, dtype=jnp.int32),
   )
 
@@ -93,6 +96,11 @@ def remember(
     number=new.number + jnp.max(memory.number) + 1,
   )
   return forget(jax.tree.map(lambda *x: jnp.concatenate(x), memory, new), capacity)
+
+
+def nothing_met(memory: Memory) -> chex.Array:
+  """[...] bool, whether no reward above 0 is remembered."""
+  return jnp.max(memory.largest_reward, axis=-1, where=memory.number != EMPTY, initial=0.0) <= 0
 
 
 def forget(memory: Memory, capacity: int) -> Memory:

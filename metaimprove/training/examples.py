@@ -40,7 +40,7 @@ class Example:
   Attributes:
     memory: what is remembered when θⁿ has acted.
     ask: what is asked for.
-    states: [S, O] observations at which the answer is known: some that θⁿ⁺ᵏ visited, and some of the memory.
+    states: [S, O] observations: some that θⁿ⁺ᵏ visited, and, where the answer is known everywhere, some of the memory.
     answer: [S, 2A] logits of θⁿ⁺ᵏ there.
     weight: [S] float32, 1 for a state that counts and 0 where a policy has visited none.
     key_data: [2] uint32, for what is drawn while the loss is computed.
@@ -117,7 +117,7 @@ class Examples:
     """Examples [B] of random moments of runs, to be improved by the sizes [B]."""
     rows = runs.draw(len(size), rng)
     history, level = runs.history[rows[0]], runs.draw_levels(rows, rng)
-    # θⁿ itself is not stored. Where nothing better is asked for, the answer is the level that is as good.
+    # θⁿ itself is not stored: instead of it, one level better is the answer.
     pairs, ask = self._pairs(history, level, np.where(size == 0, 1, size), rng)
     rngs = rng.spawn(len(history))[share]
     memory = runs.memory(take(rows, (slice(None), share)))
@@ -161,8 +161,10 @@ class Examples:
     sizes = draw_sizes(self.settings, size, rng)
     which, num = share
     shown_runs = num * round(size * self.settings.runs_share / num) if rounds else 0
-    explores = explore.NAME in self.config.asks and len(rounds) > 1
-    tries = num * round(shown_runs * self.settings.tries_share / num) if explores else 0
+    explores = explore.NAME in self.config.asks
+    # In the first round the operator was untrained.
+    tried = [runs for runs in rounds[1:] if explores and (self.explored is not None or runs.has_tries())]
+    tries = num * round(shown_runs * self.settings.tries_share / num) if tried else 0
     shown_levels, shown_runs = size - shown_runs, shown_runs - tries
     parts = []
     if shown_levels:
@@ -172,7 +174,7 @@ class Examples:
       runs = rounds[rng.integers(len(rounds))]
       parts.append(self.of_runs(runs, sizes[shown_levels:][:shown_runs], rng, _part(shown_runs, which, num)))
     if tries:
-      runs = rounds[rng.integers(1, len(rounds))]  # in the first round the operator was untrained
+      runs = tried[rng.integers(len(tried))]
       parts.append(self.of_tries(runs, tries, rng, _part(tries, which, num)))
     return concatenate(parts)
 

@@ -1,7 +1,4 @@
-"""Trains an operator by maximum likelihood on histories, and on what its own iterates meet.
-
-The loss is the divergence KL(θⁿ⁺ᵏ ‖ emitted policy) at states that θⁿ⁺ᵏ or a policy in memory visited.
-"""
+"""Trains an operator by maximum likelihood on histories, and on its own runs; see `loss` and `rounds`."""
 
 import dataclasses
 import functools
@@ -60,8 +57,8 @@ def train(
     operator_params.
 
   Raises:
-    IncompatibleError: if the folder was begun with other settings or histories, or the processes do not divide half a
-      batch.
+    IncompatibleError: if the folder was begun with other settings, histories or explorers, or the processes do not
+      divide a batch.
   """
   folder = pathlib.Path(folder)
   share = jax.process_index(), jax.process_count()

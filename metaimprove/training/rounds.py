@@ -75,9 +75,8 @@ class Runs:
   def draw_tries(self, num: int, rng: np.random.Generator) -> np.ndarray:
     """[2, num] int, random moments before policies of which is known what they led to; half of them led to much, where
     there are such."""
-    gain = self.gain[:, 1:self.kept.shape[1] + 1]
-    usable = np.isfinite(self.returns[:, :gain.shape[1]]) & np.isfinite(gain)
-    every, much = np.argwhere(usable), np.argwhere(usable & (np.nan_to_num(gain) > _MUCH))
+    usable = self._tries()
+    every, much = np.argwhere(usable), np.argwhere(usable & (np.nan_to_num(self.gain[:, 1:]) > _MUCH))
     much = much if len(much) else every
     parts = (every, num - num // 2), (much, num // 2)
     return np.concatenate([moments[rng.integers(len(moments), size=size)] for moments, size in parts]).T
@@ -87,6 +86,14 @@ class Runs:
     before = np.maximum.accumulate(np.nan_to_num(self.gained[:, :self.kept.shape[1]]), axis=1)
     found = np.argwhere(before < _LITTLE)
     return found[rng.integers(len(found), size=num)].T if len(found) else self.draw(num, rng)
+
+  def has_tries(self) -> bool:
+    """Whether it is known of any policy what it led to."""
+    return bool(self._tries().any())
+
+  def _tries(self) -> np.ndarray:
+    """[R, P] bool, the moments before policies of which is known what they led to."""
+    return np.isfinite(self.returns[:, :-1]) & np.isfinite(self.gain[:, 1:])
 
   def following(self, moments: np.ndarray) -> Memory:
     """[B, E, ...], the episodes of the policy after each moment [2, B]."""
@@ -341,23 +348,46 @@ def load(folder: files.Path, dataset: Dataset, indices: Sequence[int] | None = N
 
 
 def _is_of(stored: dict[str, Any], dataset: Dataset) -> bool:
-  """Whether what was read fits: shapes are those of the dataset's policies, and histories are some of its."""
-  history, kept, returns = stored['history'], stored['kept'], stored['returns']
-  if history.ndim != 1 or not history.size or history.dtype.kind not in 'iu' or kept.dtype.kind not in 'iu':
+  """Whether what was read fits: histories are some of the dataset's, shapes are those of its policies, and all that is
+  known is finite."""
+  kept, reward = stored['kept'], stored['episodes'].trajectory.reward
+  if kept.ndim != 3 or not kept.size or reward.ndim != 3:
     return False
-  if history.min() < 0 or history.max() >= dataset.num_histories or kept.ndim != 3 or returns.ndim != 2:
+  like = _like(kept.shape, reward.shape, dataset.header['observation_size'], dataset.header['action_size'])
+  if not all(jax.tree.leaves(jax.tree.map(lambda x, y: (x.shape, x.dtype) == (y.shape, y.dtype), stored, like))):
     return False
-  episodes, trajectory = stored['episodes'], stored['episodes'].trajectory
-  places = episodes.number.shape
-  steps = trajectory.reward.shape
-  observation, action = dataset.header['observation_size'], dataset.header['action_size']
-  shapes = [x.shape for x in (trajectory.observation, trajectory.action, episodes.behaviour)]
-  whole = (
-    len(places) == 2 and len(steps) == 3 and steps[:2] == places
-    and shapes == [(*steps, observation), (*steps, action), (*steps, 2 * action)]
-    and places[0] == len(history) == len(kept) == len(returns) and stored['error'].shape == returns.shape
+  history, returns, num = stored['history'], stored['returns'], kept.shape[1]
+  known = jax.tree.leaves({**stored, 'returns': np.nan_to_num(returns, posinf=np.nan, neginf=np.nan)})
+  return (
+    0 <= history.min() and history.max() < dataset.num_histories
+    and EMPTY <= kept.min() and kept.max() < reward.shape[1] and reward.shape[1] % (num + 1) == 0
+    and np.isfinite(returns[:, :num]).any() and all(np.isfinite(leaf).all() for leaf in known)
   )
-  return whole and EMPTY <= kept.min() and kept.max() < places[1] and kept.shape[1] <= returns.shape[1]
+
+
+def _like(
+  kept: tuple[int, ...], steps: tuple[int, ...], observation_size: int, action_size: int
+) -> dict[str, Any]:
+  """Arrays of the shapes and types of a round whose 'kept' has the shape [R, P, C] and whose rewards have `steps`."""
+  def array(dtype, *shape):
+    return np.broadcast_to(np.zeros((), dtype), shape)
+
+  runs, episodes = kept[0], (kept[0], steps[1])
+  trajectory = Trajectory(
+    observation=array(np.float32, *steps, observation_size), action=array(np.float32, *steps, action_size),
+    reward=array(np.float32, *steps), next_observation=array(np.float32, *steps, observation_size),
+    outcome=array(np.float32, *steps, 0), terminated=array(bool, *steps), valid=array(bool, *steps),
+    finite=array(bool, *episodes),
+  )
+  memory = Memory(
+    trajectory=trajectory, behaviour=array(np.float32, *steps, 2 * action_size), time=array(np.int32, *steps),
+    episode_return=array(np.float32, *episodes), largest_reward=array(np.float32, *episodes),
+    application=array(np.int32, *episodes), number=array(np.int32, *episodes),
+  )
+  return {
+    'episodes': memory, 'kept': array(np.int32, *kept), 'history': array(np.int64, runs),
+    'returns': array(np.float32, runs, kept[1] + 1), 'error': array(np.float64, runs, kept[1] + 1),
+  }
 
 
 def _matched(stored: dict[str, Any], dataset: Dataset) -> Runs:

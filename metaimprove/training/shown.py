@@ -9,6 +9,7 @@ from metaimprove import policies
 from metaimprove.histories.dataset import Dataset
 from metaimprove.operators.config import OperatorConfig
 from metaimprove.operators.memory import EMPTY, Memory, thinned
+from metaimprove.types import episode_return
 
 MOST_LEVELS = 4
 
@@ -46,7 +47,8 @@ def memory_of_levels(
   short, time = thinned(trajectory, config.steps_kept)
   memory = Memory(
     trajectory=short, behaviour=policies.apply_numpy(params, short.observation), time=time,
-    episode_return=trajectory.reward.sum(axis=-1), application=None, number=None,
+    episode_return=episode_return(trajectory), largest_reward=np.maximum(trajectory.reward.max(axis=-1), 0),
+    application=None, number=None,
   )
   places = np.arange(most)[None, :, None], np.arange(chosen.shape[1])[None, None, :]
   there = (places[0] < count[:, None, None]) & (places[1] < wanted[:, None, None])
