@@ -77,6 +77,7 @@ def every(dataset):
 def operator(point):
   return make_operator(OperatorConfig.of(
     point, hidden_sizes=HIDDEN_SIZES, width=32, num_latents=2, num_blocks=1, code_size=8, capacity=4, num_answers=2,
+    asks=('steps', 'explore'),
   ))
 
 

@@ -33,7 +33,7 @@ from tests.point_histories import HIDDEN_SIZES, collect_point_histories
 
 SETTINGS = TrainingSettings(
   num_steps=120, batch_size=16, num_states=8, rounds=(0.1, 0.6), round_applications=2, round_tasks=8, num_validation=2,
-  num_evaluations=2, learning_rate=1e-2,
+  num_evaluations=2, learning_rate=1e-2, tries_share=0.25,
 )
 
 
@@ -67,6 +67,7 @@ def train(folder, coordinator=None, process=0, num_processes=1):
   family = point_family()
   operator = make_operator(OperatorConfig.of(
     family, hidden_sizes=HIDDEN_SIZES, width=32, num_latents=2, num_blocks=1, code_size=8, capacity=4, num_answers=2,
+    asks=('steps', 'explore'),
   ))
   losses, steps = {}, []
 

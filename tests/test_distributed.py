@@ -37,7 +37,7 @@ def together(whole, tmp_path_factory):
 def test_two_processes_have_the_loss_curve_of_one(whole, together):
   losses = [list(json.loads((folder / 'losses.json').read_text()).values()) for folder in (whole, together)]
   assert len(losses[0]) == 120
-  # Before rounding has had time to grow, and beyond the first round of own iterates, at step 12.
+  # Before rounding has had time to grow, and beyond the first round of own runs, at step 12.
   np.testing.assert_allclose(losses[0][:30], losses[1][:30], rtol=1e-3)
 
 

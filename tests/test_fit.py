@@ -160,6 +160,13 @@ def test_a_folder_of_another_run_is_refused(whole, name, changes):
     run(whole[0], **changes)
 
 
+def test_processes_must_divide_a_batch(tmp_path, monkeypatch):
+  monkeypatch.setattr(jax, 'process_count', lambda: 3)
+  with pytest.raises(IncompatibleError, match='batch_size=8 must be a multiple of the number of processes, 3'):
+    run(tmp_path)
+  assert not list(tmp_path.iterdir())
+
+
 def test_a_damaged_state_says_what_to_do(whole, tmp_path):
   folder = shutil.copytree(whole[0], tmp_path / 'copy')
   (folder / 'training_state_000000100.safetensors').write_bytes(b'torn')
