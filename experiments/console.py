@@ -106,7 +106,7 @@ def print_summary(results: Results) -> None:
 _SHORT = {
   'told_goal': 'told the goal only', 'no_experience': 'one policy for all', 'identify': 'identify',
   'identify_once': 'identify by one episode',
-  'shuffled_experience': "another task's experience",
+  'shuffled_experience': "another task's experience", 'operator_no_explore': 'not asked to explore',
 }
 """Of the controls."""
 

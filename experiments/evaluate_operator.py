@@ -47,7 +47,7 @@ def training_folder() -> pathlib.Path | None:
   if FLAGS.training:
     return pathlib.Path(FLAGS.training)
   above = pathlib.Path(FLAGS.operator).parent
-  return above if any(above.glob('iterates_*.safetensors')) else None
+  return above if any(above.glob('runs_*.safetensors')) else None
 
 
 def main():

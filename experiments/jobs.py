@@ -5,11 +5,13 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import stages
-from experiments.forecast import Forecast, forecast
+from absl import flags
+
+from experiments import forecast, stages
 from experiments.sizes import sizes_of
 from metaimprove.evaluation import results as results_
 from metaimprove.evaluation.report import Panel
+from metaimprove.files import claim
 from metaimprove.improvers import domain_randomised_ppo, independent_ppo, task_conditioned_ppo, tuned
 from metaimprove.methods.standard import IMPROVEMENT_SIZES, EvaluationSettings
 from metaimprove.tasks.registry import make_family
@@ -52,8 +54,7 @@ class Job:
 
   @classmethod
   def of(cls, family: str, small: bool = False, **given: Any) -> 'Job':
-    """The job with the sizes that suit a family, see `sizes_of`; those of `given` that are not None replace them."""
-    given = {name: value for name, value in given.items() if value is not None}
+    """The job with the sizes that suit a family, see `sizes_of`; those of `given` replace them."""
     return cls(family=family, **{**sizes_of(family, small), **given})
 
   def evaluation(self) -> EvaluationSettings:
@@ -66,6 +67,30 @@ class Job:
   def training(self) -> dict[str, Any]:
     """Fields of `TrainingSettings` that are given."""
     return {} if self.num_steps is None else {'num_steps': self.num_steps}
+
+
+_FLAGS = (
+  'num_tasks', 'independent_tasks', 'num_episodes', 'num_steps', 'heldout_tasks', 'num_applications', 'ppo_tasks',
+  'num_updates', 'controls',
+)
+
+
+def define_flags() -> None:
+  """Flags for sizes of a job; where they are not given, it has those that suit its family."""
+  flags.DEFINE_integer('num_tasks', None, 'Training tasks; what suits the family by default, as all sizes.', 2)
+  flags.DEFINE_integer('independent_tasks', None, 'How many of them also get a history by PPO from scratch.', 0)
+  flags.DEFINE_integer('num_episodes', None, 'Episodes of experience before each application of the operator.', 1)
+  flags.DEFINE_integer('num_steps', None, 'Gradient steps of the operator.', 1)
+  flags.DEFINE_integer('heldout_tasks', None, 'Held-out tasks.', 2)
+  flags.DEFINE_integer('num_applications', None, 'Of the operator, in a row.', 1)
+  flags.DEFINE_integer('ppo_tasks', None, 'Held-out tasks that PPO learns from scratch.', 1)
+  flags.DEFINE_integer('num_updates', None, "PPO updates, instead of the family's tuned number.", 1)
+  flags.DEFINE_bool('controls', None, 'Train and judge the controls too, which is so by default.')
+
+
+def given() -> dict[str, Any]:
+  """Fields of a job for which a flag was given."""
+  return {name: flags.FLAGS[name].value for name in _FLAGS if flags.FLAGS[name].value is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,10 +144,17 @@ def collect(job: Job, seed: int, histories: pathlib.Path, wall: pathlib.Path) ->
 def run(job: Job, seeds: Sequence[int], folder: pathlib.Path) -> Panel:
   """The job for each seed, and what a report tells of all of them; goes on where it was, and only reads what is done.
 
-  Writes results.json and films.json to the folder. Raises `NoScoreError` if there is nothing to show.
+  Writes results.json and films.json to the folder.
+
+  Raises:
+    IncompatibleError: if the folder is of another job.
+    NoScoreError: if there is nothing to show.
   """
   family, parts = make_family(job.family, job.backend), seed_folders(folder, seeds)
+  needed = expected(job, len(seeds))  # what is refused must be so before the folder is taken
+  claim(folder, {**dataclasses.asdict(job), 'seeds': list(seeds)})
   if not (folder / 'results.json').exists():
+    print(needed)
     judged = []
     for seed, part in zip(seeds, parts):
       judged.append(run_seed(job, seed, part, folder))
@@ -138,7 +170,7 @@ def run(job: Job, seeds: Sequence[int], folder: pathlib.Path) -> Panel:
   return stages.show_operator(folder, parts[0].operator, results, family=family, settings=job.evaluation())
 
 
-def expected(job: Job, num_seeds: int) -> Forecast:
+def expected(job: Job, num_seeds: int) -> forecast.Forecast:
   """What the job will take."""
   family, settings = make_family(job.family, job.backend), job.evaluation()
   training = TrainingSettings.of(family, job.num_tasks, **job.training())
@@ -153,7 +185,7 @@ def expected(job: Job, num_seeds: int) -> Forecast:
   points = 4 + job.controls, (len(IMPROVEMENT_SIZES) - 1)
   few = min(settings.improvement_applications, settings.num_applications)
   num_judged = settings.num_tasks * (points[0] * settings.num_applications + points[1] * few)
-  return forecast(
+  return forecast.forecast(
     family, learning=learning, num_histories=job.num_tasks + job.independent_tasks,
     num_checkpoints=job.num_checkpoints, history_episodes=job.history_episodes, num_episodes=job.num_episodes,
     num_steps=training.num_steps * (1 + job.controls),

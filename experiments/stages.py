@@ -14,6 +14,7 @@ import numpy as np
 
 from experiments import console
 from metaimprove import asks, files
+from metaimprove.asks import explore
 from metaimprove.errors import IncompatibleError, MetaImproveError
 from metaimprove.evaluation import results as results_
 from metaimprove.evaluation.bill import histories_env_steps
@@ -307,6 +308,7 @@ def show_operator(
       family, operator, operator_params, task, take(initial_policies(operator.policy, 1, rng_key), 0), rng_key,
       num_applications=min(_FILM_APPLICATIONS, settings.num_applications),
       num_episodes=settings.num_episodes, ask=asks.ask(steps=settings.steps),
+      explores=explore.NAME in operator.config.asks,
     )
     exploration = _explore(family, operator, operator_params, results.seed, settings) if results.sparse else []
     files.write_json(path, {'films': films, 'exploration': exploration})
@@ -322,7 +324,11 @@ def _explore(
     return []
   rng_key = stream(seed, 'exploration')
   return record_exploration(
-    family, make_improve(operator, operator_params, asks.ask(steps=settings.steps)), make_remember(operator),
+    family,
+    make_improve(
+      operator, operator_params, asks.ask(steps=settings.steps), explores=explore.NAME in operator.config.asks
+    ),
+    make_remember(operator),
     make_play(family, operator.policy, num_episodes=settings.num_episodes),
     initial_policies(operator.policy, batch_size(tasks), rng_key), tasks, rng_key,
     num_applications=min(_EXPLORATION_APPLICATIONS, settings.num_applications),

@@ -19,7 +19,10 @@ APPLICATIONS = (0, 1, 2, 3, 4, 6, 10, 20, 30)
 if __name__ == '__main__':
   flags.DEFINE_string('results', 'runs/quickstart/results.json', 'The figures.')
 
-_CURVES = {'identify': 'identify the task', 'shuffled_experience': "another task's experience"}
+_CURVES = {
+  'identify': 'identify the task', 'shuffled_experience': "another task's experience",
+  'operator_no_explore': 'not asked to explore',
+}
 _CONSTANTS = {
   'told_goal': '`told_goal`: told the true goal, and that the robot is stock',
   'no_experience': '`no_experience`: one policy for the whole family, told nothing',

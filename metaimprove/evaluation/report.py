@@ -30,11 +30,12 @@ from metaimprove.types import Params, Task
 _COLOURS = {
   'operator': '#1b6ca8', 'far': '#3a9d5d', 'ppo': '#c8553d', 'shuffled_experience': '#8a8a8a', 'identify': '#8a5aa8',
   'told_goal': '#d39b2a', 'no_experience': '#444444', 'identify_once': '#c9a8d8', 'sampled': '#6fb1e0',
+  'operator_no_explore': '#7fbf9a',
 }
 _TITLES = {
   'told_goal': 'told the goal, not the dynamics', 'no_experience': 'one policy for all tasks',
   'identify': 'identify the task', 'identify_once': 'identify the task by one episode',
-  'shuffled_experience': "another task's experience",
+  'shuffled_experience': "another task's experience", 'operator_no_explore': 'operator, not asked to explore',
 }
 """Of the controls."""
 _SIZE_COLOURS = {'1': '#d39b2a', '2': '#c8553d', '4': '#8a5aa8', 'best': '#1b6ca8'}
@@ -72,9 +73,9 @@ class Panel:
 
 def record_improvement(
   family: TaskFamily, operator: Operator, operator_params: Any, task: Task, params: Params, rng_key: chex.PRNGKey, *,
-  num_applications: int, num_episodes: int, ask: Ask,
+  num_applications: int, num_episodes: int, ask: Ask, explores: bool = False,
 ) -> list[dict[str, Any]]:
-  """Films of a policy before and after each application, all from the same start.
+  """Films of a policy before and after each application, all from the same start; see `make_improve` for `explores`.
 
   Returns:
     [num_applications + 1] films, see `films.make_film`, with a 'caption' each.
@@ -82,7 +83,7 @@ def record_improvement(
   film = make_film(family, operator.policy.sample)
   one_task, one_policy = jax.tree.map(lambda x: jnp.asarray(x)[None], (task, params))
   iterates = iterate(
-    make_improve(operator, operator_params, ask), make_remember(operator),
+    make_improve(operator, operator_params, ask, explores=explores), make_remember(operator),
     make_play(family, operator.policy, num_episodes=num_episodes), one_policy, one_task, stream(rng_key, 'episodes'),
     num_applications=num_applications,
   )

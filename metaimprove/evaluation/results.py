@@ -16,7 +16,7 @@ TARGET = 0.95
 """The score that environment steps are counted to."""
 SMALL_NEED = 0.1
 """A need is small where the upper end of its interval is below this."""
-CONTROLS = ('told_goal', 'no_experience', 'identify', 'identify_once', 'shuffled_experience')
+CONTROLS = ('told_goal', 'no_experience', 'identify', 'identify_once', 'shuffled_experience', 'operator_no_explore')
 """Methods that are shown as controls, where they were judged; of 'identify_once' its last point."""
 NEED_CONTROLS = {'experience': 'no_experience', 'dynamics': 'told_goal', 'second_look': 'identify_once'}
 """Need -> the control that does without."""
@@ -31,7 +31,7 @@ Figures = dict[str, list[float | None]]
 def is_sparse(family: str) -> bool:
   """Whether the rewards of a family are sparse, by its name. Then the mean and the share of tasks found count as much
   as the IQM does, which hides a tail."""
-  return 'sparse' in family.split('_')
+  return 'sparse' in family.split('_') or family == 'point_wind'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -84,7 +84,10 @@ def operator_methods(operator: Operator, operator_params: Any, playground: Playg
 
   return [
     method(),
-    *([method(explores=False, name='operator_no_explore', title='operator, not asked to explore')] if explores else []),
+    *([method(sample=True, name='operator_sampled', title='operator, answers drawn at random', splits=('heldout',))]
+      if operator.config.num_answers > 1 else []),
+    *([method(explores=False, name='operator_no_explore', title='operator, not asked to explore', splits=('heldout',))]
+      if explores else []),
     method(
       another_task=True, name='shuffled_experience', title="another task's experience", splits=('heldout',)
     ),

@@ -33,8 +33,8 @@ MULTIPLIERS = ('gear', 'damping', 'mass', 'inertia', 'friction', 'gravity', 'len
 """Physical constants that a task can scale; which of them are real depends on robot and backend."""
 
 FORCES = {
-  'slope': Range(low=-0.3, high=0.3, far_low=-0.4, far_high=0.4, logarithmic=False),
-  'wind': Range(low=-3.0, high=3.0, far_low=-4.0, far_high=4.0, logarithmic=False),
+  'slope': Range(low=-0.25, high=0.25, far_low=-0.35, far_high=0.35, logarithmic=False),
+  'wind': Range(low=-2.5, high=2.5, far_low=-3.5, far_high=3.5, logarithmic=False),
 }
 """Constant outside forces, available wherever gravity matters. Both turn or shift the vector of gravity, so that every
 part of the robot is accelerated alike. The slope is the angle in rad by which the ground rises in the direction of x.

@@ -1,0 +1,50 @@
+"""How good operators are on many families, with controls, on held-out and far tasks: one row a family in a JSON file.
+
+  python -m experiments.benchmark_operators --families=point_goal_sparse_h20 --seeds=0,1,2
+
+A family after the other; the row of each is written when it is done, and rows of other families stay. Can be stopped at
+any moment; run again, it goes on where it was. `tabulate_results --json` makes tables and a picture of the rows.
+"""
+
+import pathlib
+
+from absl import flags
+
+from experiments import console, jobs
+from experiments.jobs import Job
+from metaimprove.errors import UnknownNameError
+from metaimprove.evaluation import rows
+from metaimprove.evaluation.report import write_report
+from metaimprove.tasks.registry import family_names
+
+FLAGS = flags.FLAGS
+
+if __name__ == '__main__':
+  flags.DEFINE_list('families', None, 'Task families.', required=True)
+  flags.DEFINE_list('seeds', ['0'], 'Each has histories, an operator and held-out tasks of its own.')
+  flags.DEFINE_string('folder', 'runs/benchmark', 'Where everything goes, in FOLDER/FAMILY.')
+  flags.DEFINE_string('json', 'docs/results/operators.json', 'The rows.')
+  jobs.define_flags()
+  flags.adopt_module_key_flags(jobs)
+
+
+def main() -> None:
+  """Runs the families one after the other."""
+  for family in FLAGS.families:
+    if family not in family_names():
+      raise UnknownNameError(f'Task family {family!r} is unknown; choose among: {", ".join(family_names())}.')
+  seeds, path = [int(seed) for seed in FLAGS.seeds], pathlib.Path(FLAGS.json)
+  if path.exists():
+    rows.read(path, rows.OperatorRow)  # a damaged file is refused before any work
+  for family in FLAGS.families:
+    folder = pathlib.Path(FLAGS.folder) / family
+    panel = jobs.run(Job.of(family, **jobs.given()), seeds, folder)
+    write_report(folder / 'report.html', panel, [console.command_line()])
+    rows.add(path, rows.operator_row(panel.results, [console.command_line()]))
+    console.print_results(panel.results)
+    print(f'Report:       {folder}/report.html')
+  print(f'Rows:         {path}')
+
+
+if __name__ == '__main__':
+  console.launch(main)

@@ -1,0 +1,212 @@
+"""Figures of many families in one file, a row each, from which the tables and plots of the docs are made.
+
+Three files are kept in docs/results:
+
+  operators.json  `OperatorRow`: how good operators are, with controls, on held-out tasks
+  needs.json      `NeedsRow`: what families ask for, on held-out tasks, without an operator
+  ablations.json  `AblationRow`: variants of an operator, on validation tasks
+
+All are lists of plain objects. The fields of these classes are all that there is in them.
+"""
+
+import dataclasses
+import json
+import numbers
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from metaimprove import files
+from metaimprove.errors import DamagedDataError
+from metaimprove.evaluation.results import Figures, Results, is_sparse
+
+NEEDS = ('experience', 'dynamics', 'second_look')
+_ENDS = ('iqm', 'low', 'high', 'mean')
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatorRow:
+  """How good an operator is on a family.
+
+  Attributes:
+    family: its name.
+    backend: its physics backend.
+    seeds: each has its own histories, operator and tasks.
+    tasks: held-out tasks with a score, of all seeds together.
+    need: see `Results.need`.
+    episodes: [P] episodes of a task that were used before each point of a curve.
+    methods: name -> 'iqm', 'low', 'high', 'mean', and 'found' where rewards are sparse: [P] each, or [1] of a policy
+      that stays as it is. 'ppo' has its own 'episodes'. The operator is there as 'operator', 'operator_sampled' and, on
+      far tasks, 'operator_far'.
+    training_env_steps: of all that was needed to make one operator, controls apart; None where it is not known.
+    commands: that made the row.
+  """
+
+  family: str
+  backend: str
+  seeds: list[int]
+  tasks: int
+  need: Mapping[str, float | None]
+  episodes: list[int]
+  methods: Mapping[str, Mapping[str, Any]]
+  training_env_steps: int | None
+  commands: list[str]
+
+  @property
+  def key(self) -> tuple[str, ...]:
+    """What a row is of: another one of the same replaces it."""
+    return (self.family,)
+
+  def flaw(self) -> str | None:
+    """What is wrong with it; None if nothing is."""
+    if set(self.need) != set(NEEDS):
+      return 'need'
+    lengths = {1, len(self.episodes)}
+    for name, figures in self.methods.items():
+      length = {len(figures['episodes'])} if 'episodes' in figures else lengths
+      if not _are_figures(figures, length, is_sparse(self.family)):
+        return f'methods[{name!r}]'
+    return None if 'operator' in self.methods else 'methods'
+
+
+@dataclasses.dataclass(frozen=True)
+class NeedsRow:
+  """What a family asks for.
+
+  Attributes:
+    family, backend, seeds, tasks, commands: see `OperatorRow`.
+    need, low, high: need -> 1 - the score of the control that does without, and the ends of its interval.
+    oracle: mean return of the reference policies, which are told everything.
+    initial: mean return of random policies.
+    identify_reads: see `Results`.
+  """
+
+  family: str
+  backend: str
+  seeds: list[int]
+  tasks: int
+  need: Mapping[str, float | None]
+  low: Mapping[str, float | None]
+  high: Mapping[str, float | None]
+  oracle: float | None
+  initial: float | None
+  identify_reads: str | None
+  commands: list[str]
+
+  @property
+  def key(self) -> tuple[str, ...]:
+    """See `OperatorRow`."""
+    return (self.family,)
+
+  def flaw(self) -> str | None:
+    """See `OperatorRow`."""
+    return next((name for name in ('need', 'low', 'high') if set(getattr(self, name)) != set(NEEDS)), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class AblationRow:
+  """How good a variant of an operator is on a family, on validation tasks.
+
+  Attributes:
+    family, backend, seeds, tasks, episodes, methods, commands: see `OperatorRow`.
+    variant: its name.
+    changes: fields of `OperatorConfig` and `TrainingSettings` -> values other than those that suit the family.
+  """
+
+  family: str
+  backend: str
+  variant: str
+  changes: Mapping[str, Any]
+  seeds: list[int]
+  tasks: int
+  episodes: list[int]
+  methods: Mapping[str, Mapping[str, Any]]
+  commands: list[str]
+
+  @property
+  def key(self) -> tuple[str, ...]:
+    """See `OperatorRow`."""
+    return self.family, self.variant
+
+  def flaw(self) -> str | None:
+    """See `OperatorRow`."""
+    lengths = {len(self.episodes)}
+    return next((f'methods[{n!r}]' for n, fs in self.methods.items() if not _are_figures(fs, lengths, True)), None)
+
+
+Row = TypeVar('Row', OperatorRow, NeedsRow, AblationRow)
+
+
+def _are_figures(figures: Any, lengths: set[int], sparse: bool) -> bool:
+  """Whether they are a curve, of one of these lengths, and nothing else."""
+  wanted = {*_ENDS, *(['found'] if sparse else [])}
+  if not isinstance(figures, Mapping) or set(figures) - {'episodes'} != wanted:
+    return False
+  known = all(isinstance(value, numbers.Real | None) for name in wanted for value in figures[name])
+  return known and all(len(figures[name]) in lengths for name in figures)
+
+
+def kept(figures: Figures, sparse: bool) -> dict[str, Any]:
+  """Of the figures of a method what a row keeps, to four digits."""
+  ends = [*_ENDS, *(['found'] if sparse else [])]
+  return {end: [None if value is None else round(value, 4) for value in figures[end]] for end in ends}
+
+
+def operator_row(results: Results, commands: Sequence[str]) -> OperatorRow:
+  """The row of an evaluation."""
+  curves = {
+    'operator': results.normalised_return, 'operator_far': results.far, 'operator_sampled': results.sampled,
+    **results.controls,
+  }
+  methods = {name: kept(figures, results.sparse) for name, figures in curves.items() if figures is not None}
+  if results.ppo is not None:
+    length = results.env_steps[1] // results.episodes[1]  # environment steps of an episode
+    episodes = [steps // length for steps in results.ppo['env_steps']]
+    methods['ppo'] = {**kept(results.ppo, results.sparse), 'episodes': episodes}
+  return OperatorRow(
+    family=results.family, backend=results.backend, seeds=list(results.per_seed['seeds']), tasks=results.heldout_tasks,
+    need=dict(results.need), episodes=list(results.episodes), methods=methods,
+    training_env_steps=results.total_training_env_steps(), commands=list(commands),
+  )
+
+
+def needs_row(results: Results, commands: Sequence[str]) -> NeedsRow:
+  """What an evaluation of an operator knows of the family."""
+  return NeedsRow(
+    family=results.family, backend=results.backend, seeds=list(results.per_seed['seeds']), tasks=results.heldout_tasks,
+    need=dict(results.need), low=dict(results.need_low), high=dict(results.need_high),
+    oracle=results.mean_return['reference'], initial=results.mean_return['initial'],
+    identify_reads=results.identify_reads, commands=list(commands),
+  )
+
+
+def read(path: files.Path, kind: Callable[..., Row]) -> list[Row]:
+  """The rows of a file, which are of one kind.
+
+  Raises:
+    DamagedDataError: if it does not hold them.
+  """
+  value = files.read_json(path)
+  names = {field.name for field in dataclasses.fields(kind)}
+  if not isinstance(value, list):
+    raise DamagedDataError(f'{path} is not a list of rows; delete it and run again what writes it.')
+  rows = []
+  for index, item in enumerate(value):
+    if not isinstance(item, dict) or set(item) != names:
+      raise DamagedDataError(f'Row {index} of {path} does not have the fields {", ".join(sorted(names))}.')
+    rows.append(kind(**item))
+    try:
+      flaw = rows[-1].flaw()
+    except (TypeError, KeyError):  # a number where a list or an object should be
+      flaw = 'a field'
+    if flaw is not None:
+      raise DamagedDataError(f'Row {index} of {path} is damaged at {flaw}; delete it and run again what writes it.')
+  return rows
+
+
+def add(path: files.Path, row: Row) -> None:
+  """Adds a row to a file, where it replaces the one of the same key, if there is one. A row is a line."""
+  rows = {other.key: other for other in read(path, type(row))} if pathlib.Path(path).exists() else {}
+  rows[row.key] = row
+  lines = [json.dumps(dataclasses.asdict(one), allow_nan=False) for one in rows.values()]
+  files.write_bytes(path, ('[\n' + ',\n'.join(lines) + '\n]\n').encode())
