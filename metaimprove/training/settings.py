@@ -13,7 +13,7 @@ _ROUND_STEPS = 320_000
 tasks, so that simulating it takes no longer than the gradient steps."""
 
 _SEARCHING = {
-  'num_steps': 6000, 'runs_share': 0.75, 'tries_share': 0.3, 'round_applications': 16,
+  'num_steps': 4000, 'runs_share': 0.75, 'tries_share': 0.3, 'round_applications': 16,
   'size_shares': (0.05, 0.05, 0.05, 0.05, 0.1, 0.7),
   'rounds': (0.0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
 }
