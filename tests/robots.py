@@ -15,7 +15,7 @@ ROBOTS = {
   'reacher': (0.0, ('reacher_goal', 'reacher_goal_sparse', 'reacher_wiring', 'reacher_lag')),
   'halfcheetah': (0.1, (
     'half_cheetah_vel', 'half_cheetah_vel_sparse', 'half_cheetah_dir', 'half_cheetah_vel_wiring',
-    'half_cheetah_vel_broken',
+    'half_cheetah_vel_broken', 'half_cheetah_vel_wind',
   )),
   'ant': (0.25, ('ant_dir', 'ant_goal', 'ant_goal_sparse', 'ant_dir_broken')),
   'humanoid': (0.15, ('humanoid_dir',)),

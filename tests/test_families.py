@@ -417,15 +417,27 @@ def point_with(**imperfections):
   return family, task
 
 
-def test_delay_by_hand():
-  """Half a step late: the first action moves half as far, and the other half comes with the second."""
-  family, task = point_with(action_delay=0.5)
+@pytest.mark.parametrize(('imperfections', 'moves'), [
+  # Half a step late: half of an action comes with the next one.
+  ({'action_delay': 0.5}, [0.4, 0.35, -0.05, -0.2, 0.05]),
+  ({'action_lag': 0.0}, [0.8, -0.1, 0.0, -0.4, 0.5]),
+  ({'action_lag': 2.0}, [0.0, 0.0, 0.8, -0.1, 0.0]),
+  # Two steps late, and then half a step; a lag of 7 is longer than this run.
+  ({'action_lag': 2.0, 'action_delay': 0.5}, [0.0, 0.0, 0.4, 0.35, -0.05]),
+  ({'action_lag': 7.0}, [0.0] * 5),
+  ({'wiring': [[-1.0]]}, [-0.8, 0.1, 0.0, 0.4, -0.5]),
+  ({'wiring': [[-1.0]], 'action_lag': 3.0}, [0.0, 0.0, 0.0, -0.8, 0.1]),
+  ({'broken': [1.0], 'action_noise': 0.1}, [0.0] * 5),
+  ({'broken': [0.0]}, [0.8, -0.1, 0.0, -0.4, 0.5]),
+])
+def test_imperfect_motors_by_hand(imperfections, moves):
+  family, task = point_with(**imperfections)
   state = family.reset(task, jax.random.key(0))
   positions = [state.physics.q[0]]
-  for action in (1.0, 0.0, 0.0):
+  for action in (0.8, -0.1, 0.0, -0.4, 0.5):
     state = family.step(task, state, jnp.array([action]))
     positions.append(state.physics.q[0])
-  np.testing.assert_allclose(np.diff(positions), [0.5, 0.5, 0.0], atol=1e-6)
+  np.testing.assert_allclose(np.diff(positions), moves, atol=1e-6)
 
 
 def test_noises_have_their_size_and_leave_the_rest_alone():
