@@ -104,7 +104,7 @@ def collect_histories(
 
 def train_operator(
   folder: pathlib.Path, histories: pathlib.Path, *, family: str, backend: str | None, seed: int,
-  config: Mapping[str, Any], settings: Mapping[str, Any], verify: bool = True,
+  config: Mapping[str, Any], settings: Mapping[str, Any], explores: bool = True, verify: bool = True,
   operator_folder: pathlib.Path | None = None, wall: pathlib.Path | None = None,
 ) -> pathlib.Path:
   """Trains an operator on a folder of histories, and returns the operator's folder.
@@ -116,6 +116,7 @@ def train_operator(
     seed: of initialisation, examples and play.
     config: fields of `OperatorConfig` other than those that suit the family, `num_episodes` among them.
     settings: the same of `TrainingSettings`.
+    explores: whether explorers are learned first, where rewards are sparse.
     verify: whether to compare the histories with their checksums first.
     operator_folder: `folder`/operator unless given.
     wall: where seconds are kept; `folder` unless given.
@@ -131,7 +132,7 @@ def train_operator(
   training = TrainingSettings.of(made_family, len(np.unique(dataset.task_index)), **settings)
   play = make_play(made_family, operator.policy, num_episodes=operator.config.num_episodes)
   explorers, explorers_env_steps = None, 0
-  if made_family.practice_reward is not None:
+  if explores and made_family.practice_reward is not None:
     explorers, explorers_env_steps = _explorers(
       folder / 'explorers', histories, made_family, operator.policy, seed, wall or folder
     )

@@ -1,6 +1,10 @@
-"""Prints results.json as tables in Markdown: README's tables are made with it, so that no figure is typed by hand.
+"""Prints figures as tables in Markdown: those of README and docs are made with it, so that none is typed by hand.
 
   python -m experiments.tabulate_results --results=runs/quickstart/results.json
+
+prints one evaluation; and the rows that `benchmark_operators` writes, with a picture of them:
+
+  python -m experiments.tabulate_results --json=docs/results/operators.json --picture=docs/results/operators.png
 """
 
 import pathlib
@@ -11,13 +15,17 @@ from absl import flags
 
 from experiments import console
 from metaimprove.evaluation import results as results_
-from metaimprove.evaluation.results import Results
+from metaimprove.evaluation import rows as rows_
+from metaimprove.evaluation.results import SMALL_NEED, Results, is_sparse
+from metaimprove.evaluation.rows import OperatorRow
 
 FLAGS = flags.FLAGS
 APPLICATIONS = (0, 1, 2, 3, 4, 6, 10, 20, 30)
 
 if __name__ == '__main__':
-  flags.DEFINE_string('results', 'runs/quickstart/results.json', 'The figures.')
+  flags.DEFINE_string('results', 'runs/quickstart/results.json', 'The figures of one evaluation.')
+  flags.DEFINE_string('json', None, 'Rows of many families, to be printed instead.')
+  flags.DEFINE_string('picture', None, 'Where to draw the curves of these rows, a PNG.')
 
 _CURVES = {
   'identify': 'identify the task', 'shuffled_experience': "another task's experience",
@@ -110,8 +118,84 @@ def sentences(results: Results) -> list[str]:
   return lines
 
 
+def naming_is_enough(row: OperatorRow) -> bool:
+  """Whether a family asks for no more than naming the task: both other needs are known and small."""
+  needs = row.need['dynamics'], row.need['second_look']
+  return None not in needs and max(needs) < SMALL_NEED
+
+
+def operators_table(rows: Sequence[OperatorRow]) -> list[str]:
+  """The operators' curves: the IQM, and where rewards are sparse the mean score and the share of tasks found."""
+  points = [1, 2, 3, 4, 8, 10, 20, 30]
+  lines = [['family', 'tasks, seeds', 'score', *(f'after {n}' for n in points), 'far, at the end']]
+  for row in rows:
+    name = f'`{row.family}`' + (' (naming the task is enough)' if naming_is_enough(row) else '')
+    sizes = f'{row.tasks}, {len(row.seeds)}; {row.episodes[1]} episode{"s" * (row.episodes[1] > 1)} each'
+    for end in ('iqm', 'mean', 'found') if is_sparse(row.family) else ('iqm',):
+      main, far = row.methods['operator'][end], row.methods['operator_far'][end]
+      values = [shown(main[n]) if n < len(main) else '' for n in points]
+      lines.append([name, sizes, end.replace('iqm', 'IQM'), *values, shown(far[-1])])
+      name, sizes = '', ''
+  return table(lines)
+
+
+def needs_table(rows: Sequence[OperatorRow]) -> list[str]:
+  """Needs, and what controls and PPO reach at their last point, IQM with intervals."""
+  names = {
+    'told_goal': 'told goal', 'no_experience': 'no experience', 'identify': 'identify',
+    'shuffled_experience': "another task's experience", 'operator_sampled': 'drawn answers',
+    'operator_no_explore': 'not asked to explore', 'ppo': 'PPO from scratch',
+  }
+  lines = [['family', 'needs: experience', 'dynamics', 'second look', *names.values()]]
+  for row in rows:
+    reached = [interval(row.methods[name], -1) if name in row.methods else '' for name in names]
+    lines.append([f'`{row.family}`', *(shown(row.need[need]) for need in rows_.NEEDS), *reached])
+  return table(lines)
+
+
+def operator_tables(rows: Sequence[OperatorRow]) -> list[str]:
+  """All lines of the tables of rows."""
+  return [*operators_table(rows), '', *needs_table(rows)]
+
+
+def draw(rows: Sequence[OperatorRow], path: pathlib.Path) -> None:
+  """A panel a family: score against episodes of a task, with controls; the mean where rewards are sparse, else IQM."""
+  from matplotlib.figure import Figure
+
+  curves = {
+    'operator': '#1b6ca8', 'operator_no_explore': '#7fbf9a', 'identify': '#8a5aa8', 'shuffled_experience': '#8a8a8a'
+  }
+  constants = {'told_goal': '#d39b2a', 'no_experience': '#444444'}
+  columns = min(3, len(rows))
+  figure = Figure(figsize=(4.2 * columns, 3.2 * -(-len(rows) // columns)), layout='constrained')
+  for index, row in enumerate(rows):
+    axes = figure.add_subplot(-(-len(rows) // columns), columns, index + 1)
+    end = 'mean' if is_sparse(row.family) else 'iqm'
+    for name in (name for name in curves if name in row.methods):
+      axes.plot(row.episodes, row.methods[name][end], color=curves[name], label=name.replace('_', ' '))
+    main = row.methods['operator']
+    if end == 'iqm':
+      axes.fill_between(row.episodes, main['low'], main['high'], color=curves['operator'], alpha=0.2, linewidth=0)
+    for name in (name for name in constants if name in row.methods):
+      axes.axhline(row.methods[name][end][0], color=constants[name], linestyle='--', label=name.replace('_', ' '))
+    axes.set(title=row.family, xlabel='episodes of a task', ylabel='mean score' if end == 'mean' else 'score (IQM)')
+    axes.legend(frameon=False, fontsize=7)
+  figure.savefig(path, dpi=110)
+
+
+def print_rows(path: pathlib.Path, picture: str | None) -> None:
+  """The tables of a file of rows, and their picture if wanted."""
+  rows = rows_.read(path, OperatorRow)
+  print('\n'.join(operator_tables(rows)))
+  if picture:
+    draw(rows, pathlib.Path(picture))
+
+
 def main() -> None:
   """Prints the tables."""
+  if FLAGS.json:
+    print_rows(pathlib.Path(FLAGS.json), FLAGS.picture)
+    return
   results = results_.read(pathlib.Path(FLAGS.results))
   results.check_scored()
   print(

@@ -1,0 +1,130 @@
+"""What parts of an operator are worth: variants trained on the same histories, judged on validation tasks.
+
+  python -m experiments.ablate_operator --family=point_goal_sparse_h20 \
+    --variants="whole;capacity_1:capacity=1;one_answer:num_answers=1;no_runs:rounds=();no_explorers:explorers=False"
+
+A variant is a name, and fields of `OperatorConfig` and `TrainingSettings` other than those that suit the family;
+`explorers=False` leaves explorers out. Each is judged as it is applied by default, and without exploring where it can
+be asked to explore. Can be stopped at any moment; run again, it goes on where it was.
+"""
+
+import ast
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from experiments import console, jobs, stages
+from experiments.jobs import Job
+from experiments.tabulate_results import shown, table
+from metaimprove.errors import UnknownNameError
+from metaimprove.evaluation import metrics, rows
+from metaimprove.evaluation.evaluate import evaluate
+from metaimprove.evaluation.rows import AblationRow
+from metaimprove.histories.reference import load_conditioned
+from metaimprove.methods import controls
+from metaimprove.methods.standard import Playground, operator_methods
+from metaimprove.operators import checkpoints
+from metaimprove.operators.config import OperatorConfig
+from metaimprove.rollouts import make_play
+from metaimprove.tasks.registry import family_names, make_family
+from metaimprove.training.settings import TrainingSettings
+
+FLAGS = flags.FLAGS
+POINTS = (1, 2, 4, 8, 10, 14, 20, 30)
+_JUDGED = ('operator', 'operator_sampled', 'operator_no_explore')
+
+if __name__ == '__main__':
+  flags.DEFINE_enum('family', 'point_goal_sparse_h20', family_names(), 'Task family.')
+  flags.DEFINE_string('variants', 'whole', 'NAME:FIELD=VALUE,...;NAME:... (values as in Python).')
+  flags.DEFINE_integer('seed', 0, 'Of everything.')
+  flags.DEFINE_string('folder', 'runs/ablation', 'Where everything goes, in FOLDER/FAMILY.')
+  flags.DEFINE_string('json', 'docs/results/ablations.json', 'The rows.')
+  jobs.define_flags()
+  flags.adopt_module_key_flags(jobs)
+
+
+def variants_of(text: str) -> dict[str, dict[str, Any]]:
+  """Name -> changes; raises `UnknownNameError` for a field that does not exist."""
+  known = {field.name for kind in (OperatorConfig, TrainingSettings) for field in dataclasses.fields(kind)}
+  variants = {}
+  for part in text.split(';'):
+    name, _, changes = part.strip().partition(':')
+    try:
+      call = ast.parse(f'f({changes})', mode='eval').body
+      variants[name] = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError):
+      raise UnknownNameError(f'{part!r} is no variant; write NAME:FIELD=VALUE,FIELD=VALUE.') from None
+    for field in variants[name]:
+      if field not in known | {'explorers'}:
+        raise UnknownNameError(
+          f'Variant {name!r} changes {field!r}; choose among: explorers, {", ".join(sorted(known))}.'
+        )
+  return variants
+
+
+def judge(job: Job, name: str, changes: Mapping[str, Any], folder: pathlib.Path) -> AblationRow:
+  """Trains a variant and judges it on validation tasks."""
+  family, changes = make_family(job.family, job.backend), dict(changes)
+  config_fields = {field.name for field in dataclasses.fields(OperatorConfig)}
+  config = {'num_episodes': job.num_episodes, **{k: v for k, v in changes.items() if k in config_fields}}
+  settings = {k: v for k, v in changes.items() if k not in config_fields | {'explorers'}}
+  operator_folder = folder / name / 'operator'
+  if not (operator_folder / 'config.json').exists():
+    stages.train_operator(
+      folder / name, folder / 'histories', family=job.family, backend=job.backend, seed=FLAGS.seed, config=config,
+      settings={**job.training(), **settings}, explores=changes.get('explorers', True), verify=False,
+    )
+  operator, operator_params = checkpoints.load_operator(operator_folder, family)
+  conditioned, learning, _ = load_conditioned(folder / 'histories', family)
+  playground = Playground(
+    play=make_play(family, operator.policy, num_episodes=operator.config.num_episodes),
+    num_episodes=operator.config.num_episodes, settings=job.evaluation(),
+  )
+  methods = [
+    dataclasses.replace(method, splits=None)
+    for method in operator_methods(operator, operator_params, playground) if method.name in _JUDGED
+  ]
+  with console.stage(folder, f'judge {name}') as progress:
+    found = evaluate(
+      methods, family, initial=controls.random_policies(operator.policy, *playground.measure()), seed=FLAGS.seed,
+      references=[controls.told_everything(conditioned, learning.snapshots[-1], *playground.measure())],
+      num_tasks=job.heldout_tasks, folder=folder / name / 'evaluation', splits=('validation',), progress=progress,
+    )
+  figures = {}
+  for method in methods:
+    strata = [found.scores('validation', method.name)]
+    figures[method.name] = rows.kept({**metrics.iqm_with_interval(strata), **metrics.mean_and_found(strata)}, True)
+  return AblationRow(
+    family=job.family, backend=family.backend, variant=name, changes=changes, seeds=[FLAGS.seed],
+    tasks=int(np.sum(found.has_score('validation', 'operator'))), methods=figures,
+    episodes=found.curves['validation']['operator'].episodes.tolist(), commands=[console.command_line()],
+  )
+
+
+def ablation_table(found: list[AblationRow]) -> list[str]:
+  """Lines of a table: mean score, and share of tasks found, of each variant."""
+  lines = [['variant', 'changes', 'applied', *(f'after {n}' for n in POINTS)]]
+  for row in found:
+    changes = ', '.join(f'{name}={value}' for name, value in row.changes.items())
+    for name, figures in row.methods.items():
+      values = [f'{shown(figures["mean"][n])} ({figures["found"][n]:.2f})' for n in POINTS if n < len(figures['mean'])]
+      lines.append([row.variant, changes, name.replace('_', ' '), *values])
+  return table(lines)
+
+
+def main() -> None:
+  """Trains and judges the variants one after the other."""
+  variants, path = variants_of(FLAGS.variants), pathlib.Path(FLAGS.json)
+  job, folder = Job.of(FLAGS.family, **jobs.given()), pathlib.Path(FLAGS.folder) / FLAGS.family
+  jobs.collect(job, FLAGS.seed, folder / 'histories', folder)
+  for name, changes in variants.items():
+    rows.add(path, judge(job, name, changes, folder))
+  print('\n'.join(ablation_table([row for row in rows.read(path, AblationRow) if row.family == FLAGS.family])))
+
+
+if __name__ == '__main__':
+  console.launch(main)
