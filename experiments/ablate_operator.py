@@ -76,7 +76,8 @@ def judge(job: Job, name: str, changes: Mapping[str, Any], folder: pathlib.Path)
   if not (operator_folder / 'config.json').exists():
     stages.train_operator(
       folder / name, folder / 'histories', family=job.family, backend=job.backend, seed=FLAGS.seed, config=config,
-      settings={**job.training(), **settings}, explores=changes.get('explorers', True), verify=False,
+      settings={**job.training(), **settings}, explores=changes.get('explorers', True), num_updates=job.num_updates,
+      verify=False,
     )
   operator, operator_params = checkpoints.load_operator(operator_folder, family)
   conditioned, learning, _ = load_conditioned(folder / 'histories', family)

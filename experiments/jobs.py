@@ -124,7 +124,8 @@ def run_seed(job: Job, seed: int, folders: Folders, wall: pathlib.Path) -> stage
   if not (folders.operator / 'config.json').exists():  # it is written last, and a training's states may be gone by then
     stages.train_operator(
       folders.training, folders.histories, **named, seed=seed,
-      config={'num_episodes': job.num_episodes}, settings=job.training(), operator_folder=folders.operator, wall=wall,
+      config={'num_episodes': job.num_episodes}, settings=job.training(), num_updates=job.num_updates,
+      operator_folder=folders.operator, wall=wall,
     )
   return stages.judge_operator(
     folders.evaluation, folders.operator, folders.histories, family=make_family(job.family, job.backend),

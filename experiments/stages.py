@@ -104,7 +104,7 @@ def collect_histories(
 
 def train_operator(
   folder: pathlib.Path, histories: pathlib.Path, *, family: str, backend: str | None, seed: int,
-  config: Mapping[str, Any], settings: Mapping[str, Any], explores: bool = True, verify: bool = True,
+  config: Mapping[str, Any], settings: Mapping[str, Any], explores: bool = True, num_updates: int | None = None, verify: bool = True,
   operator_folder: pathlib.Path | None = None, wall: pathlib.Path | None = None,
 ) -> pathlib.Path:
   """Trains an operator on a folder of histories, and returns the operator's folder.
@@ -117,6 +117,7 @@ def train_operator(
     config: fields of `OperatorConfig` other than those that suit the family, `num_episodes` among them.
     settings: the same of `TrainingSettings`.
     explores: whether explorers are learned first, where rewards are sparse.
+    num_updates: of each explorer, other than usual.
     verify: whether to compare the histories with their checksums first.
     operator_folder: `folder`/operator unless given.
     wall: where seconds are kept; `folder` unless given.
@@ -134,7 +135,8 @@ def train_operator(
   explorers, explorers_env_steps = None, 0
   if explores and made_family.practice_reward is not None:
     explorers, explorers_env_steps = _explorers(
-      folder / 'explorers', histories, made_family, operator.policy, seed, wall or folder
+      folder / 'explorers', histories, made_family, operator.policy, seed, num_updates or tuned.EXPLORER_UPDATES,
+      wall or folder,
     )
   train = functools.partial(
     loop.train, operator, play, dataset, training, seed=seed, folder=folder, explorers=explorers
@@ -152,7 +154,8 @@ def train_operator(
 
 
 def _explorers(
-  folder: pathlib.Path, histories: pathlib.Path, family: TaskFamily, policy: Policy, seed: int, wall: pathlib.Path
+  folder: pathlib.Path, histories: pathlib.Path, family: TaskFamily, policy: Policy, seed: int, num_updates: int,
+  wall: pathlib.Path,
 ) -> tuple[Any, int]:
   """θ of the explorers [X, ...] of a sparse family, which the first process learns, and their environment steps."""
   path = folder / 'explorers.safetensors'
@@ -160,7 +163,7 @@ def _explorers(
     with console.stage(wall, 'explorers') as progress:
       _, learning, _ = load_conditioned(histories, family)
       found = learn_explorers(
-        family, learning.snapshots[-1], tuned.explorer_settings(family), tuned.EXPLORER_UPDATES,
+        family, learning.snapshots[-1], tuned.explorer_settings(family), num_updates,
         num_explorers=tuned.EXPLORERS, seed=seed, folder=folder, hidden_sizes=policy.hidden_sizes, progress=progress,
       )
       files.save_tree(path, {'params': found.params, 'found': found.found, 'env_steps': np.array(found.env_steps)})
