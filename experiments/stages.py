@@ -104,8 +104,8 @@ def collect_histories(
 
 def train_operator(
   folder: pathlib.Path, histories: pathlib.Path, *, family: str, backend: str | None, seed: int,
-  config: Mapping[str, Any], settings: Mapping[str, Any], explores: bool = True, num_updates: int | None = None, verify: bool = True,
-  operator_folder: pathlib.Path | None = None, wall: pathlib.Path | None = None,
+  config: Mapping[str, Any], settings: Mapping[str, Any], explores: bool = True, num_updates: int | None = None,
+  verify: bool = True, operator_folder: pathlib.Path | None = None, wall: pathlib.Path | None = None,
 ) -> pathlib.Path:
   """Trains an operator on a folder of histories, and returns the operator's folder.
 
