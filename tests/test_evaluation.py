@@ -430,7 +430,9 @@ def test_the_methods_of_an_evaluation(evaluated):
   assert found.ppo['iqm'][-1] > found.ppo['iqm'][0] + 0.3
   assert found.equal_experience['env_steps'] == found.env_steps[2]
   assert set(found.improvement) == {'1', '2', '4', 'best'} and len(found.improvement['1']['iqm']) == 3
-  assert set(found.controls) == {'told_goal', 'no_experience', 'identify', 'identify_once', 'shuffled_experience'}
+  assert set(found.controls) == {
+    'told_goal', 'no_experience', 'identify', 'identify_once', 'shuffled_experience', 'operator_no_explore',
+  }
   assert [len(found.controls[name]['iqm']) for name in ('told_goal', 'no_experience', 'identify')] == [1, 1, 4]
   assert None not in found.need.values() and np.isfinite(list(found.need.values())).all()
   # All begin with the same policies and episodes.
@@ -457,7 +459,7 @@ def test_other_settings_of_a_method_are_refused(evaluated, make_methods, operato
 
 def test_another_configuration_of_the_operator_is_refused(evaluated, make_methods, operator, point):
   folder, _ = evaluated
-  other = dataclasses.replace(operator, config=dataclasses.replace(operator.config, max_transitions=5))
+  other = dataclasses.replace(operator, config=dataclasses.replace(operator.config, steps_kept=5))
   methods, bounds = make_methods(folder, operator=other)
   with pytest.raises(IncompatibleError, match='operator='):
     evaluate(methods, point, **bounds, seed=0, num_tasks=NUM_TASKS, folder=folder)

@@ -215,7 +215,7 @@ def test_tables_hold_the_figures(finished):
 def test_run_again_it_only_prints(finished):
   """It also deletes what a kill after the report has left."""
   folder, out, _ = finished
-  left = folder / 'training' / 'iterates_000001.safetensors'
+  left = folder / 'training' / 'runs_000001.safetensors'
   left.write_bytes(b'')
   stamp = (folder / 'results.json').stat().st_mtime_ns
   code, again, _ = run('quickstart', *SMALL, f'--folder={folder}')
@@ -226,7 +226,7 @@ def test_run_again_it_only_prints(finished):
 def test_other_settings_in_the_same_folder_are_refused(finished):
   folder, _, _ = finished
   code, _, err = run('quickstart', *SMALL, '--seed=1', f'--folder={folder}')
-  assert code == 1 and 'seed=0' in err and len(err.splitlines()) == 1
+  assert code == 1 and 'seeds=[0]' in err and len(err.splitlines()) == 1
 
 
 def kill_in(process, stage, seconds):

@@ -98,13 +98,6 @@ def test_settings_that_do_not_divide(point):
     make_learner(point, PPOSettings(unroll_length=3), task_conditioned=False, shared=False)
 
 
-@pytest.mark.parametrize('name', tuned.tuned_families())
-def test_learners_of_their_own_have_the_schedule_of_the_shared_one(name):
-  settings = tuned.settings_for(types.SimpleNamespace(name=name))
-  for field in ('learning_rate', 'learning_rate_half_life'):
-    assert getattr(settings.shared, field) == getattr(settings.independent, field)
-
-
 def test_ladders_are_made_by_name(point):
   """With the settings that a header would hold; only running one needs a base."""
   for name in tuned.LADDERS:
