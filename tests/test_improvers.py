@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import types
 
 import hypothesis
 import hypothesis.strategies as st

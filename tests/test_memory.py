@@ -154,7 +154,8 @@ def remembered(valid, application, number):
   short, time = thinned(trajectory, 4)
   return Memory(
     trajectory=short, behaviour=jnp.zeros((*short.valid.shape, 2)), time=time, application=jnp.array(application),
-    episode_return=trajectory.reward.sum(axis=-1), largest_reward=trajectory.reward.max(axis=-1), number=jnp.array(number),
+    episode_return=trajectory.reward.sum(axis=-1), largest_reward=trajectory.reward.max(axis=-1),
+    number=jnp.array(number),
   )
 
 

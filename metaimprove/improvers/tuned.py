@@ -40,8 +40,7 @@ class Tuned:
 
   Attributes:
     shared, shared_updates: of the learners that serve all tasks, told the task or not.
-    independent, independent_updates: of the learners that have each their own task. Their learning rate follows the
-      same schedule.
+    independent, independent_updates: of the learners that have each their own task.
   """
 
   shared: PPOSettings
