@@ -39,8 +39,9 @@ def main() -> None:
   for family in FLAGS.families:
     folder = pathlib.Path(FLAGS.folder) / family
     panel = jobs.run(Job.of(family, **jobs.given()), seeds, folder)
-    write_report(folder / 'report.html', panel, [console.command_line()])
-    rows.add(path, rows.operator_row(panel.results, [console.command_line()]))
+    commands = [console.command_for(families=family, seeds=','.join(map(str, seeds)), **jobs.given())]
+    write_report(folder / 'report.html', panel, commands)
+    rows.add(path, rows.operator_row(panel.results, commands))
     console.print_results(panel.results)
     print(f'Report:       {folder}/report.html')
   print(f'Rows:         {path}')

@@ -8,6 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import tqdm
 from absl import app, flags, logging
@@ -76,6 +77,12 @@ def command_line() -> str:
   module = sys.modules['__main__'].__spec__
   start = ['python', '-m', module.name] if module else ['python', sys.argv[0]]
   return shlex.join([*start, *sys.argv[1:]])
+
+
+def command_for(**values: Any) -> str:
+  """The command of the running binary with these flags alone, as one would type it."""
+  given = [f'--no{n}' if v is False else f'--{n}' if v is True else f'--{n}={v}' for n, v in values.items()]
+  return shlex.join(['python', '-m', sys.modules['__main__'].__spec__.name, *given])
 
 
 def print_results(results: Results) -> None:

@@ -39,6 +39,7 @@ from metaimprove.methods.standard import (
 from metaimprove.operators import checkpoints
 from metaimprove.operators.apply import make_improve, make_remember
 from metaimprove.operators.operator import Operator, OperatorConfig, make_operator
+from metaimprove.operators.reading import experience_statistics
 from metaimprove.policies import Policy
 from metaimprove.rng import stream
 from metaimprove.rollouts import make_play
@@ -231,15 +232,57 @@ def judge_operator(
   return Judged(evaluation=evaluation, env_steps=bill, identify_reads=reads)
 
 
+def judge_family(
+  folder: pathlib.Path, histories: pathlib.Path, *, family: TaskFamily, settings: EvaluationSettings,
+  num_updates: int | None = None, training: Mapping[str, Any],
+) -> Evaluation:
+  """Judges the controls that tell what a family asks for, on held-out tasks, without an operator.
+
+  Args:
+    folder: of the evaluation.
+    histories: they hold the reference policies, and what the control `identify_once` learns from.
+    family: the task family.
+    settings: see there.
+    num_updates: of the control that learns one policy, other than tuned.
+    training: fields of `FitSettings`, of the control that identifies the task.
+  """
+  conditioned, learning, _ = load_conditioned(histories, family)
+  snapshot, dataset = learning.snapshots[-1], load_dataset(histories, family, verify=False)
+  seed, hidden_sizes = dataset.header['sources'][0]['seed'], tuple(dataset.header['hidden_sizes'])
+  # Not trained: the control only reads as an operator does.
+  operator = make_operator(OperatorConfig.of(family, num_episodes=1, hidden_sizes=hidden_sizes))
+  statistics = experience_statistics(loop.some_experience(dataset, seed))
+  num_episodes = settings.reference_episodes
+  playground = Playground(
+    play=make_play(family, operator.policy, num_episodes=num_episodes), num_episodes=num_episodes, settings=settings
+  )
+  identifier = _identifier(
+    family, operator, {'statistics': statistics}, snapshot, dataset, None, seed=seed, given=training,
+    folder=folder / 'learning' / 'identify',
+  )
+  randomised = tuned.make_source(domain_randomised_ppo.NAME, family, hidden_sizes, num_updates=num_updates)
+  methods = control_methods(
+    conditioned, snapshot, randomised, identifier, playground, folder=folder / 'learning', seed=seed
+  )
+  with console.stage(folder, 'controls') as progress:
+    return evaluate(
+      [method for method in methods if method.name in results_.NEED_CONTROLS.values()], family, seed=seed,
+      num_tasks=settings.num_tasks, folder=folder, splits=('heldout',), progress=progress,
+      initial=controls_.random_policies(operator.policy, *playground.measure()),
+      references=[controls_.told_everything(conditioned, snapshot, *playground.measure())],
+    )
+
+
 def _identifier(
   family: TaskFamily, operator: Operator, operator_params: Any, snapshot: Any, dataset: Dataset,
-  training: pathlib.Path | None, *, seed: int, folder: pathlib.Path
+  training: pathlib.Path | None, *, seed: int, folder: pathlib.Path, given: Mapping[str, Any] | None = None,
 ) -> Identifier | None:
-  """The control that identifies the task, trained as long as the operator was; None where there is nothing to tell."""
+  """The control that identifies the task, trained as long as the operator was, or as `given` where there is none; None
+  where there is nothing to tell."""
   if not family.privileged_size:
     return None
   made_with = {'histories': dataset.checksum, 'rounds': None}
-  settings = FitSettings()
+  settings = FitSettings(**(given or {}))
   if training is not None:
     stored = files.read_json(training / 'settings.json')
     made_with['rounds'] = files.checksum((training / 'settings.json').read_bytes())

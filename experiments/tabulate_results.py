@@ -2,7 +2,7 @@
 
   python -m experiments.tabulate_results --results=runs/quickstart/results.json
 
-prints one evaluation; and the rows that `benchmark_operators` writes, with a picture of them:
+prints one evaluation; and the rows that `measure_needs` or `benchmark_operators` writes, the latter with a picture:
 
   python -m experiments.tabulate_results --json=docs/results/operators.json --picture=docs/results/operators.png
 """
@@ -17,7 +17,7 @@ from experiments import console
 from metaimprove.evaluation import results as results_
 from metaimprove.evaluation import rows as rows_
 from metaimprove.evaluation.results import SMALL_NEED, Results, is_sparse
-from metaimprove.evaluation.rows import OperatorRow
+from metaimprove.evaluation.rows import NeedsRow, OperatorRow
 
 FLAGS = flags.FLAGS
 APPLICATIONS = (0, 1, 2, 3, 4, 6, 10, 20, 30)
@@ -118,10 +118,24 @@ def sentences(results: Results) -> list[str]:
   return lines
 
 
-def naming_is_enough(row: OperatorRow) -> bool:
+def naming_is_enough(row: OperatorRow | NeedsRow) -> bool:
   """Whether a family asks for no more than naming the task: both other needs are known and small."""
   needs = row.need['dynamics'], row.need['second_look']
   return None not in needs and max(needs) < SMALL_NEED
+
+
+def _named(row: OperatorRow | NeedsRow) -> str:
+  return f'`{row.family}`' + (' (naming the task is enough)' if naming_is_enough(row) else '')
+
+
+def families_table(rows: Sequence[NeedsRow]) -> list[str]:
+  """What families ask for, with intervals, and the mean returns that scores of 0 and 1 stand for."""
+  lines = [['family', 'backend', 'tasks', *(need.replace('_', ' ') for need in rows_.NEEDS), 'random', 'oracle']]
+  for row in rows:
+    needs = [f'{shown(row.need[need])} [{shown(row.low[need])}, {shown(row.high[need])}]' for need in rows_.NEEDS]
+    returns = ['-' if value is None else f'{value:.1f}' for value in (row.initial, row.oracle)]
+    lines.append([_named(row), row.backend, row.tasks, *needs, *returns])
+  return table(lines)
 
 
 def operators_table(rows: Sequence[OperatorRow]) -> list[str]:
@@ -129,7 +143,7 @@ def operators_table(rows: Sequence[OperatorRow]) -> list[str]:
   points = [1, 2, 3, 4, 8, 10, 20, 30]
   lines = [['family', 'tasks, seeds', 'score', *(f'after {n}' for n in points), 'far, at the end']]
   for row in rows:
-    name = f'`{row.family}`' + (' (naming the task is enough)' if naming_is_enough(row) else '')
+    name = _named(row)
     sizes = f'{row.tasks}, {len(row.seeds)}; {row.episodes[1]} episode{"s" * (row.episodes[1] > 1)} each'
     for end in ('iqm', 'mean', 'found') if is_sparse(row.family) else ('iqm',):
       main, far = row.methods['operator'][end], row.methods['operator_far'][end]
@@ -184,8 +198,11 @@ def draw(rows: Sequence[OperatorRow], path: pathlib.Path) -> None:
 
 
 def print_rows(path: pathlib.Path, picture: str | None) -> None:
-  """The tables of a file of rows, and their picture if wanted."""
-  rows = rows_.read(path, OperatorRow)
+  """The tables of a file of rows, and a picture of the curves of operators if wanted."""
+  rows = rows_.read_any(path)
+  if rows and isinstance(rows[0], NeedsRow):
+    print('\n'.join(families_table(rows)))
+    return
   print('\n'.join(operator_tables(rows)))
   if picture:
     draw(rows, pathlib.Path(picture))

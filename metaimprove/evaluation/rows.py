@@ -204,6 +204,14 @@ def read(path: files.Path, kind: Callable[..., Row]) -> list[Row]:
   return rows
 
 
+def read_any(path: files.Path) -> list[OperatorRow] | list[NeedsRow]:
+  """The rows of operators.json or needs.json, told apart by the fields of the first one; raises as `read` does."""
+  value = files.read_json(path)
+  first = value[0] if isinstance(value, list) and value and isinstance(value[0], dict) else {}
+  fits = (kind for kind in (OperatorRow, NeedsRow) if {field.name for field in dataclasses.fields(kind)} == set(first))
+  return read(path, next(fits, OperatorRow))
+
+
 def add(path: files.Path, row: Row) -> None:
   """Adds a row to a file, where it replaces the one of the same key, if there is one. A row is a line."""
   rows = {other.key: other for other in read(path, type(row))} if pathlib.Path(path).exists() else {}

@@ -63,7 +63,7 @@ def train(
   folder = pathlib.Path(folder)
   share = jax.process_index(), jax.process_count()
   training, kept_out = split_histories(dataset, settings.num_validation)
-  statistics = experience_statistics(_some_experience(dataset, seed))
+  statistics = experience_statistics(some_experience(dataset, seed))
   explored = None if explorers is None else explore_tasks(explorers, play, dataset, seed)
   examples = Examples(
     dataset=dataset, histories=endless(dataset, training, seed), config=operator.config,
@@ -125,7 +125,7 @@ def _pauses(settings, add_round, judge) -> dict[int, list[Pause]]:
   return pauses
 
 
-def _some_experience(dataset: Dataset, seed: int) -> Trajectory:
+def some_experience(dataset: Dataset, seed: int) -> Trajectory:
   """Experience of at most 2,048 of the policies, which is enough for its means and deviations."""
   every = dataset.num_histories * dataset.num_checkpoints
   chosen = np.arange(every)
