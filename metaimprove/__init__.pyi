@@ -28,6 +28,7 @@ from .improvers.noise_ladder import check_ladder as check_ladder
 from .improvers.noise_ladder import ladder_report as ladder_report
 from .improvers.noise_ladder import noise_ladder as noise_ladder
 from .improvers.noise_ladder import one_of as one_of
+from .improvers.explorers import learn_explorers as learn_explorers
 from .improvers.ppo import PPOSettings as PPOSettings
 from .improvers.run import load_learning as load_learning
 from .improvers.source import Source as Source
