@@ -12,7 +12,7 @@ import pytest
 from experiments import console, stages
 from metaimprove import asks, files
 from metaimprove.errors import DamagedDataError, IncompatibleError, NoScoreError
-from metaimprove.evaluation import bill, report
+from metaimprove.evaluation import bill, exploration, report
 from metaimprove.evaluation import results as results_
 from metaimprove.evaluation.evaluate import evaluate
 from metaimprove.evaluation.results import summarise
@@ -36,7 +36,7 @@ from metaimprove.tasks.registry import make_family
 from metaimprove.tasks.splits import sample_tasks
 from metaimprove.training.fit import FitSettings
 from metaimprove.trees import batch_size, take
-from metaimprove.types import Task
+from metaimprove.types import Task, Trajectory
 from tests.conftest import Killed, kill_at
 from tests.point_histories import HIDDEN_SIZES, PPO, make_sources
 
@@ -561,6 +561,42 @@ def test_the_report_is_one_file_that_needs_no_network(evaluated, operator, opera
   assert embedded == films
   report.write_films(path, point, films, point.describe(task))
   assert '<svg' not in path.read_text() and 'const films' in path.read_text()
+  # A family that is shown beside has its curve, the share of tasks found, and its exploring runs.
+  run = {'goal': [1.0, 0.0], 'description': 'go', 'policies': [{'paths': [[[0.0, 0.0]]], 'return': 0, 'found': None}]}
+  second = report.Panel(point, dataclasses.replace(results, family='point_sparse'), report.Shown('', [], [run]))
+  report.write_report(path, panel, [], second)
+  page = path.read_text()
+  assert page.count('<svg') == 5 and 'id="second_exploration"' in page and 'id="exploration"' not in page
+  assert json.loads(re.search(r'const runs = (\[.*?\]), view', page).group(1)) == [run]
+  report.write_report(path, second, [])
+  assert path.read_text().count('<svg') == 4 and 'id="exploration"' in path.read_text()
+
+
+def test_exploring_runs_are_paths_and_say_when_the_goal_was_found(point):
+  """By hand: two episodes of three steps on each of two tasks; the second episode of the second task finds the goal in
+  its second step, and ends there."""
+  family = make_family('point_goal_sparse_h20')
+  tasks, size = sample_tasks(family, 0, 2, 'heldout'), (2, 2, 3)
+  assert exploration.shows_places(family, take(tasks, 0)) and not exploration.shows_places(
+    point, take(sample_tasks(point, 0, 1, 'heldout'), 0)
+  )
+  steps = np.stack([np.arange(12.0), -np.arange(12.0)], axis=-1).reshape(*size, 2)
+  reward, valid = np.zeros(size), np.ones(size, bool)
+  reward[1, 1, 1], valid[1, 1, 2] = 1.0, False
+  trajectory = Trajectory(
+    observation=steps, action=steps, reward=reward, next_observation=steps, outcome=steps, terminated=~valid,
+    valid=valid, finite=np.ones(size[:2], bool),
+  )
+  shown = exploration.record_exploration(
+    family, lambda params, memory, rng_key: params, lambda memory, params, found: None,
+    lambda params, tasks, rng_key: trajectory, {}, tasks, jax.random.key(0), num_applications=1,
+  )
+  assert [len(run['policies']) for run in shown] == [2, 2]
+  first, second = (run['policies'][-1] for run in shown)
+  assert (first['found'], second['found'], second['return']) == (None, 5, 0.5)
+  np.testing.assert_array_equal(first['paths'], steps[0])
+  np.testing.assert_array_equal(second['paths'][1], [[9, -9], [10, -10], [10, -10]])
+  np.testing.assert_allclose(shown[1]['goal'], np.asarray(tasks.goal[1]), atol=1e-4)
 
 
 def test_figures_do_not_wait_for_a_damaged_log(evaluated, point, tmp_path, monkeypatch, capsys):

@@ -29,7 +29,7 @@ BINARIES = (
   'collect_histories', 'train_operator', 'evaluate_operator', 'improve', 'quickstart', 'benchmark_families',
   'show_family', 'learn_families', 'count_non_finite', 'benchmark_mjx', 'benchmark_collection', 'inspect_histories',
   'merge_histories', 'simulate_scale', 'choose_ppo',
-  'tabulate_results',
+  'tabulate_results', 'benchmark_operators', 'ablate_operator', 'measure_needs',
 )
 SMALL = (
   '--family=inverted_pendulum_balance', '--num_tasks=4', '--num_steps=24', '--heldout_tasks=4', '--num_applications=2',
@@ -189,7 +189,8 @@ def test_an_operator_is_judged_on_merged_histories(finished, tmp_path):
 @apart
 def test_several_seeds_are_one_result(tmp_path):
   folder = tmp_path / 'two'
-  arguments = ('--num_seeds=2', '--nocontrols', '--num_applications=1')
+  second = folder / 'inverted_pendulum_balance'
+  arguments = ('--num_seeds=2', '--nocontrols', '--num_applications=1', f'--second_family={second.name}')
   code, out, err = run('quickstart', *SMALL, *arguments, f'--folder={folder}')
   assert code == 0 and err == '', err
   results = read(folder / 'results.json')
@@ -198,6 +199,11 @@ def test_several_seeds_are_one_result(tmp_path):
   headers = [files.read_json(folder / f'seed_{seed}' / 'histories' / 'header.json') for seed in (0, 1)]
   assert [header['sources'][0]['seed'] for header in headers] == [0, 1]
   assert len({(folder / f'seed_{seed}' / 'operator' / 'operator.safetensors').read_bytes() for seed in (0, 1)}) == 2
+  # The family that is shown beside is of one seed.
+  assert read(second / 'results.json').num_seeds == 1 and f'Where one look is not enough: {second.name}' in (
+    folder / 'report.html'
+  ).read_text()
+  assert f'{second.name}: mean score, and share of' in out
 
 
 def test_tables_hold_the_figures(finished):
