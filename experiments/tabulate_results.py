@@ -5,15 +5,21 @@
 prints one evaluation; and the rows that `measure_needs` or `benchmark_operators` writes, the latter with a picture:
 
   python -m experiments.tabulate_results --json=docs/results/operators.json --picture=docs/results/operators.png
+
+or writes the parts of README and docs that are made of such rows, between two comments:
+
+  python -m experiments.tabulate_results --write
 """
 
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
 from experiments import console
+from metaimprove import files
 from metaimprove.evaluation import results as results_
 from metaimprove.evaluation import rows as rows_
 from metaimprove.evaluation.results import SMALL_NEED, Results, is_sparse
@@ -26,6 +32,7 @@ if __name__ == '__main__':
   flags.DEFINE_string('results', 'runs/quickstart/results.json', 'The figures of one evaluation.')
   flags.DEFINE_string('json', None, 'Rows of many families, to be printed instead.')
   flags.DEFINE_string('picture', None, 'Where to draw the curves of these rows, a PNG.')
+  flags.DEFINE_bool('write', False, 'Write the tables of README.md and docs anew, from the rows in docs/results.')
 
 _CURVES = {
   'identify': 'identify the task', 'shuffled_experience': "another task's experience",
@@ -208,8 +215,31 @@ def print_rows(path: pathlib.Path, picture: str | None) -> None:
     draw(rows, pathlib.Path(picture))
 
 
+DOCUMENTS = (
+  ('README.md', 'operators.json', operators_table), ('docs/operators.md', 'operators.json', operator_tables),
+  ('docs/task_suite.md', 'needs.json', families_table),
+)
+"""Document, the file in docs/results that a part of it is made from, and the tables of that part."""
+
+
+def with_tables(text: str, name: str, lines: Sequence[str]) -> str:
+  """A document whose part between `<!-- NAME -->` and `<!-- end -->` is these lines."""
+  part = re.compile(rf'(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)', re.DOTALL)
+  return part.sub(lambda marks: marks[1] + ''.join(f'{line}\n' for line in lines) + marks[2], text, count=1)
+
+
+def document_with_tables(root: pathlib.Path, document: str, name: str, tables: Any) -> str:
+  """A document as it should be: with the tables of the rows that are kept, or as it is where there are none."""
+  text, kept = (root / document).read_text(), root / 'docs' / 'results' / name
+  return with_tables(text, name, tables(rows_.read_any(kept))) if kept.exists() else text
+
+
 def main() -> None:
-  """Prints the tables."""
+  """Prints the tables, or writes those of the documents."""
+  if FLAGS.write:
+    for document, *made_from in DOCUMENTS:
+      files.write_bytes(document, document_with_tables(pathlib.Path(), document, *made_from).encode())
+    return
   if FLAGS.json:
     print_rows(pathlib.Path(FLAGS.json), FLAGS.picture)
     return
