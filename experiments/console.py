@@ -22,8 +22,8 @@ from metaimprove.evaluation.results import IMPROVEMENTS, Results
 _SECONDS = 'wall_seconds.json'
 _TRAINING_SECONDS = 'training_wall_seconds.json'
 _PARTS = {
-  'learn ': 'source', 'record ': 'histories', 'play rounds': 'rounds', 'validation figures': 'validation_figures',
-  'train operator': 'gradient_steps',
+  'learn explorer': 'explorers', 'learn ': 'source', 'record ': 'histories', 'play rounds': 'rounds',
+  'validation figures': 'validation_figures', 'train operator': 'gradient_steps',
 }
 """How the stage that progress tells of begins -> the part of training."""
 _TICK = 5.0

@@ -9,6 +9,7 @@ from absl import flags
 
 from experiments import console
 from metaimprove import asks
+from metaimprove.asks import explore
 from metaimprove.evaluation.report import record_improvement, write_films
 from metaimprove.operators import checkpoints
 from metaimprove.rng import stream
@@ -24,7 +25,9 @@ if __name__ == '__main__':
   flags.DEFINE_enum('split', 'heldout', SPLITS, 'Which tasks.')
   flags.DEFINE_integer('seed', 0, 'Of the tasks, the initial policy and the episodes.')
   flags.DEFINE_integer('num_applications', 4, 'How often the operator is applied.', 1)
-  flags.DEFINE_integer('num_episodes', 2, 'Episodes of experience before each application.', 1)
+  flags.DEFINE_integer(
+    'num_episodes', None, 'Episodes of experience before each application; as many as in training by default.', 1
+  )
   flags.DEFINE_string('ask', 'best', "What is asked for: 'best' or a number of levels.")
   flags.DEFINE_string('page', 'runs/improve.html', 'Where the drawing goes.')
 
@@ -36,11 +39,13 @@ def main():
   checkpoints.check_fits(operator.config, family)
   task = take(sample_tasks(family, FLAGS.seed, FLAGS.task + 1, FLAGS.split), FLAGS.task)
   print(f'Task {FLAGS.task} of {FLAGS.split}: {family.describe(task)}.')
+  num_episodes = FLAGS.num_episodes or operator.config.num_episodes
   films = record_improvement(
     family, operator, operator_params, task, operator.policy.init(stream(FLAGS.seed, 'policy')),
-    stream(FLAGS.seed, 'improve'), num_applications=FLAGS.num_applications, num_episodes=FLAGS.num_episodes, ask=ask,
+    stream(FLAGS.seed, 'improve'), num_applications=FLAGS.num_applications, num_episodes=num_episodes, ask=ask,
+    explores=explore.NAME in operator.config.asks,
   )
-  steps = FLAGS.num_episodes * family.episode_length
+  steps = num_episodes * family.episode_length
   for application, film in enumerate(films):
     applied = f'{application} application' + 's' * (application != 1)
     print(f'after {applied} ({application * steps} environment steps): return {film["return"]:.1f}')

@@ -83,7 +83,8 @@ class Results:
     train_tasks: tasks with a history, of one seed.
     collect: speed of recording histories.
     wall_seconds: stage -> seconds, of all seeds together.
-    training_wall_seconds: 'source', 'histories', 'rounds', 'validation_figures', 'gradient_steps', 'controls' ->
+    training_wall_seconds: 'source', 'histories', 'explorers', 'rounds', 'validation_figures', 'gradient_steps',
+      'controls' ->
       seconds, of all seeds together; what is missing was not seen.
     versions: of the packages.
   """
