@@ -11,8 +11,8 @@ _ONE_BY_ONE = {'num_episodes': 1}
 _EXPENSIVE = {'num_tasks': 256, 'heldout_tasks': 64, 'ppo_tasks': 4}
 _EXPENSIVE_ROBOTS = ('half_cheetah', 'ant', 'humanoid')
 
-# Two minutes on the point robot.
-_SMALL = {'num_tasks': 512, 'controls': False, 'ppo_tasks': 4, 'num_steps': 1500}
+# A few minutes on the point robot.
+_SMALL = {'num_tasks': 512, 'controls': False, 'ppo_tasks': 4, 'num_steps': 1500, 'num_updates': 100}
 
 
 def sizes_of(family: str, small: bool = False) -> Mapping[str, Any]:
