@@ -293,7 +293,7 @@ def _identifier(
     found = [] if training is None else rounds.load(training, dataset)
     if training is not None and not found:
       raise IncompatibleError(
-        f'{training} no longer holds the iterates of its rounds, which a control learns from; train again, or '
+        f'{training} no longer holds the runs of its rounds, which a control learns from; train again, or '
         'evaluate with --nocontrols.'
       )
     return found

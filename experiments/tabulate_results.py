@@ -161,7 +161,8 @@ def operators_table(rows: Sequence[OperatorRow]) -> list[str]:
 
 
 def needs_table(rows: Sequence[OperatorRow]) -> list[str]:
-  """Needs, and what controls and PPO reach at their last point, IQM with intervals."""
+  """Needs, and what controls and PPO reach at their last point, IQM with intervals; where rewards are
+  sparse, which an IQM does not judge, the mean too."""
   names = {
     'told_goal': 'told goal', 'no_experience': 'no experience', 'identify': 'identify',
     'shuffled_experience': "another task's experience", 'operator_sampled': 'drawn answers',
@@ -169,7 +170,8 @@ def needs_table(rows: Sequence[OperatorRow]) -> list[str]:
   }
   lines = [['family', 'needs: experience', 'dynamics', 'second look', *names.values()]]
   for row in rows:
-    reached = [interval(row.methods[name], -1) if name in row.methods else '' for name in names]
+    means = {name: f'; mean {shown(row.methods[name]["mean"][-1])}' for name in row.methods if is_sparse(row.family)}
+    reached = [interval(row.methods[name], -1) + means.get(name, '') if name in row.methods else '' for name in names]
     lines.append([f'`{row.family}`', *(shown(row.need[need]) for need in rows_.NEEDS), *reached])
   return table(lines)
 
