@@ -161,8 +161,8 @@ def operators_table(rows: Sequence[OperatorRow]) -> list[str]:
 
 
 def needs_table(rows: Sequence[OperatorRow]) -> list[str]:
-  """Needs, and what controls and PPO reach at their last point, IQM with intervals; where rewards are
-  sparse, which an IQM does not judge, the mean too."""
+  """Needs, and what controls and PPO reach at their last point: IQM with intervals, and the mean where rewards are
+  sparse."""
   names = {
     'told_goal': 'told goal', 'no_experience': 'no experience', 'identify': 'identify',
     'shuffled_experience': "another task's experience", 'operator_sampled': 'drawn answers',
