@@ -67,8 +67,7 @@ class Results:
     improvement: '1', '2', '4', 'best' -> the operator when asked for that, with its own 'env_steps'.
     equal_experience: 'one_application' of twice the episodes, and 'two_applications': figures [1]; 'env_steps'. The
       resulting policies are measured with the same number of episodes. The comparison is not a pure one: the operator
-      was trained on memories of the usual number of episodes; of twice as many it reads only a part of the
-      transitions.
+      was trained on memories to which each policy gave the usual number of episodes, not twice as many.
     per_task: 'normalised_return' [P][B].
     mean_return: 'initial', 'reference' and 'operator' [P].
     ppo: PPO from scratch, with 'tasks', 'env_steps', 'rise_at_end' (of its IQM) and 'flat' (is that small).
