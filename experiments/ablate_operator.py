@@ -11,30 +11,44 @@ be asked to explore. Can be stopped at any moment; run again, it goes on where i
 import ast
 import dataclasses
 import pathlib
+import time
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from absl import flags
 
 from experiments import console, jobs, stages
 from experiments.jobs import Job
-from experiments.tabulate_results import shown, table
+from experiments.tabulate_results import ablation_table
+from metaimprove import asks
 from metaimprove.errors import UnknownNameError
 from metaimprove.evaluation import metrics, rows
 from metaimprove.evaluation.evaluate import evaluate
 from metaimprove.evaluation.rows import AblationRow
+from metaimprove.histories.dataset import Dataset, load_dataset
 from metaimprove.histories.reference import load_conditioned
+from metaimprove.iteration import iterate
 from metaimprove.methods import controls
+from metaimprove.methods.method import initial_policies
 from metaimprove.methods.standard import Playground, operator_methods
 from metaimprove.operators import checkpoints
+from metaimprove.operators.apply import make_improve, make_remember
 from metaimprove.operators.config import OperatorConfig
+from metaimprove.operators.operator import Operator
+from metaimprove.rng import stream
 from metaimprove.rollouts import make_play
+from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.registry import family_names, make_family
+from metaimprove.tasks.splits import sample_tasks
+from metaimprove.training import validation
+from metaimprove.training.examples import Examples, endless, split_histories
 from metaimprove.training.settings import TrainingSettings
+from metaimprove.types import Params, Play
 
 FLAGS = flags.FLAGS
-POINTS = (1, 2, 4, 8, 10, 14, 20, 30)
+_REPETITIONS = 100
 _JUDGED = ('operator', 'operator_sampled', 'operator_no_explore')
 
 if __name__ == '__main__':
@@ -77,7 +91,7 @@ def judge(job: Job, name: str, changes: Mapping[str, Any], folder: pathlib.Path)
     stages.train_operator(
       folder / name, folder / 'histories', family=job.family, backend=job.backend, seed=FLAGS.seed, config=config,
       settings={**job.training(), **settings}, explores=changes.get('explorers', True), num_updates=job.num_updates,
-      verify=False,
+      verify=False, explorers_folder=folder / 'explorers',
     )
   operator, operator_params = checkpoints.load_operator(operator_folder, family)
   conditioned, learning, _ = load_conditioned(folder / 'histories', family)
@@ -99,22 +113,56 @@ def judge(job: Job, name: str, changes: Mapping[str, Any], folder: pathlib.Path)
   for method in methods:
     strata = [found.scores('validation', method.name)]
     figures[method.name] = rows.kept({**metrics.iqm_with_interval(strata), **metrics.mean_and_found(strata)}, True)
+  dataset = load_dataset(folder / 'histories', family, verify=False)
+  training = TrainingSettings.of(family, len(np.unique(dataset.task_index)), **job.training(), **settings)
   return AblationRow(
     family=job.family, backend=family.backend, variant=name, changes=changes, seeds=[FLAGS.seed],
+    answers=answers_of(operator, operator_params, dataset, training),
+    milliseconds=milliseconds_of(operator, operator_params, playground.play, family, job.num_applications),
     tasks=int(np.sum(found.has_score('validation', 'operator'))), methods=figures,
     episodes=found.curves['validation']['operator'].episodes.tolist(), commands=[console.command_line()],
   )
 
 
-def ablation_table(found: list[AblationRow]) -> list[str]:
-  """Lines of a table: mean score, and share of tasks found, of each variant."""
-  lines = [['variant', 'changes', 'applied', *(f'after {n}' for n in POINTS)]]
-  for row in found:
-    changes = ', '.join(f'{name}={value}' for name, value in row.changes.items())
-    for name, figures in row.methods.items():
-      values = [f'{shown(figures["mean"][n])} ({figures["found"][n]:.2f})' for n in POINTS if n < len(figures['mean'])]
-      lines.append([row.variant, changes, name.replace('_', ' '), *values])
-  return table(lines)
+def answers_of(
+  operator: Operator, operator_params: Params, dataset: Dataset, settings: TrainingSettings
+) -> dict[str, float]:
+  """`AblationRow.answers`: the same examples for every variant, but for what each remembers of them."""
+  training, kept_out = split_histories(dataset, settings.num_validation)
+  examples = Examples(
+    dataset=dataset, histories=endless(dataset, training, FLAGS.seed), config=operator.config, settings=settings,
+    seed=FLAGS.seed,
+  )
+  found = validation.losses(operator, operator_params, examples, kept_out)
+  names = zip(rows.ANSWERS, ('loss', 'divergence', 'answers'))
+  return {kept: round(found[f'validation_{name}/best'], 4) for kept, name in names}
+
+
+def milliseconds_of(
+  operator: Operator, operator_params: Params, play: Play, family: TaskFamily, num_applications: int
+) -> list[float]:
+  """The medians of many repetitions of the first and of the last application to one policy."""
+  tasks = sample_tasks(family, FLAGS.seed, 1, 'validation')
+  timed = {}
+
+  def improve(params, memory, rng_key):
+    once = lambda: jax.block_until_ready(apply(params, memory, rng_key))
+    after = once()  # the first time of all compiles
+    seconds = []
+    for _ in range(_REPETITIONS if len(timed) in (0, num_applications - 1) else 0):
+      began = time.perf_counter()
+      once()
+      seconds.append(time.perf_counter() - began)
+    timed[len(timed)] = seconds
+    return after
+
+  apply = make_improve(operator, operator_params, asks.ask(steps='best'))
+  start, rng_key = initial_policies(operator.policy, 1, stream(FLAGS.seed, 'timing')), stream(FLAGS.seed, 'timed')
+  for _ in iterate(
+    improve, make_remember(operator), play, start, tasks, rng_key, num_applications=num_applications
+  ):
+    pass
+  return [round(1e3 * float(np.median(timed[n])), 3) for n in (0, num_applications - 1)]
 
 
 def main() -> None:

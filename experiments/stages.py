@@ -106,7 +106,8 @@ def collect_histories(
 def train_operator(
   folder: pathlib.Path, histories: pathlib.Path, *, family: str, backend: str | None, seed: int,
   config: Mapping[str, Any], settings: Mapping[str, Any], explores: bool = True, num_updates: int | None = None,
-  verify: bool = True, operator_folder: pathlib.Path | None = None, wall: pathlib.Path | None = None,
+  verify: bool = True, operator_folder: pathlib.Path | None = None, explorers_folder: pathlib.Path | None = None,
+  wall: pathlib.Path | None = None,
 ) -> pathlib.Path:
   """Trains an operator on a folder of histories, and returns the operator's folder.
 
@@ -121,6 +122,7 @@ def train_operator(
     num_updates: of each explorer, other than usual.
     verify: whether to compare the histories with their checksums first.
     operator_folder: `folder`/operator unless given.
+    explorers_folder: `folder`/explorers unless given; several trainings on the same histories may share it.
     wall: where seconds are kept; `folder` unless given.
   """
   operator_folder = operator_folder or folder / 'operator'
@@ -136,8 +138,8 @@ def train_operator(
   explorers, explorers_env_steps = None, 0
   if explores and made_family.practice_reward is not None:
     explorers, explorers_env_steps = _explorers(
-      folder / 'explorers', histories, made_family, operator.policy, seed, num_updates or tuned.EXPLORER_UPDATES,
-      wall or folder,
+      explorers_folder or folder / 'explorers', histories, made_family, operator.policy, seed,
+      num_updates or tuned.EXPLORER_UPDATES, wall or folder,
     )
   train = functools.partial(
     loop.train, operator, play, dataset, training, seed=seed, folder=folder, explorers=explorers

@@ -23,7 +23,7 @@ from metaimprove import files
 from metaimprove.evaluation import results as results_
 from metaimprove.evaluation import rows as rows_
 from metaimprove.evaluation.results import SMALL_NEED, Results, is_sparse
-from metaimprove.evaluation.rows import NeedsRow, OperatorRow
+from metaimprove.evaluation.rows import ANSWERS, AblationRow, NeedsRow, OperatorRow
 
 FLAGS = flags.FLAGS
 APPLICATIONS = (0, 1, 2, 3, 4, 6, 10, 20, 30)
@@ -37,6 +37,9 @@ if __name__ == '__main__':
 _CURVES = {
   'identify': 'identify the task', 'shuffled_experience': "another task's experience",
   'operator_no_explore': 'not asked to explore',
+}
+_APPLIED = {
+  'operator': 'most likely answer', 'operator_sampled': 'drawn answer', 'operator_no_explore': 'not asked to explore',
 }
 _CONSTANTS = {
   'told_goal': '`told_goal`: told the true goal, and that the robot is stock',
@@ -181,6 +184,26 @@ def operator_tables(rows: Sequence[OperatorRow]) -> list[str]:
   return [*operators_table(rows), '', *needs_table(rows)]
 
 
+def ablation_table(rows: Sequence[AblationRow]) -> list[str]:
+  """Variants: the mean score and, in brackets, the share of tasks found; what their answers are like, and their speed."""
+  points = (1, 2, 4, 8, 10, 20, 30)
+  lines = [[
+    'variant', 'applied', *(f'after {n}' for n in points), 'loss', 'divergence', 'answers in use', 'ms, first and last',
+  ]]
+  for row in rows:
+    name = f'`{row.variant}`'
+    about = [f'{row.answers[end]:.2f}' for end in ANSWERS] + [', '.join(f'{value:.2f}' for value in row.milliseconds)]
+    for method, applied in _APPLIED.items():
+      if method in row.methods:
+        figures = row.methods[method]
+        values = [
+          f'{shown(figures["mean"][n])} ({figures["found"][n]:.2f})' for n in points if n < len(figures['mean'])
+        ]
+        lines.append([name, applied, *values, *about])
+        name, about = '', ['', '', '', '']
+  return table(lines)
+
+
 def draw(rows: Sequence[OperatorRow], path: pathlib.Path) -> None:
   """A panel a family: score against episodes of a task, with controls; the mean where rewards are sparse, else IQM."""
   from matplotlib.figure import Figure
@@ -209,8 +232,8 @@ def draw(rows: Sequence[OperatorRow], path: pathlib.Path) -> None:
 def print_rows(path: pathlib.Path, picture: str | None) -> None:
   """The tables of a file of rows, and a picture of the curves of operators if wanted."""
   rows = rows_.read_any(path)
-  if rows and isinstance(rows[0], NeedsRow):
-    print('\n'.join(families_table(rows)))
+  if rows and not isinstance(rows[0], OperatorRow):
+    print('\n'.join(families_table(rows) if isinstance(rows[0], NeedsRow) else ablation_table(rows)))
     return
   print('\n'.join(operator_tables(rows)))
   if picture:
@@ -219,7 +242,7 @@ def print_rows(path: pathlib.Path, picture: str | None) -> None:
 
 DOCUMENTS = (
   ('README.md', 'operators.json', operators_table), ('docs/operators.md', 'operators.json', operator_tables),
-  ('docs/task_suite.md', 'needs.json', families_table),
+  ('docs/operators.md', 'ablations.json', ablation_table), ('docs/task_suite.md', 'needs.json', families_table),
 )
 """Document, the file in docs/results that a part of it is made from, and the tables of that part."""
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from experiments import tabulate_results
-from experiments.tabulate_results import families_table, naming_is_enough, operators_table
+from experiments.tabulate_results import ablation_table, families_table, naming_is_enough, operators_table
 from metaimprove.errors import DamagedDataError
 from metaimprove.evaluation import rows
 
@@ -28,6 +28,11 @@ NEEDS = rows.NeedsRow(
   family='reacher_goal', backend='mjx', seeds=[0], tasks=9, need=dict.fromkeys(rows.NEEDS, 0.05),
   low=dict.fromkeys(rows.NEEDS, 0.04), high=dict.fromkeys(rows.NEEDS, 0.06), oracle=-14.7, initial=None,
   identify_reads='histories', commands=[],
+)
+ABLATION = rows.AblationRow(
+  family='point_goal_sparse_h20', backend='kinematic', variant='one_answer', changes={'num_answers': 1}, seeds=[0],
+  tasks=9, episodes=[0, 1, 2], methods={'operator': figures([0, 0.25, 0.75])}, milliseconds=[1.5, 1.625],
+  answers={'loss': 0.5, 'divergence': 0.5, 'in_use': 1.0}, commands=[],
 )
 
 
@@ -79,10 +84,26 @@ def test_tables_hold_the_figures_of_the_rows():
   )
 
 
+def test_an_ablation_tells_of_answers_once():
+  drawn = dataclasses.replace(ABLATION, methods={**ABLATION.methods, 'operator_sampled': figures([0, 0.5, 0.5])})
+  first, second = ablation_table([drawn])[2:]
+  assert first.startswith('| `one_answer` | most likely answer | 0.250 (0.25) | 0.750 (0.75) |')
+  assert first.endswith('| 0.50 | 0.50 | 1.00 | 1.50, 1.62 |') and second.startswith('|  | drawn answer | 0.500 (0.50)')
+
+
+@pytest.mark.parametrize('flawed', [{'answers': {'loss': 0.5}}, {'milliseconds': [1.0]}])
+def test_a_damaged_ablation_is_refused(tmp_path, flawed):
+  rows.add(tmp_path / 'rows.json', dataclasses.replace(ABLATION, **flawed))
+  with pytest.raises(DamagedDataError, match='answers or milliseconds'):
+    rows.read_any(tmp_path / 'rows.json')
+
+
 def test_kinds_of_rows_are_told_apart(tmp_path, capsys):
   rows.add(tmp_path / 'needs.json', NEEDS)
   tabulate_results.print_rows(tmp_path / 'needs.json', None)
-  assert '-14.7' in capsys.readouterr().out
+  rows.add(tmp_path / 'ablations.json', ABLATION)
+  tabulate_results.print_rows(tmp_path / 'ablations.json', None)
+  assert '-14.7' in (printed := capsys.readouterr().out) and 'one_answer' in printed
   rows.add(tmp_path / 'operators.json', OPERATOR)
   tabulate_results.print_rows(tmp_path / 'operators.json', str(tmp_path / 'operators.png'))
   assert '0.750' in capsys.readouterr().out and (tmp_path / 'operators.png').read_bytes().startswith(b'\x89PNG')

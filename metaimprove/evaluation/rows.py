@@ -21,6 +21,7 @@ from metaimprove.errors import DamagedDataError
 from metaimprove.evaluation.results import Figures, Results, is_sparse
 
 NEEDS = ('experience', 'dynamics', 'second_look')
+ANSWERS = ('loss', 'divergence', 'in_use')
 _ENDS = ('iqm', 'low', 'high', 'mean')
 
 
@@ -111,6 +112,9 @@ class AblationRow:
     family, backend, seeds, tasks, episodes, methods, commands: see `OperatorRow`.
     variant: its name.
     changes: fields of `OperatorConfig` and `TrainingSettings` -> values other than those that suit the family.
+    answers: on validation histories, asked for the best: 'loss', the negative log likelihood of the right answer;
+      'divergence' of the most likely answer from it; 'in_use', the perplexity of the answers.
+    milliseconds: of the first and of the last application, for one policy.
   """
 
   family: str
@@ -121,6 +125,8 @@ class AblationRow:
   tasks: int
   episodes: list[int]
   methods: Mapping[str, Mapping[str, Any]]
+  answers: Mapping[str, float]
+  milliseconds: list[float]
   commands: list[str]
 
   @property
@@ -130,6 +136,8 @@ class AblationRow:
 
   def flaw(self) -> str | None:
     """See `OperatorRow`."""
+    if set(self.answers) != set(ANSWERS) or len(self.milliseconds) != 2:
+      return 'answers or milliseconds'
     lengths = {len(self.episodes)}
     return next((f'methods[{n!r}]' for n, fs in self.methods.items() if not _are_figures(fs, lengths, True)), None)
 
@@ -204,11 +212,12 @@ def read(path: files.Path, kind: Callable[..., Row]) -> list[Row]:
   return rows
 
 
-def read_any(path: files.Path) -> list[OperatorRow] | list[NeedsRow]:
-  """The rows of operators.json or needs.json, told apart by the fields of the first one; raises as `read` does."""
+def read_any(path: files.Path) -> list[OperatorRow] | list[NeedsRow] | list[AblationRow]:
+  """The rows of one of the three files, told apart by the fields of the first one; raises as `read` does."""
   value = files.read_json(path)
   first = value[0] if isinstance(value, list) and value and isinstance(value[0], dict) else {}
-  fits = (kind for kind in (OperatorRow, NeedsRow) if {field.name for field in dataclasses.fields(kind)} == set(first))
+  kinds = (OperatorRow, NeedsRow, AblationRow)
+  fits = (kind for kind in kinds if {field.name for field in dataclasses.fields(kind)} == set(first))
   return read(path, next(fits, OperatorRow))
 
 

@@ -27,26 +27,30 @@ def env_steps(settings: TrainingSettings, config: OperatorConfig) -> int:
 
 
 @functools.partial(jax.jit, static_argnames='operator')
-def mean_figures(operator: Operator, operator_params: Params, examples: Example) -> tuple[jax.Array, jax.Array]:
-  """Means [] over a batch of examples: the negative log likelihood, and the divergence of the most likely answer."""
+def mean_figures(
+  operator: Operator, operator_params: Params, examples: Example
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Means [] over a batch of examples: the negative log likelihood, the divergence of the most likely answer, and the
+  number of answers in use (the perplexity of their likelihoods)."""
   one = functools.partial(negative_log_likelihood, operator)
   value, divergence, log_likelihood = jax.vmap(one, in_axes=(None, 0))(operator_params, examples)
   likeliest = jnp.take_along_axis(divergence, jnp.argmax(log_likelihood, axis=1)[:, None], axis=1)
-  return value.mean(), likeliest.mean()
+  in_use = jnp.exp(-jnp.sum(jnp.exp(log_likelihood) * log_likelihood, axis=1))
+  return value.mean(), likeliest.mean(), in_use.mean()
 
 
 def losses(
   operator: Operator, operator_params: Params, examples: Examples, histories: np.ndarray
 ) -> dict[str, float]:
-  """Negative log likelihood, and divergence of the most likely answer, of examples of validation histories, for each
-  size of improvement by which pairs are drawn."""
+  """Negative log likelihood, divergence of the most likely answer, and number of answers in use, of examples of
+  validation histories, for each size of improvement by which pairs are drawn."""
   rng, figures = generator(0, 'validation examples'), {}
   history = np.resize(histories, examples.settings.batch_size)
   for size in steps.SIZES:
     batch = examples.of_histories(history, np.full(len(history), size), rng)
-    value, divergence = mean_figures(operator, operator_params, batch)
-    figures[f'validation_loss/{steps.words(size)}'] = float(value)
-    figures[f'validation_divergence/{steps.words(size)}'] = float(divergence)
+    found = mean_figures(operator, operator_params, batch)
+    for name, value in zip(('loss', 'divergence', 'answers'), found):
+      figures[f'validation_{name}/{steps.words(size)}'] = float(value)
   return figures
 
 
