@@ -6,6 +6,8 @@ import pytest
 
 from metaimprove.rollouts import make_play
 from metaimprove.training.explored import explore_tasks
+from metaimprove.training.rounds import play_round
+from metaimprove.training.settings import TrainingSettings
 from metaimprove.trees import stack, take
 
 
@@ -52,3 +54,18 @@ def test_one_that_meets_something_is_drawn(explored):
   which = (locations > 0).astype(int)
   np.testing.assert_array_equal(trajectory.reward, found.trajectory.reward[history, which])
   jax.tree.map(np.testing.assert_array_equal, take(params, 0), take(explorers, 1))
+
+
+@pytest.mark.parametrize(('as_tested', 'first', 'some'), [(0.0, False, True), (1.0, False, False), (1.0, True, True)])
+def test_explorers_are_mixed_into_runs_that_are_not_as_tests(
+  operator, operator_params, point, dataset, as_tested, first, some
+):
+  """The first round, of an untrained operator, shows explorers in all its runs."""
+  settings = TrainingSettings(round_tasks=8, round_applications=2, round_as_tested=as_tested, round_explores=1.0)
+  explorers = stack([constant(operator.policy, 0.7)])
+  played = play_round(
+    operator, operator_params, make_play(point, operator.policy, num_episodes=2), dataset,
+    np.arange(dataset.num_histories), settings, np.random.default_rng(0), first=first, explorers=explorers,
+  )
+  location = played['episodes'].behaviour[..., 0]
+  assert (np.abs(location - 0.7) < 1e-6).all(axis=-1).any() == some

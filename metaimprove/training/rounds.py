@@ -24,7 +24,7 @@ from metaimprove.histories.dataset import Dataset
 from metaimprove.iteration import ImproveBatch, iterate
 from metaimprove.operators.apply import make_improve, make_remember
 from metaimprove.operators.config import OperatorConfig
-from metaimprove.operators.memory import EMPTY, Memory, first_memory
+from metaimprove.operators.memory import EMPTY, Memory, first_memory, nothing_met
 from metaimprove.operators.operator import Operator
 from metaimprove.policies import widened
 from metaimprove.rng import generator
@@ -225,10 +225,12 @@ def _improver(
   until = rng.integers(1 + settings.round_applications // 2, size=num) * (rng.random(num) < settings.round_explores)
   sampled = rng.random(num) < settings.round_sampled
   mixed = rng.random(num) * (first | (rng.random(num) < settings.round_mixed))
+  as_tested = explores & (not first) & (rng.random(num) < settings.round_as_tested)
+  mixed = np.where(as_tested, 0.0, mixed)
   count = itertools.count()
 
   def improve(params, memory, rng_key):
-    exploring = next(count) < until
+    exploring = np.where(as_tested, nothing_met(memory), next(count) < until)
     now = explore.instead(ask, exploring) if explores else ask
     likeliest, drawn = (
       make_improve(operator, operator_params, now, sample=sample)(params, memory, rng_key) for sample in (False, True)
@@ -240,7 +242,7 @@ def _improver(
     if explorers is None:
       return given
     some = take(explorers, rng.integers(batch_size(explorers), size=num))
-    return _where(rng.random(num) < np.where(exploring, 0.5, mixed / 2), some, given)
+    return _where(rng.random(num) < np.where(exploring & ~as_tested, 0.5, mixed / 2), some, given)
 
   return improve
 
