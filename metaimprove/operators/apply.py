@@ -9,7 +9,7 @@ import numpy as np
 
 from metaimprove import iteration, parallel
 from metaimprove.asks import Ask, explore
-from metaimprove.operators.memory import Memory, nothing_met
+from metaimprove.operators.memory import Memory, newest_met_nothing
 from metaimprove.operators.operator import Operator
 from metaimprove.trees import batch_size, take
 from metaimprove.types import Params, Trajectory
@@ -27,7 +27,7 @@ def make_improve(
     operator_params: its parameters.
     ask: one for all, or [B].
     sample: whether to draw one of the possible answers, each as often as it is likely, or to take the most likely one.
-    explores: whether to ask to explore instead, as long as no reward above 0 is remembered.
+    explores: whether to ask to explore instead where the policy that acted last met no reward above 0.
     experience_of: [B] int, whose memory and parameters the operator is given for each policy; each one's own by
       default. With those of another task it is the control "another task's experience": a gain that survives it does
       not come from the experience.
@@ -55,7 +55,7 @@ def _improve(
   num = batch_size(params)
   ask = jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *x.shape[1:])), ask)
   if explores:
-    ask = explore.instead(ask, nothing_met(memory))
+    ask = explore.instead(ask, newest_met_nothing(memory))
   keys = None if rng_key is None else jax.random.split(rng_key, num)
   axes = (None, 0, 0, 0, None if keys is None else 0)
   return parallel.vmap(operator.improve, in_axes=axes)(operator_params, params, memory, ask, keys)

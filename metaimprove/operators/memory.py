@@ -98,9 +98,11 @@ def remember(
   return forget(jax.tree.map(lambda *x: jnp.concatenate(x), memory, new), capacity)
 
 
-def nothing_met(memory: Memory) -> chex.Array:
-  """[...] bool, whether no reward above 0 is remembered."""
-  return jnp.max(memory.largest_reward, axis=-1, where=memory.number != EMPTY, initial=0.0) <= 0
+def newest_met_nothing(memory: Memory) -> chex.Array:
+  """[...] bool, whether the newest policy met no reward above 0."""
+  there = memory.number != EMPTY
+  newest = jnp.max(memory.application, axis=-1, keepdims=True, where=there, initial=EMPTY)
+  return jnp.max(memory.largest_reward, axis=-1, where=there & (memory.application == newest), initial=0.0) <= 0
 
 
 def forget(memory: Memory, capacity: int) -> Memory:

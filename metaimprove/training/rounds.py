@@ -24,7 +24,7 @@ from metaimprove.histories.dataset import Dataset
 from metaimprove.iteration import ImproveBatch, iterate
 from metaimprove.operators.apply import make_improve, make_remember
 from metaimprove.operators.config import OperatorConfig
-from metaimprove.operators.memory import EMPTY, Memory, first_memory, nothing_met
+from metaimprove.operators.memory import EMPTY, Memory, first_memory, newest_met_nothing
 from metaimprove.operators.operator import Operator
 from metaimprove.policies import widened
 from metaimprove.rng import generator
@@ -230,7 +230,7 @@ def _improver(
   count = itertools.count()
 
   def improve(params, memory, rng_key):
-    exploring = np.where(as_tested, nothing_met(memory), next(count) < until)
+    exploring = np.where(as_tested, newest_met_nothing(memory), next(count) < until)
     now = explore.instead(ask, exploring) if explores else ask
     likeliest, drawn = (
       make_improve(operator, operator_params, now, sample=sample)(params, memory, rng_key) for sample in (False, True)
