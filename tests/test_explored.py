@@ -41,16 +41,16 @@ def test_explorers_meet_the_goals_on_their_side(explored, dataset):
   assert found.trajectory.outcome.size == 0 and found.trajectory.reward.shape == (dataset.num_histories, 2, 1, 8)
 
 
-def test_one_that_meets_something_is_drawn(explored):
+def test_the_first_that_meets_something_is_drawn(explored):
   """And where none does, any."""
   found, explorers = explored
   met = np.zeros_like(found.met)
-  met[0, 1] = True
-  history = np.array([0, 1] * 200)
+  met[0, 1], met[1] = True, True
+  history = np.array([0, 1, 2, 2] * 100)
   params, trajectory = found.replace(met=met).draw(history, np.random.default_rng(0))
-  last = sorted(params)[-1]
-  locations = params[last]['b'][:, 0]
-  assert (locations[::2] == np.float32(0.1)).all() and 60 < (locations[1::2] < 0).sum() < 140
+  locations = params[sorted(params)[-1]]['b'][:, 0]
+  assert (locations[::4] == np.float32(0.1)).all() and (locations[1::4] == np.float32(-0.1)).all()
+  assert 60 < (locations.reshape(-1, 4)[:, 2:] < 0).sum() < 140
   which = (locations > 0).astype(int)
   np.testing.assert_array_equal(trajectory.reward, found.trajectory.reward[history, which])
   jax.tree.map(np.testing.assert_array_equal, take(params, 0), take(explorers, 1))

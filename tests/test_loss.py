@@ -58,13 +58,30 @@ def test_the_likelihood_by_hand(operator, example):
 
 
 def test_the_loss_is_that_of_one_answer_drawn_by_how_likely_it_is_now(operator, example):
-  """Given the right answer, the wrong one of the test above has 0.25 exp(-β KL) of 0.25 exp(-β KL) + 0.75."""
+  """Given the right answer, the wrong one of the test above has 0.25 exp(-β KL) of 0.25 exp(-β KL) + 0.75. The loss of
+  the likelihoods is their cross entropy with that, whichever is drawn."""
   two = answering(operator, [(1.0, 2.0), (0.0, 1.0)], [0.25, 0.75])
   found = np.asarray(jax.vmap(lambda key: loss(two, None, example, key))(jax.random.split(jax.random.key(0), 4000)))
-  wrong = np.abs(found - (KL - np.log(0.25) / module.SHARPNESS)) < 1e-3
-  assert (wrong | (np.abs(found + np.log(0.75) / module.SHARPNESS) < 1e-3)).all()
   weight = 0.25 * np.exp(-module.SHARPNESS * KL)
-  np.testing.assert_allclose(wrong.mean(), weight / (weight + 0.75), atol=0.02)
+  share = weight / (weight + 0.75)
+  likelihood = -(share * np.log(0.25) + (1 - share) * np.log(0.75)) / module.SHARPNESS
+  wrong = np.abs(found - KL - likelihood) < 1e-3
+  assert (wrong | (np.abs(found - likelihood) < 1e-3)).all()
+  np.testing.assert_allclose(wrong.mean(), share, atol=0.02)
+
+
+def test_answers_that_are_alike_stay_as_likely_as_they_are(operator, example):
+  """Whichever is drawn: else their likelihoods would drift until one has it all."""
+  codes = jnp.stack([logits(1.0, 2.0)] * 2)
+
+  def of(scores, key):
+    alike = dataclasses.replace(
+      answering(operator, [(1.0, 2.0)] * 2, [0.5, 0.5]), answers=lambda *_: (codes, jax.nn.log_softmax(scores))
+    )
+    return loss(alike, None, example, key)
+
+  for key in range(4):
+    np.testing.assert_allclose(jax.grad(of)(jnp.array([0.3, -0.4]), jax.random.key(key)), 0.0, atol=1e-5)
 
 
 def test_with_one_answer_the_loss_is_the_divergence(operator, example):

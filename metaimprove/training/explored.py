@@ -1,6 +1,6 @@
 """What explorers find on the training tasks, in hindsight: the answers to an ask to explore.
 
-While nothing has been met on a task, the right answer is an explorer that meets something there. Which one that is
+While nothing has been met on a task, the right answer is the first explorer that meets something there. Which one that is
 depends on the task, which the operator does not know; learned on many tasks, its answers are as likely as the explorers
 are to find something given all that was tried in vain.
 """
@@ -30,9 +30,13 @@ class Explored:
   met: np.ndarray
 
   def draw(self, history: np.ndarray, rng: np.random.Generator) -> tuple[Params, Trajectory]:
-    """For histories [B] an explorer each that meets something on its task, or any where none does: [B, ...]."""
-    chance = rng.random((len(history), batch_size(self.params))) + self.met[history]
-    which = chance.argmax(axis=1)
+    """For histories [B] the first explorer each that meets something on its task, or any where none does: [B, ...].
+
+    The first: where several would do, the answer is left as little open as can be.
+    """
+    met = self.met[history]
+    anyone = rng.integers(batch_size(self.params), size=len(history))
+    which = np.where(met.any(axis=1), met.argmax(axis=1), anyone)
     return take(self.params, which), jax.tree.map(lambda x: x[history, which], self.trajectory)
 
 

@@ -37,15 +37,18 @@ def loss(operator: Operator, operator_params: Params, example: Example, rng_key:
 
   Its gradient is on average that of `negative_log_likelihood` over `SHARPNESS`, and it costs less: only one answer is
   followed back, drawn by how likely it is given the right answer (stochastic expectation maximisation; Celeux and
-  Diebolt, 1985). How likely that is, every fourth state tells, which is enough.
+  Diebolt, 1985). How likely that is, every fourth state tells, which is enough. The likelihoods themselves learn from
+  all answers: with the drawn one alone they would drift while answers are still alike, until one has it all.
   """
   codes, log_likelihood = operator.answers(operator_params, example.memory, example.ask)
   if operator.config.num_answers == 1:
     return divergence_of(operator, operator_params, example, codes[0])
   held = jax.lax.stop_gradient((operator_params, codes))
   divergence = _divergences(operator, held[0], _few_states(example), held[1])
-  chosen = jax.random.categorical(rng_key, jax.lax.stop_gradient(log_likelihood) - SHARPNESS * divergence)
-  return divergence_of(operator, operator_params, example, codes[chosen]) - log_likelihood[chosen] / SHARPNESS
+  log_joint = jax.lax.stop_gradient(log_likelihood) - SHARPNESS * divergence
+  chosen = jax.random.categorical(rng_key, log_joint)
+  likelihood_loss = -jnp.sum(jax.nn.softmax(log_joint) * log_likelihood)
+  return divergence_of(operator, operator_params, example, codes[chosen]) + likelihood_loss / SHARPNESS
 
 
 def _few_states(example: Example) -> Example:
