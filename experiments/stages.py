@@ -284,12 +284,12 @@ def _identifier(
   if not family.privileged_size:
     return None
   made_with = {'histories': dataset.checksum, 'rounds': None}
-  settings = FitSettings(**(given or {}))
+  settings, rewired_share = FitSettings(**(given or {})), TrainingSettings.of(family, 2).rewired_share
   if training is not None:
     stored = files.read_json(training / 'settings.json')
     made_with['rounds'] = files.checksum((training / 'settings.json').read_bytes())
     names = [field.name for field in dataclasses.fields(FitSettings)]
-    settings = FitSettings(**{name: stored[name] for name in names})
+    settings, rewired_share = FitSettings(**{name: stored[name] for name in names}), stored['rewired_share']
 
   def load_rounds():
     found = [] if training is None else rounds.load(training, dataset)
@@ -302,7 +302,8 @@ def _identifier(
 
   return Identifier(
     family=family, operator=operator, statistics=operator_params['statistics'], snapshot=snapshot, dataset=dataset,
-    load_rounds=load_rounds, settings=settings, made_with=made_with, seed=seed, folder=folder,
+    load_rounds=load_rounds, settings=settings, rewired_share=rewired_share, made_with=made_with, seed=seed,
+    folder=folder,
   )
 
 

@@ -394,7 +394,7 @@ def make_methods(operator, operator_params, point, dataset, conditioned):
     identifier = Identifier(
       family=point, operator=operator, statistics=operator_params['statistics'], snapshot=conditioned[1],
       dataset=dataset, load_rounds=lambda: [], settings=FitSettings(num_steps=num_steps, batch_size=16),
-      made_with={'histories': dataset.checksum}, seed=0, folder=folder / 'learning' / 'identify',
+      rewired_share=0.0, made_with={'histories': dataset.checksum}, seed=0, folder=folder / 'learning' / 'identify',
     )
     from_scratch = ppo_from_scratch(independent_ppo(point, ppo, 15, HIDDEN_SIZES), playground, folder / 'learning')
     methods = [
@@ -508,7 +508,7 @@ def test_the_task_is_identified_from_one_random_episode(
   identifier = Identifier(
     family=point, operator=operator, statistics=operator_params['statistics'], snapshot=conditioned[1],
     dataset=dataset, load_rounds=lambda: [], settings=FitSettings(num_steps=400, batch_size=32, learning_rate=3e-3),
-    made_with={}, seed=0, folder=tmp_path,
+    rewired_share=0.0, made_with={}, seed=0, folder=tmp_path,
   )
   network_params = identifier.train(lambda *_: None)
   tasks = jax.tree.map(lambda x: jnp.repeat(x, 8, axis=0), sample_tasks(point, 0, 6, 'train'))

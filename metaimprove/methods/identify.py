@@ -33,6 +33,7 @@ from metaimprove.operators.reading import Reading, empty_reading, read
 from metaimprove.rng import generator
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.training.fit import FitSettings, fit
+from metaimprove.training.rewiring import draw_wirings, rewired_memory
 from metaimprove.training.rounds import Runs
 from metaimprove.training.shown import memory_of_levels
 from metaimprove.trees import concatenate
@@ -59,6 +60,7 @@ class Identifier:
     dataset: the histories.
     load_rounds: see there; called only where there is something to train.
     settings: of the training.
+    rewired_share: of its examples; see `TrainingSettings`.
     made_with: plain data that stands for histories and rounds.
     seed: of the training.
     folder: where training is kept.
@@ -71,6 +73,7 @@ class Identifier:
   dataset: Dataset
   load_rounds: LoadRounds
   settings: FitSettings
+  rewired_share: float
   made_with: Mapping[str, Any]
   seed: int
   folder: pathlib.Path
@@ -96,7 +99,7 @@ class Identifier:
     return fit(
       lambda rng_key: self.network.init(rng_key, empty_reading(config.observation_size, config.action_size)),
       functools.partial(_loss, self), functools.partial(_batches, self), self.settings, seed=self.seed,
-      folder=self.folder, made_with=self.made_with, stage='train: identify the task', progress=progress,
+      folder=self.folder, made_with={**self.made_with, 'rewired_share': self.rewired_share}, stage='train: identify the task', progress=progress,
     )
 
 
@@ -127,7 +130,8 @@ def identify_method(
     )
 
   return Method(name=name, title=title, run=run, settings={
-    **identifier.made_with, **dataclasses.asdict(identifier.settings), 'seed': identifier.seed,
+    **identifier.made_with, **dataclasses.asdict(identifier.settings), 'rewired_share': identifier.rewired_share,
+    'seed': identifier.seed,
     'operator': dataclasses.asdict(identifier.operator.config),
     'statistics': files.checksum(files.tree_to_bytes(dict(identifier.statistics))),
     'conditioned': files.checksum(files.tree_to_bytes(dict(identifier.snapshot))),
@@ -180,7 +184,20 @@ def _batches(identifier: Identifier, first: int, last: int) -> Iterator[Mapping[
       moments = runs.draw(num_moments, rng)
       memories.append(runs.memory(moments))
       history = np.concatenate([history, runs.history[moments[0]]])
-    return {'memory': concatenate(memories), 'description': descriptions[history]}
+    return with_rewired(identifier, concatenate(memories), descriptions[history], rng)
 
   drawn = grain.MapDataset.range(first, last).map(lambda step: draw(int(step)))
   return iter(drawn.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCHED)))
+
+
+def with_rewired(
+  identifier: Identifier, memory: Memory, description: np.ndarray, rng: np.random.Generator
+) -> Mapping[str, Any]:
+  """A batch [B], a share of it changed to another wiring, as the operator's examples are."""
+  if identifier.rewired_share:
+    num = identifier.operator.config.action_size
+    change = draw_wirings(num, identifier.rewired_share, rng.spawn(len(description)))
+    told, wiring = np.split(description, [identifier.family.told_size], axis=1)
+    wiring = (wiring.reshape(-1, num, num) @ change).reshape(wiring.shape)
+    memory, description = rewired_memory(memory, change), np.concatenate([told, wiring], axis=1)
+  return {'memory': memory, 'description': description}

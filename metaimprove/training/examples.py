@@ -21,6 +21,7 @@ from metaimprove.operators.memory import Memory
 from metaimprove.rng import generator
 from metaimprove.training.explored import Explored
 from metaimprove.training.pairs import describe_pairs, draw_sizes, own_pairs, pairs_of
+from metaimprove.training.rewiring import draw_wirings, rewired_logits, rewired_memory
 from metaimprove.training.rounds import Runs
 from metaimprove.training.settings import TrainingSettings
 from metaimprove.training.shown import memory_of_levels
@@ -109,7 +110,7 @@ class Examples:
     history, level, target = history[share], level[share], pairs.target[share]
     memory = memory_of_levels(self.dataset, self.config, history, level, rngs)
     answer = self.dataset.read(history, np.where(target == SAME, level, target))
-    return _example(memory, take(ask, share), *answer, self.settings.num_states, rngs)
+    return self._example(memory, take(ask, share), *answer, rngs)
 
   def of_runs(
     self, runs: Runs, size: np.ndarray, rng: np.random.Generator, share: slice = slice(None)
@@ -122,7 +123,7 @@ class Examples:
     rngs = rng.spawn(len(history))[share]
     memory = runs.memory(take(rows, (slice(None), share)))
     answer = self.dataset.read(history[share], pairs.target[share])
-    return _example(memory, take(ask, share), *answer, self.settings.num_states, rngs)
+    return self._example(memory, take(ask, share), *answer, rngs)
 
   def of_tries(self, runs: Runs, num: int, rng: np.random.Generator, share: slice = slice(None)) -> Example:
     """Examples [num] of moments of runs whose answer is what the operator gave then, described by what it led to."""
@@ -135,10 +136,10 @@ class Examples:
     rngs = rng.spawn(num)[share]
     tried = runs.following(take(moments, (slice(None), share)))
     states, answer, weight = _some_states(tried.trajectory, self.settings.num_states, rngs, tried.behaviour)
-    return Example(
+    return self._rewired(Example(
       memory=runs.memory(take(moments, (slice(None), share))), ask=take(ask, share), states=states, answer=answer,
       weight=weight, key_data=_key_data(rngs),
-    )
+    ), rngs)
 
   def _of_explorers(self, runs: Runs, num: int, rng: np.random.Generator, share: slice) -> Example:
     """Examples [num] of moments of runs at which nothing had been met, whose answer is an explorer that would."""
@@ -149,7 +150,30 @@ class Examples:
     answer = take(self.explored.draw(history, rng), share)
     rngs = rng.spawn(num)[share]
     memory = runs.memory(take(moments, (slice(None), share)))
-    return _example(memory, take(ask, share), *answer, self.settings.num_states, rngs)
+    return self._example(memory, take(ask, share), *answer, rngs)
+
+  def _example(
+    self, memory: Memory, ask: Ask, params: Params, trajectory: Trajectory, rngs: Sequence[np.random.Generator]
+  ) -> Example:
+    """Examples [B] whose answer is the policies `params` [B, ...], which visited `trajectory` [B, E, T, ...]."""
+    halves = [
+      _some_states(visited, self.settings.num_states // 2, rngs, visited.reward)[::2]
+      for visited in (trajectory, memory.trajectory)
+    ]
+    states, weight = concatenate(halves, axis=1)
+    return self._rewired(Example(
+      memory=memory, ask=ask, states=states, answer=policies.apply_numpy(params, states), weight=weight,
+      key_data=_key_data(rngs),
+    ), rngs)
+
+  def _rewired(self, example: Example, rngs: Sequence[np.random.Generator]) -> Example:
+    """A share of the examples [B] changed to another wiring."""
+    if not self.settings.rewired_share:
+      return example
+    change = draw_wirings(self.config.action_size, self.settings.rewired_share, rngs)
+    return example.replace(
+      memory=rewired_memory(example.memory, change), answer=rewired_logits(example.answer, change)
+    )
 
   def _pairs(self, history, level, size, rng):
     pairs = pairs_of(self.dataset, history, level, size, self.settings)
@@ -189,21 +213,6 @@ class Examples:
 def _part(size: int, which: int, num: int) -> slice:
   """The rows of one process of `num`, of `size` rows."""
   return slice(which * size // num, (which + 1) * size // num)
-
-
-def _example(
-  memory: Memory, ask: Ask, params: Params, trajectory: Trajectory, num_states: int,
-  rngs: Sequence[np.random.Generator],
-) -> Example:
-  """Examples [B] whose answer is the policies `params` [B, ...], which visited `trajectory` [B, E, T, ...]."""
-  halves = [
-    _some_states(visited, num_states // 2, rngs, visited.reward)[::2] for visited in (trajectory, memory.trajectory)
-  ]
-  states, weight = concatenate(halves, axis=1)
-  return Example(
-    memory=memory, ask=ask, states=states, answer=policies.apply_numpy(params, states), weight=weight,
-    key_data=_key_data(rngs),
-  )
 
 
 def _key_data(rngs: Sequence[np.random.Generator]) -> np.ndarray:

@@ -29,6 +29,8 @@ class TrainingSettings(FitSettings):
     runs_share: share of a batch that shows the operator's own runs, once there are any.
     tries_share: share of these whose answer is what the operator itself gave, described by what it led to.
     size_shares: how often each size of `asks.steps.SIZES` is drawn, by which pairs of policies are chosen.
+    rewired_share: share of the examples that are changed to another wiring; see `rewiring`. Only for families of which
+      a wiring is part of the dynamics.
     drop_rate: how often each kind of an ask is left out where several kinds describe a pair; one always stays.
     rounds: after which shares of the steps the operator is applied to the training tasks. The first time, untrained, it
       emits random policies: bad ones of many kinds, to learn to improve.
@@ -48,6 +50,7 @@ class TrainingSettings(FitSettings):
   runs_share: float = 0.5
   tries_share: float = 0.0
   size_shares: tuple[float, ...] = steps.SHARES
+  rewired_share: float = 0.0
   drop_rate: float = 0.3
   rounds: tuple[float, ...] = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8)
   round_applications: int = 4
@@ -74,7 +77,7 @@ class TrainingSettings(FitSettings):
     suited = _SEARCHING if family.practice_reward is not None else {}
     applications = {**suited, **settings}.get('round_applications', cls.round_applications)
     suited = {
-      **suited,
+      **suited, 'rewired_share': 0.5 if family.is_wired else 0.0,
       'round_tasks': max(1, min(512, num_tasks, _ROUND_STEPS // ((applications + 1) * family.episode_length))),
       'num_validation': min(64, max(1, num_tasks // 4)),
     }
