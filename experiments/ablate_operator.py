@@ -27,6 +27,7 @@ from metaimprove.errors import UnknownNameError
 from metaimprove.evaluation import metrics, rows
 from metaimprove.evaluation.evaluate import evaluate
 from metaimprove.evaluation.rows import AblationRow
+from metaimprove.files import claim
 from metaimprove.histories.dataset import Dataset, load_dataset
 from metaimprove.histories.reference import load_conditioned
 from metaimprove.iteration import iterate
@@ -87,6 +88,7 @@ def judge(job: Job, name: str, changes: Mapping[str, Any], folder: pathlib.Path)
   config = {'num_episodes': job.num_episodes, **{k: v for k, v in changes.items() if k in config_fields}}
   settings = {k: v for k, v in changes.items() if k not in config_fields | {'explorers'}}
   operator_folder = folder / name / 'operator'
+  claim(folder / name / 'variant', {'changes': changes, **job.training()})
   if not (operator_folder / 'config.json').exists():
     stages.train_operator(
       folder / name, folder / 'histories', family=job.family, backend=job.backend, seed=FLAGS.seed, config=config,
@@ -114,7 +116,7 @@ def judge(job: Job, name: str, changes: Mapping[str, Any], folder: pathlib.Path)
     strata = [found.scores('validation', method.name)]
     figures[method.name] = rows.kept({**metrics.iqm_with_interval(strata), **metrics.mean_and_found(strata)}, True)
   dataset = load_dataset(folder / 'histories', family, verify=False)
-  training = TrainingSettings.of(family, len(np.unique(dataset.task_index)), **job.training(), **settings)
+  training = TrainingSettings.of(family, len(np.unique(dataset.task_index)), **{**job.training(), **settings})
   return AblationRow(
     family=job.family, backend=family.backend, variant=name, changes=changes, seeds=[FLAGS.seed],
     answers=answers_of(operator, operator_params, dataset, training),

@@ -289,7 +289,7 @@ def _identifier(
     stored = files.read_json(training / 'settings.json')
     made_with['rounds'] = files.checksum((training / 'settings.json').read_bytes())
     names = [field.name for field in dataclasses.fields(FitSettings)]
-    settings, rewired_share = FitSettings(**{name: stored[name] for name in names}), stored['rewired_share']
+    settings, rewired_share = FitSettings(**{name: stored[name] for name in names}), stored.get('rewired_share', 0.0)
 
   def load_rounds():
     found = [] if training is None else rounds.load(training, dataset)

@@ -185,7 +185,7 @@ def operator_tables(rows: Sequence[OperatorRow]) -> list[str]:
 
 
 def ablation_table(rows: Sequence[AblationRow]) -> list[str]:
-  """Variants: the mean score and, in brackets, the share of tasks found; what their answers are like, and their speed."""
+  """Variants: the mean score, and in brackets the share of tasks found; their answers, and their speed."""
   points = (1, 2, 4, 8, 10, 20, 30)
   lines = [[
     'variant', 'applied', *(f'after {n}' for n in points), 'loss', 'divergence', 'answers in use', 'ms, first and last',

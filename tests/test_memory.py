@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metaimprove.operators.memory import EMPTY, Memory, forget, remember, thinned
+from metaimprove.asks import ask
+from metaimprove.operators.apply import make_improve
+from metaimprove.operators.memory import EMPTY, Memory, forget, newest_met_nothing, remember, thinned
 from metaimprove.operators.reading import experience_statistics, num_step_features, read
 from metaimprove.trees import take
 from metaimprove.types import Trajectory
@@ -199,3 +201,35 @@ def test_statistics_by_hand():
   np.testing.assert_allclose([found['return_mean'], found['return_std']], [0.045, 0.035], rtol=1e-4)
   blown_up = counted_steps(lengths(2, 1)).replace(finite=np.array([True, False]))
   np.testing.assert_allclose(experience_statistics(blown_up)['return_mean'], 0.01, rtol=1e-5)
+
+
+@pytest.mark.parametrize(('largest', 'application', 'number', 'wanted'), [
+  ([0.9, 0.0], [0, 1], [0, 1], True), ([0.0, 0.9], [0, 1], [0, 1], False),
+  ([0.0, 0.9, 0.0], [0, 1, 1], [0, 1, 2], False),
+  ([5.0, 0.9, 0.0], [3, 0, 1], [EMPTY, 0, 1], True),
+])
+def test_whether_the_newest_policy_met_nothing(largest, application, number, wanted):
+  """What older ones met does not count, nor what stands in an empty place; of several episodes one is enough."""
+  memory = standing([0.0] * len(largest), application, number).replace(largest_reward=jnp.array(largest))
+  assert bool(newest_met_nothing(memory)) == wanted
+  batch = jax.tree.map(lambda x: jnp.stack([x, x]), memory)
+  assert newest_met_nothing(batch).tolist() == [wanted] * 2
+
+
+def test_an_operator_explores_where_the_newest_policy_met_nothing(operator, operator_params, every):
+  """Two memories of the same policy that differ in what was met: one is asked to explore, the other one for the best."""
+  params = jax.tree.map(lambda x: jnp.asarray(x[0, 1]), every[0])
+  memory = operator.remember(None, params, jax.tree.map(lambda x: jnp.asarray(x[0, 1]), every[1]))
+  both = jax.tree.map(lambda *x: jnp.stack(x), *(
+    memory.replace(largest_reward=jnp.full_like(memory.largest_reward, value)) for value in (0.0, 1.0)
+  ))
+  policies = jax.tree.map(lambda x: jnp.stack([x, x]), params)
+
+  def improved(ask, explores=False):
+    return make_improve(operator, operator_params, ask, explores=explores)(policies, both, jax.random.key(0))
+
+  found, explored = improved(ask(steps='best'), True), improved(ask(explore='most'))
+  best = improved(ask(steps='best'))
+  near = lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5)
+  jax.tree.map(lambda x, y, z: (near(x[0], y[0]), near(x[1], z[1])), found, explored, best)
+  assert max(jax.tree.leaves(jax.tree.map(lambda x, y: float(jnp.abs(x - y).max()), explored, best))) > 1e-4

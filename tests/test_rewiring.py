@@ -13,6 +13,7 @@ from metaimprove.operators.memory import first_memory
 from metaimprove.operators.operator import make_operator
 from metaimprove.tasks.registry import make_family
 from metaimprove.tasks.splits import sample_tasks
+from metaimprove.training.examples import Examples
 from metaimprove.training.fit import FitSettings
 from metaimprove.training.rewiring import draw_wirings, rewired_logits, rewired_memory
 from metaimprove.training.settings import TrainingSettings
@@ -61,6 +62,30 @@ def test_motors_get_the_same(changes):
   )
   same = dataclasses.replace(changed, trajectory=memory.trajectory, behaviour=memory.behaviour)
   jax.tree.map(np.testing.assert_array_equal, same, memory)
+
+
+def test_memory_and_answer_are_changed_alike(operator, dataset):
+  """With one motor a changed wiring is a changed sign: of actions, of locations of what policies would do, and of the
+  right answer, of about half of the examples. Scales and states stay."""
+  settings = TrainingSettings(batch_size=64, num_states=8, num_validation=2)
+  plain, changed = (
+    Examples(
+      dataset=dataset, histories=None, config=operator.config, seed=0,
+      settings=dataclasses.replace(settings, rewired_share=share),
+    ).of_histories(np.arange(64) % dataset.num_histories, np.ones(64, int), np.random.default_rng(0))
+    for share in (1e-9, 1.0)
+  )
+  np.testing.assert_array_equal(changed.states, plain.states)
+  np.testing.assert_array_equal(changed.memory.behaviour[..., 1], plain.memory.behaviour[..., 1])
+  signs = []
+  for of in (
+    lambda example: example.memory.trajectory.action[..., 0], lambda example: example.memory.behaviour[..., 0],
+    lambda example: example.answer[..., 0],
+  ):
+    before, after = of(plain), of(changed)
+    signs.append([np.sign(np.vdot(x, y)) for x, y in zip(before, after)])
+    np.testing.assert_allclose(after, np.reshape(signs[-1], (-1, *[1] * (after.ndim - 1))) * before, rtol=1e-6)
+  assert signs[0] == signs[1] == signs[2] and 16 < signs[0].count(-1) < 48
 
 
 def test_the_control_is_told_the_changed_wiring():

@@ -112,8 +112,9 @@ class AblationRow:
     family, backend, seeds, tasks, episodes, methods, commands: see `OperatorRow`.
     variant: its name.
     changes: fields of `OperatorConfig` and `TrainingSettings` -> values other than those that suit the family.
-    answers: on validation histories, asked for the best: 'loss', the negative log likelihood of the right answer;
-      'divergence' of the most likely answer from it; 'in_use', the perplexity of the answers.
+    answers: on validation histories, of pairs whose answer is the best level: 'loss', the negative log likelihood of
+      the right answer; 'divergence' of the most likely answer from it; 'in_use', the perplexity of the mean
+      likelihoods of the answers.
     milliseconds: of the first and of the last application, for one policy.
   """
 

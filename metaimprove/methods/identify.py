@@ -84,6 +84,11 @@ class Identifier:
     forward = functools.partial(_network, self.operator.config, self.family.privileged_size)
     return hk.without_apply_rng(hk.transform(forward))
 
+  @property
+  def all_made_with(self) -> dict[str, Any]:
+    """`made_with`, and the share of examples that are rewired where some are."""
+    return {**self.made_with, **({'rewired_share': self.rewired_share} if self.rewired_share else {})}
+
   def estimate(self, network_params: Params, memory: Memory) -> chex.Array:
     """[P] the estimated description of the task that a memory is of."""
     reading = read(memory, self.statistics, episode_length=self.operator.config.episode_length)
@@ -99,7 +104,7 @@ class Identifier:
     return fit(
       lambda rng_key: self.network.init(rng_key, empty_reading(config.observation_size, config.action_size)),
       functools.partial(_loss, self), functools.partial(_batches, self), self.settings, seed=self.seed,
-      folder=self.folder, made_with={**self.made_with, 'rewired_share': self.rewired_share}, stage='train: identify the task', progress=progress,
+      folder=self.folder, made_with=self.all_made_with, stage='train: identify the task', progress=progress,
     )
 
 
@@ -130,8 +135,7 @@ def identify_method(
     )
 
   return Method(name=name, title=title, run=run, settings={
-    **identifier.made_with, **dataclasses.asdict(identifier.settings), 'rewired_share': identifier.rewired_share,
-    'seed': identifier.seed,
+    **identifier.all_made_with, **dataclasses.asdict(identifier.settings), 'seed': identifier.seed,
     'operator': dataclasses.asdict(identifier.operator.config),
     'statistics': files.checksum(files.tree_to_bytes(dict(identifier.statistics))),
     'conditioned': files.checksum(files.tree_to_bytes(dict(identifier.snapshot))),

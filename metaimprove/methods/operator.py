@@ -37,7 +37,7 @@ def operator_method(
     num_applications: in a row.
     num_episodes: of experience before each application.
     num_measured: how many of them returns are measured with; all by default.
-    explores, sample: whether to explore at first, and whether answers are drawn; see `make_improve`.
+    explores, sample: whether it explores, and whether answers are drawn; see `make_improve`.
     another_task: the control "another task's experience": the operator is given experience and policy of another task
       instead of its own; see `other_tasks_of`.
     name: of the method.
@@ -60,7 +60,8 @@ def operator_method(
     'operator': dataclasses.asdict(operator.config),
     'operator_params': files.checksum(files.tree_to_bytes(operator_params)), 'ask': words_of(ask),
     'num_applications': num_applications, 'num_episodes': num_episodes, 'num_measured': num_measured,
-    'explores': explores, 'sample': sample, 'another_task': another_task,
+    'explores': 'where the newest policy met nothing' if explores else False, 'sample': sample,
+    'another_task': another_task,
   }
   return Method(name=name, title=title, run=run, settings=settings, **options)
 

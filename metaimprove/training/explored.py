@@ -1,8 +1,8 @@
 """What explorers find on the training tasks, in hindsight: the answers to an ask to explore.
 
-While nothing has been met on a task, the right answer is the first explorer that meets something there. Which one that is
-depends on the task, which the operator does not know; learned on many tasks, its answers are as likely as the explorers
-are to find something given all that was tried in vain.
+Where the newest policy has met nothing on a task, the right answer is the first explorer that meets something there.
+Which one that is depends on the task, which the operator does not know. Learned on many tasks, its answers are as
+likely as each explorer is to be the first, given all that was tried in vain.
 """
 
 import chex

@@ -39,8 +39,8 @@ class TrainingSettings(FitSettings):
     round_fresh: share of them that begin with a fresh random policy, as tests do, instead of a stored one.
     round_sampled: share of them where answers are drawn; elsewhere the most likely one is taken.
     round_explores: share of them that begin with asks to explore, for a random number of applications.
-    round_as_tested: where an operator can be asked to explore, share of them that are as in tests: they explore where the
-      policy before met no reward, and no other policies are mixed in.
+    round_as_tested: where an operator can be asked to explore, share of them that instead explore as tests do, where
+      the newest policy met no reward, with no other policies mixed in; from the second round on.
     round_mixed: share of them where some policies are the best ones of other tasks; in the first round, all.
     num_validation: training tasks kept out of training, for the validation figures in TensorBoard.
     num_evaluations: how often these are taken.

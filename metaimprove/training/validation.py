@@ -30,13 +30,13 @@ def env_steps(settings: TrainingSettings, config: OperatorConfig) -> int:
 def mean_figures(
   operator: Operator, operator_params: Params, examples: Example
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Means [] over a batch of examples: the negative log likelihood, the divergence of the most likely answer, and the
-  number of answers in use (the perplexity of their likelihoods)."""
+  """Means [] over a batch of examples: the negative log likelihood, the divergence of the most likely answer; and the
+  number of answers in use, the perplexity of their mean likelihoods."""
   one = functools.partial(negative_log_likelihood, operator)
   value, divergence, log_likelihood = jax.vmap(one, in_axes=(None, 0))(operator_params, examples)
   likeliest = jnp.take_along_axis(divergence, jnp.argmax(log_likelihood, axis=1)[:, None], axis=1)
-  in_use = jnp.exp(-jnp.sum(jnp.exp(log_likelihood) * log_likelihood, axis=1))
-  return value.mean(), likeliest.mean(), in_use.mean()
+  likelihood = jnp.exp(log_likelihood).mean(axis=0)
+  return value.mean(), likeliest.mean(), jnp.exp(jax.scipy.special.entr(likelihood).sum())
 
 
 def losses(
