@@ -217,7 +217,7 @@ def test_whether_the_newest_policy_met_nothing(largest, application, number, wan
 
 
 def test_an_operator_explores_where_the_newest_policy_met_nothing(operator, operator_params, every):
-  """Two memories of the same policy that differ in what was met: one is asked to explore, the other one for the best."""
+  """Of two memories of the same policy one met nothing: it is asked to explore, the other one for the best."""
   params = jax.tree.map(lambda x: jnp.asarray(x[0, 1]), every[0])
   memory = operator.remember(None, params, jax.tree.map(lambda x: jnp.asarray(x[0, 1]), every[1]))
   both = jax.tree.map(lambda *x: jnp.stack(x), *(
