@@ -27,8 +27,9 @@ class Wiring:
 
   Those in which every motor is reversed are left out of training, validation and held-out tasks, and are what far tasks
   have: 2 of the 8 of two motors, and one in 2^A of A motors. Each sign of each motor and each command for it occurs in
-  training, so that what is new in far tasks is that all are reversed at once. No training simulates them, but operators meet
-  them: some of their examples are changed to another wiring, see `training.rewiring`. With one motor nothing is left out.
+  training, so that what is new in far tasks is that all are reversed at once. No training simulates them, but
+  operators meet them: some examples are changed to another wiring, see `training.rewiring`. With one motor nothing is
+  left out.
 
   Attributes:
     num_motors: A.
