@@ -345,14 +345,13 @@ def test_tries_are_drawn_half_from_those_that_led_to_much(runs):
   assert 200 <= moments.count([6, 1]) < 250
 
 
-def test_moments_after_a_policy_that_met_nothing_are_drawn(runs):
-  """Whatever was met before: here runs 2 and 5 meet a reward in one of two episodes of the first policy, run 3 in the
-  third one's."""
-  largest = np.zeros((8, 8), np.float32)
-  largest[2, 0] = largest[5, 1] = largest[3, 4] = 0.001
-  few = runs.replace(episodes=runs.episodes.replace(largest_reward=largest))
-  moments = {tuple(moment) for moment in few.draw_unmet(600, np.random.default_rng(0)).T.tolist()}
-  assert moments == {(run, policy) for run in range(8) for policy in range(3)} - {(2, 0), (5, 0), (3, 2)}
+def test_moments_at_which_nothing_had_been_met_are_drawn(runs):
+  """What the first policy of run 2 met is not forgotten; run 3 meets something with its third one, and run 5 too
+  little."""
+  gained = np.zeros((8, 4))
+  gained[2, 0], gained[3, 2], gained[5] = 0.5, 0.02, 0.005
+  moments = {tuple(moment) for moment in runs.replace(gained=gained).draw_unmet(600, np.random.default_rng(0)).T.tolist()}
+  assert moments == {(run, policy) for run in range(8) for policy in range(3)} - {(2, 0), (2, 1), (2, 2), (3, 2)}
 
 
 def test_the_answer_to_a_try_is_what_the_operator_gave(examples, runs):

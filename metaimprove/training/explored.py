@@ -1,6 +1,6 @@
 """What explorers find on the training tasks, in hindsight: the answers to an ask to explore.
 
-Where the newest policy has met nothing on a task, the right answer is the first explorer that meets something there.
+While nothing has been met on a task, the right answer is the first explorer that meets something there.
 Which one that is depends on the task, which the operator does not know. Learned on many tasks, its answers are as
 likely as each explorer is to be the first, given all that was tried in vain.
 """

@@ -33,6 +33,8 @@ from metaimprove.training.settings import TrainingSettings
 from metaimprove.trees import batch_size, concatenate, take
 from metaimprove.types import Params, Play, Trajectory, episode_return, mean_return
 
+_LITTLE = 0.01
+"""Less than this share of what can be gained is nothing."""
 _MUCH = 0.3
 """A gain is much above this share."""
 _WIDEST = 4.0
@@ -52,6 +54,7 @@ class Runs:
     kept: [R, P, C] int, which of the episodes were remembered after each policy had acted, `EMPTY` for none.
     history: [R] int, which history of the dataset each run's task belongs to.
     returns: [R, P + 1] mean return of each policy, and of the one after them; NaN where every episode blew up.
+    gained: [R, P + 1] the same, from 0 to 1 between the least and the greatest return of a level on the task.
     gain: [R, P + 1] what each policy led to, see `asks.explore.gain`.
     chance: [R, P, N + 1], how likely it is as good as each level of that history; see `match`.
   """
@@ -60,6 +63,7 @@ class Runs:
   kept: np.ndarray
   history: np.ndarray
   returns: np.ndarray
+  gained: np.ndarray
   gain: np.ndarray
   chance: np.ndarray
 
@@ -78,10 +82,13 @@ class Runs:
     return np.concatenate([moments[rng.integers(len(moments), size=size)] for moments, size in parts]).T
 
   def draw_unmet(self, num: int, rng: np.random.Generator) -> np.ndarray:
-    """[2, num] int, random moments at which the newest policy had met no reward above 0, which is where operators are
-    asked to explore; any, where there are none."""
-    met = self.episodes.largest_reward.reshape(*self.returns.shape, -1).max(axis=-1) > 0
-    found = np.argwhere(~met[:, :self.kept.shape[1]])
+    """[2, num] int, random moments at which no policy had met more than the least; any, where there are none.
+
+    Tests ask to explore at some moments more: where only the newest policy met nothing. There the operator does what it
+    learned of these.
+    """
+    before = np.maximum.accumulate(np.nan_to_num(self.gained[:, :self.kept.shape[1]]), axis=1)
+    found = np.argwhere(before < _LITTLE)
     return found[rng.integers(len(found), size=num)].T if len(found) else self.draw(num, rng)
 
   def has_tries(self) -> bool:
@@ -393,6 +400,7 @@ def _matched(stored: dict[str, Any], dataset: Dataset) -> Runs:
   num = stored['kept'].shape[1]
   returns, levels = stored['returns'], dataset.returns[stored['history']]
   lowest, highest = levels.min(axis=1), levels.max(axis=1)
+  gained = (returns - lowest[:, None]) / np.maximum(highest - lowest, 1e-9)[:, None]
   gain = explore.gain(returns, lowest, highest)
   history = np.repeat(stored['history'], num)
   chance = match(
@@ -401,7 +409,7 @@ def _matched(stored: dict[str, Any], dataset: Dataset) -> Runs:
   )
   return Runs(
     episodes=stored['episodes'], kept=stored['kept'], history=stored['history'], returns=returns, gain=gain,
-    chance=chance.reshape(*returns[:, :num].shape, -1),
+    gained=gained, chance=chance.reshape(*returns[:, :num].shape, -1),
   )
 
 
