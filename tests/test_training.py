@@ -350,7 +350,8 @@ def test_moments_at_which_nothing_had_been_met_are_drawn(runs):
   little."""
   gained = np.zeros((8, 4))
   gained[2, 0], gained[3, 2], gained[5] = 0.5, 0.02, 0.005
-  moments = {tuple(moment) for moment in runs.replace(gained=gained).draw_unmet(600, np.random.default_rng(0)).T.tolist()}
+  drawn = runs.replace(gained=gained).draw_unmet(600, np.random.default_rng(0))
+  moments = {tuple(moment) for moment in drawn.T.tolist()}
   assert moments == {(run, policy) for run in range(8) for policy in range(3)} - {(2, 0), (2, 1), (2, 2), (3, 2)}
 
 

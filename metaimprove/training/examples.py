@@ -142,7 +142,7 @@ class Examples:
     ), rngs)
 
   def _of_explorers(self, runs: Runs, num: int, rng: np.random.Generator, share: slice) -> Example:
-    """Examples [num] of moments of runs at which nothing had been met, whose answer is the first explorer that would."""
+    """Examples [num] of moments of runs at which nothing had been met; the answer is the first explorer that would."""
     moments = runs.draw_unmet(num, rng)
     history, level = runs.history[moments[0]], runs.draw_levels(moments, rng)
     pairs = own_pairs(self.dataset, history, level, np.full(num, explore.MOST), self.settings)
