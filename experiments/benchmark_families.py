@@ -18,28 +18,32 @@ from absl import flags
 
 from experiments import console
 from metaimprove import files, quiet_brax
+from metaimprove.errors import UnknownNameError
 from metaimprove.tasks.robots import physics
 from metaimprove.tasks.registry import backends_of, family_names, make_family
 
 FLAGS = flags.FLAGS
 
+# The Brax environment that a robot comes from, by how names of its families begin.
+_STOCK = {
+  'reacher': 'reacher', 'half_cheetah': 'halfcheetah', 'ant': 'ant', 'humanoid': 'humanoid', 'hopper': 'hopper',
+  'walker': 'walker2d', 'pusher': 'pusher', 'inverted_pendulum': 'inverted_pendulum',
+}
+
+
+def stock_of(family_name: str) -> str | None:
+  """The Brax environment that a family's robot comes from; None for one that has none, such as the point."""
+  return next((stock for robot, stock in _STOCK.items() if family_name.startswith(robot)), None)
+
+
 if __name__ == '__main__':
-  flags.DEFINE_list('families', list(family_names()), 'Which families.')
+  flags.DEFINE_list('families', None, 'Which families; all whose robot is one of Brax by default.')
   flags.DEFINE_list('backends', None, 'Which backends; all that each family declares by default.')
   flags.DEFINE_list('batches', ['64', '128', '256', '512'], 'Batch sizes.')
   flags.DEFINE_integer('num_steps', 20, 'Environment steps of a measurement.', 1)
   flags.DEFINE_integer('repeats', 3, 'Measurements of each, of which the best counts.', 1)
   flags.DEFINE_string('json', None, 'Where the figures go as a list.')
   flags.DEFINE_integer('seed', 0, 'Of tasks, starts and actions.')
-
-# The Brax environment that a family's robot comes from; the free pendulum has none.
-STOCK = {
-  'reacher_goal': 'reacher', 'reacher_goal_sparse': 'reacher', 'half_cheetah_vel': 'halfcheetah',
-  'half_cheetah_dir': 'halfcheetah', 'ant_dir': 'ant', 'ant_goal': 'ant', 'humanoid_dir': 'humanoid',
-  'hopper_rand_params': 'hopper', 'walker_rand_params': 'walker2d', 'pusher_goal': 'pusher',
-  'inverted_pendulum_balance': 'inverted_pendulum', 'inverted_pendulum_swingup': 'inverted_pendulum',
-}
-
 
 def stock_stepper(robot, backend):
   """(states, actions [T, B, A]) -> final states, and the states to begin with, of stock Brax."""
@@ -73,7 +77,7 @@ def measure(family_name, backend, batch, num_steps, repeats, seed):
   """A row of the table."""
   shared, per_task = (make_family(family_name, backend, preset) for preset in ('none', 'default'))
   steppers = {
-    'stock': stock_stepper(STOCK[family_name], backend), 'shared_system': our_stepper(shared),
+    'stock': stock_stepper(stock_of(family_name), backend), 'shared_system': our_stepper(shared),
     'per_task': our_stepper(per_task),
   }
   key_actions, key_start = jax.random.split(jax.random.key(seed))
@@ -106,12 +110,15 @@ def print_row(row):
 
 
 def main():
-  for name in FLAGS.families:
+  families = FLAGS.families or [name for name in family_names() if stock_of(name)]
+  for name in families:
     backends_of(name)
+    if not stock_of(name):
+      raise UnknownNameError(f'{name!r} has no robot of Brax to compare with.')
   rows = []
   columns = ('stock', 'shared', 'per task', 'cost')
   print(f'{"family":26s} {"backend":12s} {"batch":>6s}', *(f'{column:>11s}' for column in columns))
-  for name in FLAGS.families:
+  for name in families:
     for backend in FLAGS.backends or backends_of(name):
       if backend not in backends_of(name):
         continue
