@@ -1,6 +1,9 @@
 """What a run will take, said before it begins: roughly, from what was measured on two cores (docs/task_suite.md)."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -8,8 +11,12 @@ import numpy as np
 from metaimprove import policies
 from metaimprove.histories.collect import NUM_CANDIDATES, NUM_MEASURED
 from metaimprove.improvers.source import Source
+from metaimprove.operators.config import OperatorConfig
+from metaimprove.operators.memory import first_memory
+from metaimprove.policies import Policy
 from metaimprove.rollouts import rollout
 from metaimprove.tasks.family import TaskFamily
+from metaimprove.types import Params, Trajectory
 
 _LEARNING_RATES = {
   'reacher': 15_000, 'half_cheetah': 7_000, 'hopper': 12_000, 'walker': 9_000, 'ant': 8_000, 'humanoid': 3_000,
@@ -18,7 +25,8 @@ _LEARNING_RATES = {
 """Environment steps a second of PPO on the default backend of a robot, on two cores."""
 _PLAYING = 4.3
 """Playing without learning is so many times as fast."""
-_GRADIENT_STEP_SECONDS = 0.07
+_REMEMBERED_STEP_SECONDS = 1.75e-4
+"""A gradient step, for each step that a memory has room for."""
 _COMPILING_SECONDS = 120
 
 
@@ -67,24 +75,37 @@ def forecast(
   episodes = measured * max(NUM_MEASURED, history_episodes) + (iterates + num_judged) * num_episodes
   played = episodes * family.episode_length
   rate = next((rate for robot, rate in _LEARNING_RATES.items() if family.name.startswith(robot)), None)
+  config = OperatorConfig.of(family, num_episodes=num_episodes)
+  gradient_step = _REMEMBERED_STEP_SECONDS * config.capacity * min(config.steps_kept, family.episode_length)
   seconds = None
   if rate is not None:
-    seconds = (learned + played / _PLAYING) / rate + num_steps * _GRADIENT_STEP_SECONDS + _COMPILING_SECONDS
+    seconds = (learned + played / _PLAYING) / rate + num_steps * gradient_step + _COMPILING_SECONDS
   kept = num_seeds * recorded * _bytes_of_a_policy(family, history_episodes) / 1e6
   return Forecast(
     minutes=None if seconds is None else num_seeds * seconds / 60,
     # The iterates of a seed are deleted before the next one begins.
-    megabytes=kept + iterates * _bytes_of_a_policy(family, num_episodes) / 1e6, megabytes_kept=kept,
+    megabytes=kept + iterates * _bytes_of_an_iterate(family, num_episodes) / 1e6, megabytes_kept=kept,
   )
 
 
 def _bytes_of_a_policy(family: TaskFamily, num_episodes: int) -> int:
-  """Of θ and its experience, as they are stored."""
+  """Of θ and its experience, as histories store them."""
+  return _bytes(family, num_episodes, lambda policy, *experienced: experienced)
+
+
+def _bytes_of_an_iterate(family: TaskFamily, num_episodes: int) -> int:
+  """Of what is remembered of a policy, as rounds store it."""
+  steps_kept = OperatorConfig.of(family, num_episodes=num_episodes).steps_kept
+  return _bytes(family, num_episodes, functools.partial(first_memory, num_steps=steps_kept))
+
+
+def _bytes(family: TaskFamily, num_episodes: int, stored: Callable[[Policy, Params, Trajectory], Any]) -> int:
   policy = policies.make_policy(family.observation_size, family.action_size)
 
   def experienced(rng_key):
     params = policy.init(rng_key)
-    return params, rollout(family, policy, params, family.sample(rng_key), rng_key, num_episodes=num_episodes)
+    trajectory = rollout(family, policy, params, family.sample(rng_key), rng_key, num_episodes=num_episodes)
+    return stored(policy, params, trajectory)
 
   shapes = jax.tree.leaves(jax.eval_shape(experienced, jax.random.key(0)))
   return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in shapes)

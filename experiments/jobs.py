@@ -183,6 +183,11 @@ def expected(job: Job, num_seeds: int) -> forecast.Forecast:
   }
   if job.controls:
     learning[tuned.make_source(domain_randomised_ppo.NAME, family, num_updates=job.num_updates)] = 1
+  if family.practice_reward is not None:
+    explorer = domain_randomised_ppo.domain_randomised_ppo(
+      family, tuned.explorer_settings(family), job.num_updates or tuned.EXPLORER_UPDATES
+    )
+    learning[explorer] = tuned.EXPLORERS
   points = 4 + job.controls, (len(IMPROVEMENT_SIZES) - 1)
   few = min(settings.improvement_applications, settings.num_applications)
   num_judged = settings.num_tasks * (points[0] * settings.num_applications + points[1] * few)
