@@ -18,14 +18,13 @@ import numpy as np
 
 from brax.training import types
 from metaimprove import files, policies
-from metaimprove.improvers.domain_randomised_ppo import domain_randomised_ppo
-from metaimprove.improvers.ppo import LearnerState, PPOSettings
+from metaimprove.improvers.ppo import LearnerState, PPOSettings, make_learner
 from metaimprove.improvers.run import learn
 from metaimprove.improvers.source import Source
 from metaimprove.rng import stream
 from metaimprove.rollouts import make_play
 from metaimprove.tasks.family import State, TaskFamily
-from metaimprove.trees import batch_size, stack, take
+from metaimprove.trees import stack, take
 from metaimprove.types import Params, Progress, Task, silent
 
 NUM_TASKS = 2048
@@ -53,44 +52,86 @@ class Explorers:
   env_steps: int
 
 
-def finding_family(family: TaskFamily, tasks: Task) -> TaskFamily:
-  """The family on some of its tasks [B]; an episode ends with reward 1 when the first reward above 0 is met."""
-  num = batch_size(tasks)
+@chex.dataclass(frozen=True)
+class ExplorerState:
+  """An explorer between two updates.
 
-  def sample(rng_key: chex.PRNGKey) -> Task:
-    return take(tasks, jax.random.randint(rng_key, (), 0, num))
+  Attributes:
+    learner: the PPO learner.
+    pool: [N, ...] tasks. They are data, so that one compiled program serves all explorers.
+    num_left: [] int32, how many of them, from the first one on, it practises on.
+  """
 
+  learner: LearnerState
+  pool: Task
+  num_left: chex.Array
+
+
+def finding_family(family: TaskFamily) -> TaskFamily:
+  """The family where an episode ends with reward 1 when the first reward above 0 is met."""
   def step(task: Task, state: State, action: chex.Array) -> State:
     after = family.step(task, state, action)
     met = after.reward > 0
     return after.replace(reward=met.astype(jnp.float32), terminated=after.terminated | met)
 
-  return dataclasses.replace(family, sample=sample, step=step, can_terminate=True, practice_reward=None)
+  return dataclasses.replace(family, step=step, can_terminate=True, practice_reward=None)
 
 
-def begun_from(source: Source, family: TaskFamily, snapshot: Mapping[str, Any], task: Task) -> Source:
-  """A source whose first policy is that of a task-conditioned one at a snapshot, told a task, its actions spread wide.
+def first_policy(family: TaskFamily, snapshot: Mapping[str, Any], task: Task) -> Params:
+  """The network of a task-conditioned learner at a snapshot, told a task, with its actions spread wide; over normalised
+  observations alone.
 
-  A learner that begins at random never meets a sparse reward. This one begins by going to one of the goals.
+  A learner that begins at random never meets a sparse reward. One that begins so goes to one of the goals at first.
   """
   told = family.privileged(task)[:family.told_size]
   first = policies.layer_names(snapshot['policy'])[0]
   layer, size = snapshot['policy'][first], family.observation_size
   policy = {**snapshot['policy'], first: {'w': layer['w'][:size], 'b': layer['b'] + told @ layer['w'][size:]}}
-  policy = take(policies.widened(jax.tree.map(lambda x: np.asarray(x)[None], policy), np.full(1, WIDER)), 0)
-  mean, deviation = snapshot['mean'], snapshot['std']
+  return take(policies.widened(jax.tree.map(lambda x: np.asarray(x)[None], policy), np.full(1, WIDER)), 0)
 
-  def init(rng_key: chex.PRNGKey, tasks: Task) -> LearnerState:
-    state = source.init(rng_key, tasks)
-    statistics = state.statistics.replace(
-      count=types.UInt64(hi=jnp.zeros((), jnp.uint32), lo=jnp.full((), SEEN, jnp.uint32)), mean=jnp.asarray(mean),
-      std=jnp.asarray(deviation), summed_variance=SEEN * jnp.square(jnp.asarray(deviation)),
-    )
-    params = state.params.replace(policy=jax.tree.map(jnp.asarray, policy))
-    return state.replace(params=params, statistics=statistics)
 
-  begun = files.checksum(files.tree_to_bytes(jax.device_get({'policy': policy, 'mean': mean, 'std': deviation})))
-  return dataclasses.replace(source, init=init, settings={**source.settings, 'begun_from': begun})
+def begun(state: LearnerState, policy: Params, mean: chex.Array, deviation: chex.Array) -> LearnerState:
+  """A learner with another policy network, and with statistics of observations that hardly move."""
+  statistics = state.statistics.replace(
+    count=types.UInt64(hi=jnp.zeros((), jnp.uint32), lo=jnp.full((), SEEN, jnp.uint32)), mean=jnp.asarray(mean),
+    std=jnp.asarray(deviation), summed_variance=SEEN * jnp.square(jnp.asarray(deviation)),
+  )
+  params = state.params.replace(policy=jax.tree.map(jnp.asarray, policy))
+  return state.replace(params=params, statistics=statistics)
+
+
+def explorer(
+  family: TaskFamily, snapshot: Mapping[str, Any], settings: PPOSettings, num_updates: int, pool: Task, num_left: int,
+  hidden_sizes: tuple[int, ...] = policies.HIDDEN_SIZES,
+) -> Source:
+  """One explorer as a source, which practises on the first `num_left` tasks of a pool [N]; see `learn_explorers`."""
+  learner = make_learner(
+    finding_family(family), settings, task_conditioned=False, shared=True, hidden_sizes=hidden_sizes
+  )
+  policy = first_policy(family, snapshot, take(pool, 0))
+
+  def init(rng_key: chex.PRNGKey, _: None, data: Mapping[str, Any]) -> ExplorerState:
+    state = begun(learner.init(rng_key), policy, snapshot['mean'], snapshot['std'])
+    return ExplorerState(learner=state, **take(data, 0))
+
+  def update(state: ExplorerState, _: None, rng_key: chex.PRNGKey) -> tuple[ExplorerState, chex.Array]:
+    key_tasks, key_update = jax.random.split(rng_key)
+    draw = jax.vmap(lambda key: jax.random.randint(key, (), 0, state.num_left))
+    tasks = take(state.pool, draw(jax.random.split(key_tasks, settings.num_envs)))
+    after, returns = learner.update(state.learner, tasks, key_update)
+    return state.replace(learner=after), returns
+
+  data = {'pool': pool, 'num_left': np.int32(num_left)}
+  return Source(
+    name='explorer', init=init, update=update, snapshot=lambda state: learner.snapshot(state.learner),
+    params=learner.params, num_updates=num_updates, env_steps_per_update=learner.env_steps_per_update, shared=True,
+    data=jax.tree.map(lambda x: np.asarray(x)[None], data),
+    settings={
+      'ppo': dataclasses.asdict(settings), 'hidden_sizes': list(hidden_sizes),
+      'begun_from': files.checksum(files.tree_to_bytes(jax.device_get(dict(snapshot)))),
+      'practised_on': files.checksum(files.tree_to_bytes(jax.device_get(data))),
+    },
+  )
 
 
 def learn_explorers(
@@ -117,8 +158,8 @@ def learn_explorers(
   tasks = jax.jit(jax.vmap(family.sample))(jax.random.split(stream(seed, 'tasks of explorers'), NUM_TASKS))
   left, explorers, found, env_steps = np.arange(NUM_TASKS), [], [], 0
   for index in range(num_explorers):
-    source = domain_randomised_ppo(finding_family(family, take(tasks, left)), settings, num_updates, hidden_sizes)
-    source = begun_from(source, family, snapshot, take(tasks, left[0]))
+    pool = take(tasks, np.resize(left, NUM_TASKS))
+    source = explorer(family, snapshot, settings, num_updates, pool, len(left), hidden_sizes)
     learning = learn(
       source, take(tasks, slice(1)), stream(seed, f'explorer {index}'), folder=folder / f'explorer_{index}',
       progress=lambda _, *done, index=index: progress(f'learn explorer {index + 1}', *done),
