@@ -35,7 +35,7 @@ def snapshot(family):
 
 
 def test_an_episode_ends_with_one_when_the_first_reward_is_met(family):
-  """Straight to the goal, by at most 0.1 m a step: the point is within 0.2 m of the circle of 1 m after 7 to 10 steps."""
+  """Straight to the goal, 0.1 m a step at most: the point is within 0.2 m of the circle of 1 m after 7 to 10 steps."""
   task = take(sample_tasks(family, 0, 1, 'train'), 0)
   finding = finding_family(family)
   state, rewards = finding.reset(task, jax.random.key(0)), []
