@@ -45,6 +45,7 @@ if __name__ == '__main__':
   flags.DEFINE_string('json', None, 'Where the figures go as a list.')
   flags.DEFINE_integer('seed', 0, 'Of tasks, starts and actions.')
 
+
 def stock_stepper(robot, backend):
   """(states, actions [T, B, A]) -> final states, and the states to begin with, of stock Brax."""
   from brax import envs

@@ -3,7 +3,8 @@
 Where a wiring is part of the dynamics, commands in another order and with other signs, for a robot that is wired
 accordingly, lead to the same states, and to the same rewards if these do not tell actions apart by order and sign, as
 in all families here. So an example of one wiring is turned into an example of any other one: data augmentation by an
-exact symmetry. An operator learns from it what wirings have in common, and also wirings that no training task has.
+exact symmetry (compare Jun et al., "Distribution Augmentation for Generative Modeling", ICML 2020). An operator learns
+from it what wirings have in common, and also wirings that no training task has.
 """
 
 from collections.abc import Sequence
