@@ -46,6 +46,16 @@ def vmap(function: Callable[..., Any], in_axes: int | tuple[int | None, ...] = 0
   return batched
 
 
+def spread(tree: Any) -> Any:
+  """The tree [B, ...] with its rows split over the local devices, as `vmap` gives its results, or with a copy on each
+  where they do not divide B. A program that is given only such trees is compiled once: another placement is another
+  program."""
+  devices = jax.local_devices()
+  if batch_size(tree) % len(devices):
+    return replicated(tree)
+  return jax.device_put(tree, NamedSharding(_mesh(devices), PartitionSpec('devices')))
+
+
 def replicated(tree: Any) -> Any:
   """The tree with a copy on each local device: what goes into and comes out of a program that uses them all, so that
   its second call finds the placement of the first and is not compiled again."""

@@ -101,7 +101,7 @@ def make_play(
   def play(params, tasks, rng_key):
     num = batch_size(tasks)
     size = min(largest, 1 << (num - 1).bit_length())  # few programs also where there are few tasks
-    arguments = params, tasks, jax.random.split(rng_key, num)
+    arguments = parallel.spread((params, tasks, jax.random.split(rng_key, num)))
     if num == size:
       return compiled(*arguments)
     parts = [compiled(*_rows(arguments, start, size)) for start in range(0, num, size)]

@@ -1,5 +1,6 @@
 """Applying an operator again and again, checked against doing it by hand."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 from metaimprove.asks import ask
 from metaimprove.iteration import iterate
 from metaimprove.operators.apply import make_improve, make_remember
+from metaimprove.operators.operator import make_operator
 from metaimprove.rng import stream
 from metaimprove.rollouts import make_play
 from metaimprove.tasks.splits import sample_tasks
@@ -92,11 +94,20 @@ def test_the_experience_is_any_play_and_the_memory_any_memory():
   np.testing.assert_array_equal([iterate.params for iterate in made], [[1, 2], [2, 22], [5, 262]])
 
 
-def test_nothing_is_compiled_for_the_second_application(operator, operator_params, play, remember, start):
+def test_nothing_is_compiled_for_the_second_application(operator, operator_params, point, start):
+  """But what begins a memory and what continues one: these are two programs. The operator is one that no other test
+  uses, so nothing is compiled before."""
+  operator = make_operator(dataclasses.replace(operator.config, capacity=operator.config.capacity + 1))
   improve = make_improve(operator, operator_params, ask(steps='best'))
-  run = functools.partial(iterate, improve, remember, play, *start, num_applications=3)
+  play = make_play(point, operator.policy, num_episodes=3)
+  run = functools.partial(iterate, improve, make_remember(operator), play, *start, num_applications=3)
   iterates = run(jax.random.key(0))
-  next(iterates), next(iterates)
+  with counted() as compiled:
+    next(iterates), next(iterates)
+  assert {'jit(_remember)', 'jit(_improve)'} < set(compiled)
+  with counted() as compiled:
+    next(iterates)
+  assert compiled == ['jit(_remember)']
   with counted() as compiled:
     list(iterates)
     list(run(jax.random.key(1)))

@@ -37,14 +37,15 @@ def make_improve(
   def improve(params: Params, memory: Memory, rng_key: chex.PRNGKey) -> Params:
     if experience_of is not None:
       params, memory = take((params, memory), experience_of)
+    params, memory = parallel.spread((params, memory))
     return _improve(operator, operator_params, params, memory, ask, rng_key if sample else None, explores)
 
   return improve
 
 
 def make_remember(operator: Operator) -> iteration.RememberBatch:
-  """What the operator remembers, for B policies; one compiled program an operator."""
-  return functools.partial(_remember, operator)
+  """What the operator remembers, for B policies; two compiled programs an operator, the first to begin."""
+  return lambda *experience: _remember(operator, *parallel.spread(experience))
 
 
 @functools.partial(jax.jit, static_argnames=('operator', 'explores'))
