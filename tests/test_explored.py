@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from metaimprove.operators.apply import make_improve
 from metaimprove.rollouts import make_play
+from metaimprove.training import rounds
 from metaimprove.training.explored import explore_tasks
-from metaimprove.training.rounds import play_round
 from metaimprove.training.settings import TrainingSettings
 from metaimprove.trees import stack, take
 
@@ -18,15 +19,21 @@ def constant(policy, location):
   return {**params, last: {**params[last], 'b': np.array([location, -9.0], np.float32)}}
 
 
-@pytest.fixture(scope='module')
-def explored(operator, point, dataset):
-  """A goal is met within 0.5: the point's rewards, which are distances, are made sparse."""
-  dense = make_play(point, operator.policy, num_episodes=1)
+def sparse_play(operator, point, num_episodes, near):
+  """The point's rewards, which are distances, are made sparse."""
+  dense = make_play(point, operator.policy, num_episodes=num_episodes)
 
   def play(params, tasks, rng_key):
     trajectory = dense(params, tasks, rng_key)
-    return trajectory.replace(reward=(trajectory.reward > -0.5) & trajectory.valid)
+    return trajectory.replace(reward=1.0 * ((trajectory.reward > -near) & trajectory.valid))
 
+  return play
+
+
+@pytest.fixture(scope='module')
+def explored(operator, point, dataset):
+  """A goal is met within 0.5."""
+  play = sparse_play(operator, point, 1, 0.5)
   explorers = stack([constant(operator.policy, location) for location in (-0.1, 0.1)])
   return explore_tasks(explorers, play, dataset, 0), explorers
 
@@ -63,9 +70,32 @@ def test_explorers_are_mixed_into_runs_that_are_not_as_tests(
   """The first round, of an untrained operator, shows explorers in all its runs."""
   settings = TrainingSettings(round_tasks=8, round_applications=2, round_as_tested=as_tested, round_explores=1.0)
   explorers = stack([constant(operator.policy, 0.7)])
-  played = play_round(
+  played = rounds.play_round(
     operator, operator_params, make_play(point, operator.policy, num_episodes=2), dataset,
     np.arange(dataset.num_histories), settings, np.random.default_rng(0), first=first, explorers=explorers,
   )
   location = played['episodes'].behaviour[..., 0]
   assert (np.abs(location - 0.7) < 1e-6).all(axis=-1).any() == some
+
+
+@pytest.mark.parametrize('as_tested', [1.0, 0.0])
+def test_runs_that_are_as_tests_ask_to_explore_where_the_newest_policy_met_nothing(
+  operator, operator_params, point, dataset, as_tested, monkeypatch
+):
+  """And the others ask for it in no application here, because their share is 0."""
+  asked = []
+
+  def recorded(operator, operator_params, ask, **kwargs):
+    asked.append(ask.given['explore'])
+    return make_improve(operator, operator_params, ask, **kwargs)
+
+  monkeypatch.setattr(rounds, 'make_improve', recorded)
+  settings = TrainingSettings(round_tasks=16, round_applications=4, round_as_tested=as_tested, round_explores=0.0)
+  played = rounds.play_round(
+    operator, operator_params, sparse_play(operator, point, 2, 0.1), dataset, np.arange(dataset.num_histories),
+    settings, np.random.default_rng(0),
+  )
+  met = played['episodes'].largest_reward.reshape(16, 5, 2).max(axis=2) > 0
+  assert 0 < met.sum() < met.size
+  for explores in (asked[::2], asked[1::2]):  # of the most likely answers, and of those that are drawn
+    np.testing.assert_array_equal(np.stack(explores, axis=1), as_tested * ~met[:, :4])
