@@ -17,8 +17,16 @@ class IncompatibleError(MetaImproveError, ValueError):
   """Things that do not fit together: an operator and a family, a run folder and its settings, two format versions."""
 
 
+class ExperienceError(IncompatibleError):
+  """Experience that cannot be read: wrong shapes, numbers that are not finite, actions out of range, no steps."""
+
+
 class NonFiniteSimulationError(MetaImproveError, FloatingPointError):
   """A simulation that blew up in more episodes than can be left out."""
+
+
+class NonFinitePolicyError(MetaImproveError, FloatingPointError):
+  """A policy of an operator that has infinite or undefined parameters."""
 
 
 class NonFiniteLossError(MetaImproveError, FloatingPointError):

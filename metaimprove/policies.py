@@ -80,6 +80,12 @@ def divergence(distribution: NormalTanhDistribution, target_logits: chex.Array, 
   return 0.5 * jnp.sum(variance_ratio + distance - 1 - jnp.log(variance_ratio), axis=-1)
 
 
+def raw_scale_of(scale: np.ndarray) -> np.ndarray:
+  """The raw scale whose scale, softplus(raw) + 0.001, is `scale`; where there is none, one of hardly any spread."""
+  rest = np.maximum(scale - 0.001, 1e-6)
+  return rest + np.log(-np.expm1(-rest))
+
+
 def apply_numpy(params: Params, observation: np.ndarray) -> np.ndarray:
   """`Policy.apply` without JAX, for policies [B, ...] at observations [B, ..., O]: logits [B, ..., 2A]."""
   hidden, names = observation, layer_names(params)

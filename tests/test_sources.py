@@ -472,15 +472,18 @@ def test_a_log_by_hand(point):
 
 
 @pytest.mark.parametrize('changes, message', [
-  ({'observations': np.zeros((3, 2))}, r'observations have shape \(3, 2\); point needs \(3, 1\)'),
-  ({'observations': np.zeros((2, 1))}, r'observations have shape \(2, 1\)'),
-  ({'observations': {'camera': np.zeros((3, 1))}}, r'observations have shape \(\)'),
-  ({'actions': np.zeros((2, 3))}, r'actions have shape \(2, 3\)'),
+  ({'observations': np.zeros((3, 2))}, r'observations have shape \[3, 2\]; \[steps \+ 1, 1\] is needed'),
+  ({'observations': np.zeros((2, 1))}, r'actions have shape \[2, 1\]; \[1, 1\] is needed'),
+  ({'observations': {'camera': np.zeros((3, 1))}}, 'observations are no array of numbers'),
+  ({'actions': np.zeros((2, 3))}, r'actions have shape \[2, 3\]'),
   ({'actions': np.array([[0.5], [1.01]])}, 'as large as 1.01'),
   ({'actions': np.array([[0.5], [np.nan]])}, 'actions are not all finite'),
   ({'rewards': np.array([0.0, np.inf])}, 'rewards are not all finite'),
-  ({'rewards': np.zeros(9)}, 'has 9 rewards; point has 1 to 8 steps'),
-  ({'rewards': None}, 'has 0 rewards'),
+  ({'observations': np.zeros((10, 1))}, 'has 9 steps, one less than it has observations, and 1 to 8 can be read'),
+  ({'observations': np.zeros((1, 1))}, 'has 0 steps'),
+  ({'rewards': None}, 'has no rewards'),
+  ({'terminations': [False]}, 'terminations must be 2 times'),
+  ({'terminations': [True, False]}, 'goes on after its end'),
 ])
 def test_logs_that_do_not_fit(point, changes, message):
   with pytest.raises(IncompatibleError, match=f'Episode 1 of task 0.*{message}'):

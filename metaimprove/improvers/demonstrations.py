@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from metaimprove import files, policies
+from metaimprove.episodes import read_episode
 from metaimprove.errors import IncompatibleError
 from metaimprove.improvers.source import Learning, Source
 from metaimprove.rollouts import Act, rollout, unroll
@@ -25,7 +26,6 @@ NAME = 'demonstrations'
 
 _MAX_ACTION = 0.999
 """Actions are clipped to it, for tanh reaches 1 nowhere; a larger one would move θ far for hardly another action."""
-_ROUNDING = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,33 +93,37 @@ def logged_demonstrations(
   Args:
     family: the task family.
     tasks: [N] tasks the log is of.
-    episodes: for each task its episodes, at least one. Each has `observations` [T + 1, O], `actions` [T, A] and
-      `rewards` [T], T at most the family's, as attributes (Minari's `EpisodeData`) or as keys of a dict.
+    episodes: for each task its episodes, at least one, as `episodes.read_episode` takes them.
     settings: of the imitator.
     num_updates: how many.
     hidden_sizes: of the imitator.
     name: of the source.
 
   Raises:
-    IncompatibleError: if the log does not fit the family.
+    IncompatibleError: if the log does not fit the family; an `ExperienceError` if an episode does not.
   """
   num_tasks = jax.tree.leaves(tasks)[0].shape[0]
   if len(episodes) != num_tasks or not all(len(of_task) for of_task in episodes):
     raise IncompatibleError(f'There must be episodes for each of the {num_tasks} tasks.')
+  sizes = {
+    'observation_size': family.observation_size, 'action_size': family.action_size, 'longest': family.episode_length,
+  }
   read = [
-    [_read_episode(family, episode, f'Episode {i} of task {n}') for i, episode in enumerate(of_task)]
+    [read_episode(episode, f'Episode {i} of task {n}', **sizes) for i, episode in enumerate(of_task)]
     for n, of_task in enumerate(episodes)
   ]
-  num_steps = max(sum(len(episode['reward']) for episode in of_task) for of_task in read)
+  num_steps = max(sum(len(episode.rewards) for episode in of_task) for of_task in read)
 
-  def field(key):
+  def field(value):
     """[N, S, ...], padded with zeros."""
-    joined = [np.concatenate([episode[key] for episode in of_task]) for of_task in read]
+    joined = [np.concatenate([value(episode) for episode in of_task]) for of_task in read]
     return np.stack([np.pad(x, [(0, num_steps - len(x))] + [(0, 0)] * (x.ndim - 1)) for x in joined])
 
+  rewards = field(lambda episode: episode.rewards)
   data = Demonstrations(
-    observation=field('observation'), action=field('action'), weight=field('weight'),
-    mean_return=field('reward').sum(axis=1) / np.array([len(of_task) for of_task in read], np.float32),
+    observation=field(lambda episode: episode.observations[:-1]), action=field(lambda episode: episode.actions),
+    weight=field(lambda episode: np.ones_like(episode.rewards)),
+    mean_return=rewards.sum(axis=1) / np.array([len(of_task) for of_task in read], np.float32),
   )
   return dataclasses.replace(
     _imitation(
@@ -128,30 +132,6 @@ def logged_demonstrations(
     ),
     tasks=tasks, data=data,
   )
-
-
-def _read_episode(family, episode, what) -> dict[str, np.ndarray]:
-  """Arrays [T, ...] of a logged episode, or `IncompatibleError`."""
-  get = episode.get if isinstance(episode, dict) else lambda key: getattr(episode, key, None)
-  observations, actions, rewards = (get(key) for key in ('observations', 'actions', 'rewards'))
-  length = len(rewards) if np.ndim(rewards) else 0
-  if not 1 <= length <= family.episode_length:
-    raise IncompatibleError(f'{what} has {length} rewards; {family.name} has 1 to {family.episode_length} steps.')
-  for key, value, shape in (
-    ('observations', observations, (length + 1, family.observation_size)),
-    ('actions', actions, (length, family.action_size)),
-    ('rewards', rewards, (length,)),
-  ):
-    if np.shape(value) != shape:
-      raise IncompatibleError(f'{what}: {key} have shape {np.shape(value)}; {family.name} needs {shape}.')
-    if not np.isfinite(value).all():
-      raise IncompatibleError(f'{what}: {key} are not all finite; leave it out.')
-  if np.abs(actions).max() > 1 + _ROUNDING:
-    raise IncompatibleError(f'{what}: actions are as large as {np.abs(actions).max():.3g}; scale them to [-1, 1].')
-  return {
-    'observation': np.asarray(observations, np.float32)[:-1], 'action': np.asarray(actions, np.float32),
-    'reward': np.asarray(rewards, np.float32), 'weight': np.ones(length, np.float32),
-  }
 
 
 def make_act(family: TaskFamily, policy: Callable[[chex.Array, chex.PRNGKey], Any]) -> Act:

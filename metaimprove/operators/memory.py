@@ -60,10 +60,21 @@ def thinned(trajectory: Trajectory, num_steps: int) -> tuple[Trajectory, chex.Ar
 
 def first_memory(policy: Policy, params: Params, trajectory: Trajectory, num_steps: int) -> Memory:
   """The memory of the experience [E, T, ...] of one policy, with room for no more."""
-  num_episodes = trajectory.reward.shape[0]
   short, time = thinned(trajectory, num_steps)
+  return _memory_of(trajectory, short, time, policy.apply(params, short.observation))
+
+
+def watched_memory(behaviour: chex.Array, trajectory: Trajectory, num_steps: int) -> Memory:
+  """The same of a policy of any make, of which `behaviour` [E, T, 2A] is known at the steps it took."""
+  short, time = thinned(trajectory, num_steps)
+  return _memory_of(trajectory, short, time, jnp.take_along_axis(behaviour, time[..., None], axis=1))
+
+
+def _memory_of(trajectory: Trajectory, short: Trajectory, time: chex.Array, behaviour: chex.Array) -> Memory:
+  """From the experience [E, T, ...], the steps of it that are kept, and the behaviour there."""
+  num_episodes = trajectory.reward.shape[0]
   return Memory(
-    trajectory=short, behaviour=policy.apply(params, short.observation), time=time,
+    trajectory=short, behaviour=behaviour, time=time,
     episode_return=episode_return(trajectory), largest_reward=jnp.maximum(trajectory.reward.max(axis=-1), 0.0),
     application=jnp.zeros(num_episodes, jnp.int32),
     number=jnp.arange(num_episodes, dtype=jnp.int32),
@@ -86,7 +97,11 @@ def remember(
   Returns:
     The memory [C, K, ...]: of more than C episodes, those that `forget` leaves.
   """
-  new = first_memory(policy, params, trajectory, num_steps)
+  return join(memory, first_memory(policy, params, trajectory, num_steps), capacity)
+
+
+def join(memory: Memory | None, new: Memory, capacity: int) -> Memory:
+  """The memory [C, K, ...] of what was remembered before, None at first, and of the experience of one more policy."""
   if memory is None:
     memory = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape[1:]), x.dtype), new)
     memory = memory.replace(number=jnp.full(capacity, EMPTY, jnp.int32))

@@ -1,0 +1,180 @@
+"""An agent for any loop: it acts, notes what it experiences, and becomes better when it is told to."""
+
+import warnings
+
+import jax
+import numpy as np
+
+from metaimprove import files
+from metaimprove.adapters.improve import answer, remember
+from metaimprove.adapters.numpy_policy import NumpyPolicy
+from metaimprove.adapters.spaces import Spaces
+from metaimprove.asks import Ask
+from metaimprove.episodes import Episode
+from metaimprove.errors import ExperienceError, NonFinitePolicyError
+from metaimprove.operators.checkpoints import load_operator
+from metaimprove.operators.operator import Operator
+from metaimprove.rng import stream
+from metaimprove.types import Params
+
+
+class Agent:
+  """Acts on one task and is improved by an operator, in a loop of yours:
+
+    agent = metaimprove.load_agent('runs/quickstart/operator')
+    for _ in range(4):
+      for _ in range(agent.num_episodes):
+        ...  # reset, and for each step:
+        action = agent.act(observation)
+        agent.observe(reward, next_observation, terminated, truncated)
+      agent.improve()
+
+  Attributes:
+    operator: as `load_operator` gives it.
+    spaces: what its observations and actions are in the environment.
+    policy: that acts now.
+    num_episodes: that the operator was trained to read between applications.
+    num_applications: since the task began.
+  """
+
+  def __init__(
+    self, operator: tuple[Operator, Params], *, spaces: Spaces | None = None,
+    policy: NumpyPolicy | Params | None = None, seed: int = 0, greedy: bool = False, sample: bool = False,
+  ):
+    """An agent that has experienced nothing yet.
+
+    Args:
+      operator: as `load_operator` gives it.
+      spaces: of the environment; those of the operator by default.
+      policy: to begin with, or its parameters; a random one by default.
+      seed: of the random policy, of actions that are drawn, and of answers that are drawn.
+      greedy: whether it takes the most likely actions instead of drawn ones. Operators are trained on drawn ones.
+      sample: whether the operator draws one of several possible answers instead of giving the most likely one.
+    """
+    self.operator, config = operator, operator[0].config
+    self.spaces = spaces or Spaces.of(config.observation_size, config.action_size)
+    self.num_episodes = config.num_episodes
+    self._rng, self._seed, self._greedy, self._sample = np.random.default_rng(seed), seed, greedy, sample
+    self._num_tasks = 0
+    self.begin_task(policy)
+
+  def begin_task(self, policy: NumpyPolicy | Params | None = None) -> None:
+    """Forgets everything; begins with `policy`, or with a random one."""
+    if policy is None:
+      policy = jax.device_get(self.operator[0].policy.init(stream(self._seed, f'policy {self._num_tasks}')))
+    self._use(policy.params if isinstance(policy, NumpyPolicy) else policy)
+    self._num_tasks, self.num_applications = self._num_tasks + 1, 0
+    self._memory, self._episodes, self._steps, self._acting = None, [], [], None
+
+  def _use(self, params: Params) -> None:
+    self.policy = NumpyPolicy.of(params, self.spaces)
+    self._own = NumpyPolicy.of(params)
+
+  def act(self, observation: np.ndarray) -> np.ndarray:
+    """The environment's action [A] for its observation [N].
+
+    Raises:
+      ExperienceError: for an observation that cannot be read, and for one that does not follow on the last.
+    """
+    read = self._read(observation)
+    if self._acting is not None:
+      raise ExperienceError('The last action has no result yet; call `observe` after each `act`.')
+    if self._steps and not np.allclose(read, self._steps[-1][2], rtol=1e-5, atol=1e-6):
+      raise ExperienceError(
+        'This is not the observation that came last. If an episode has ended in between, say so to `observe`, by '
+        'terminated or truncated.'
+      )
+    action = self._own(read, None if self._greedy else self._rng)
+    self._acting = read, action
+    return self.spaces.environment_action(action)
+
+  def observe(
+    self, reward: float, next_observation: np.ndarray, terminated: bool, truncated: bool = False
+  ) -> None:
+    """Notes what the last action led to.
+
+    Args:
+      reward: of the step.
+      next_observation: [N] of the environment; at the end of an episode its last one, not that of the next episode.
+      terminated: whether the task ended.
+      truncated: whether the episode ended by itself, as at a time limit.
+
+    Raises:
+      ExperienceError: if there was no action, and for numbers that cannot be read; what was noted before stays.
+    """
+    if self._acting is None:
+      raise ExperienceError('No action was taken since; call `act` before `observe`.')
+    if not (np.ndim(reward) == 0 and np.isfinite(reward)):
+      raise ExperienceError(f'The reward is {reward!r}, and must be a finite number.')
+    longest = self.operator[0].config.episode_length
+    if len(self._steps) == longest:
+      raise ExperienceError(
+        f'The episode goes on after {longest} steps, the time limit that the operator was trained with; put the '
+        'environment into a time limit of so many steps.'
+      )
+    self._steps.append((*self._acting, self._read(next_observation), float(reward)))
+    self._acting = None
+    if terminated or truncated:
+      self._end(bool(terminated))
+
+  def _end(self, terminated: bool) -> None:
+    """Makes an episode of the steps."""
+    observations, actions, following, rewards = zip(*self._steps)
+    self._episodes.append(Episode(
+      observations=np.stack([*observations, following[-1]]), actions=np.stack(actions), rewards=np.array(rewards),
+      terminations=np.arange(len(rewards)) + terminated == len(rewards),
+    ))
+    self._steps = []
+
+  def _read(self, observation: np.ndarray) -> np.ndarray:
+    """[O] the operator's observation."""
+    try:
+      array = np.asarray(observation, np.float32)
+    except (TypeError, ValueError):
+      raise ExperienceError(
+        'An observation must be an array of numbers; of one that is a dict, give the part that the operator knows.'
+      ) from None
+    if array.shape != (self.spaces.observation_size,):
+      raise ExperienceError(
+        f'The observation has the shape {list(array.shape)}; [{self.spaces.observation_size}] is needed.'
+      )
+    read = self.spaces.observation(array)
+    if not np.isfinite(read).all():
+      raise ExperienceError('The observation is not finite; end the episode, and reset the environment.')
+    return read
+
+  @property
+  def num_finished(self) -> int:
+    """Episodes that have ended since the last application."""
+    return len(self._episodes)
+
+  def improve(self, ask: Ask | str | int = 'best', *, explores: bool | None = None) -> NumpyPolicy:
+    """Replaces the policy by a better one, from all episodes of the task so far, and returns it.
+
+    An answer that is no policy is not taken: a warning says so, and the policy stays. The episodes are remembered.
+
+    Args:
+      ask, explores: see `metaimprove.improve`.
+
+    Raises:
+      ExperienceError: if no episode has ended since the last application, or one has not ended yet.
+    """
+    if self._steps or self._acting is not None:
+      raise ExperienceError(
+        'An episode has not ended yet; improve between episodes, or end it by truncated=True in its last `observe`.'
+      )
+    capacity = self.operator[0].config.capacity
+    self._memory = remember(self.operator[0], self._memory, self._own, self._episodes[-capacity:])
+    name = f'task {self._num_tasks} application {self.num_applications}'
+    rng_key = stream(self._seed, name) if self._sample else None
+    self._episodes, self.num_applications = [], self.num_applications + 1
+    try:
+      self._use(answer(self.operator, self._memory, self._own, ask, explores=explores, rng_key=rng_key).params)
+    except NonFinitePolicyError as error:
+      warnings.warn(f'{error} The last policy stays.', RuntimeWarning, stacklevel=2)
+    return self.policy
+
+
+def load_agent(operator: files.Path, **settings) -> Agent:
+  """An `Agent` with the operator in a folder; `settings` are those of `Agent`."""
+  return Agent(load_operator(operator), **settings)
