@@ -1,8 +1,11 @@
 """Installs `metaimprove`; `constraints.txt` has the exact set of versions it is developed and measured with."""
 
+import itertools
 import pathlib
 
 import setuptools
+
+EXTRAS = {'gymnasium': ['gymnasium[mujoco]>=1.1,<2']}
 
 setuptools.setup(
   name='metaimprove',
@@ -35,5 +38,10 @@ setuptools.setup(
     'tqdm>=4.66',
   ],
   # pytest 9.2 does not see the groups in which pytest-xdist 3.8 keeps tests that share a compiled program together.
-  extras_require={'test': ['hypothesis>=6.100', 'pytest>=8,<9.2', 'pytest-xdist>=3.6', 'ruff>=0.9']},
+  extras_require={
+    **EXTRAS,
+    'test': [
+      *itertools.chain(*EXTRAS.values()), 'hypothesis>=6.100', 'pytest>=8,<9.2', 'pytest-xdist>=3.6', 'ruff>=0.9',
+    ],
+  },
 )
