@@ -5,7 +5,11 @@ import pathlib
 
 import setuptools
 
-EXTRAS = {'gymnasium': ['gymnasium[mujoco]>=1.1,<2']}
+EXTRAS = {
+  'dm_env': ['dm_env>=1.6'],
+  'gymnasium': ['gymnasium[mujoco]>=1.1,<2'],
+  'onnx': ['onnx>=1.16'],
+}
 
 setuptools.setup(
   name='metaimprove',
@@ -41,7 +45,8 @@ setuptools.setup(
   extras_require={
     **EXTRAS,
     'test': [
-      *itertools.chain(*EXTRAS.values()), 'hypothesis>=6.100', 'pytest>=8,<9.2', 'pytest-xdist>=3.6', 'ruff>=0.9',
+      *itertools.chain(*EXTRAS.values()), 'hypothesis>=6.100', 'onnxruntime>=1.18', 'pytest>=8,<9.2',
+      'pytest-xdist>=3.6', 'ruff>=0.9',
     ],
   },
 )

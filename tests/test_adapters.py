@@ -11,6 +11,7 @@ import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
 import jax
 import numpy as np
+import onnxruntime
 import pytest
 
 from metaimprove import policies
@@ -256,6 +257,24 @@ def test_an_exported_policy_needs_numpy_alone(mapped, tmp_path):
   np.testing.assert_allclose(likeliest, mapped(observation), rtol=1e-6)
   np.testing.assert_allclose(drawn, mapped(observation, np.random.default_rng(0)), rtol=1e-6)
   assert not has_jax
+
+
+def test_an_onnx_file_computes_the_same(mapped, tmp_path):
+  """Its contract says what its numbers are, and the range of its actions."""
+  path = tmp_path / 'policy.onnx'
+  mapped.to_onnx(path, observation_names=['a', 'b', 'position'], action_units=['V'], rate_hz=50.0)
+  observations = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+  session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+  np.testing.assert_allclose(session.run(['action'], {'observation': observations})[0], mapped(observations), atol=1e-5)
+  assert json.loads((tmp_path / 'policy.json').read_text()) == {
+    'observation': {'shape': ['batch', 3], 'type': 'float32', 'names': ['a', 'b', 'position'], 'units': None},
+    'action': {
+      'shape': ['batch', 1], 'type': 'float32', 'names': ['action_0'], 'units': ['V'], 'low': [0.0], 'high': [10.0],
+    },
+    'deterministic': True, 'rate_hz': 50.0,
+  }
+  with pytest.raises(IncompatibleError, match='action_names has 2 entries; this policy has 1'):
+    mapped.to_onnx(path, action_names=['a', 'b'])
 
 
 def run_episode(agent, goal=3.0, length=8):

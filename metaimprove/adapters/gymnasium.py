@@ -7,18 +7,18 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from metaimprove.adapters.agent import Agent
 from metaimprove.adapters.extras import required
 from metaimprove.adapters.spaces import Spaces
+from metaimprove.adapters.stepping import Stepper
 from metaimprove.asks import Ask
-from metaimprove.errors import ExperienceError, IncompatibleError, UnknownNameError
+from metaimprove.errors import IncompatibleError, UnknownNameError
 from metaimprove.evaluation.films import make_painter
 from metaimprove.operators.operator import Operator
 from metaimprove.tasks.family import TaskFamily
-from metaimprove.tasks.registry import family_names, make_family
+from metaimprove.tasks.registry import family_names
 from metaimprove.types import Params, Task
 
 gymnasium = required('gymnasium')
@@ -33,84 +33,52 @@ class FamilyEnv(gymnasium.Env):
 
   metadata: dict[str, Any] = {'render_modes': ['rgb_array']}  # noqa: RUF012
 
-  def __init__(
-    self, family: str | TaskFamily, task: Task | None = None, dynamics: Mapping[str, Any] | None = None, *,
-    backend: str | None = None, episodes_per_task: int | None = None, far: bool = False, render_mode: str | None = None,
-  ):
+  def __init__(self, family: str | TaskFamily, *args: Any, render_mode: str | None = None, **kwargs: Any):
     """Makes the environment.
 
     Args:
       family: or its name.
-      task: to be in; by default a hidden one is drawn at the first reset.
-      dynamics: parameter -> multiplier, instead of what the task has.
-      backend: of the physics; the family's first by default.
-      episodes_per_task: after so many episodes another hidden task is drawn; never by default.
-      far: whether drawn tasks are far tasks, outside of the training ranges.
       render_mode: 'rgb_array' or None.
+      *args, **kwargs: `task`, `dynamics`, `backend`, `episodes_per_task`, `far`, as `stepping.Stepper` takes them.
 
     Raises:
       UnknownNameError: for names that do not exist.
-      IncompatibleError: for a task and `episodes_per_task`, which contradict each other.
+      IncompatibleError: see `Stepper`.
     """
-    family = make_family(family, backend) if isinstance(family, str) else family
-    if task is not None and episodes_per_task is not None:
-      raise IncompatibleError('An environment has one task, or draws another one every so many episodes, not both.')
     if render_mode not in (None, 'rgb_array'):
       raise UnknownNameError(f"There is no render mode {render_mode!r}; choose 'rgb_array' or None.")
-    self.family, self.render_mode = family, render_mode
+    self._stepper, self._painter, self.render_mode = Stepper(family, *args, **kwargs), None, render_mode
+    family = self._stepper.family
     self.metadata = {**self.metadata, 'render_fps': max(1, round(1 / family.time_step))}
     self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (family.observation_size,), np.float32)
     self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (family.action_size,), np.float32)
-    self._dynamics, self._episodes_per_task, self._num_episodes = dict(dynamics or {}), episodes_per_task, 0
-    self._draws, self.task = task is None, None if task is None else self._with_dynamics(task)
-    self._sample = jax.jit(family.sample_far if far else family.sample)
-    self._reset, self._step = jax.jit(family.reset), jax.jit(family.step)
-    self._painter, self._state, self._time = None, None, 0
 
-  def _with_dynamics(self, task: Task) -> Task:
-    for name in self._dynamics:
-      if name not in task.dynamics:
-        raise UnknownNameError(
-          f'{self.family.name} ({self.family.backend}) has no dynamics parameter {name!r}; choose among: '
-          f'{", ".join(task.dynamics)}.'
-        )
-    return task.replace(dynamics={**task.dynamics, **jax.tree.map(np.float32, self._dynamics)})
+  @property
+  def family(self) -> TaskFamily:
+    return self._stepper.family
 
-  def _key(self) -> jax.Array:
-    return jax.random.key(int(self.np_random.integers(2**31)))
+  @property
+  def task(self) -> Task | None:
+    """The task it is in; None before the first reset, if it is to be drawn."""
+    return self._stepper.task
 
   def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None):
     super().reset(seed=seed)
-    every, given = self._episodes_per_task, (options or {}).get('task')
-    if given is not None:
-      self.task, self._draws, self._num_episodes = self._with_dynamics(given), False, 0
-    elif self._draws and (self.task is None or seed is not None or (every and self._num_episodes == every)):
-      self.task, self._num_episodes = self._with_dynamics(self._sample(self._key())), 0
-    self._num_episodes += 1
-    self._state, self._time = self._reset(self.task, self._key()), 0
-    return np.asarray(self._state.observation), {'task': self.family.describe(self.task)}
+    observation = self._stepper.reset(self.np_random, task=(options or {}).get('task'), afresh=seed is not None)
+    return observation, {'task': self.family.describe(self.task)}
 
   def step(self, action):
     """As in Gymnasium. A simulation that blows up ends the episode: truncated, with `info['finite']` False, the last
     finite observation and no reward."""
-    action = np.asarray(action, np.float32)
-    if action.shape != self.action_space.shape or not np.isfinite(action).all():
-      raise ExperienceError(f'An action must be {self.action_space.shape[0]} finite numbers, not {action}.')
-    if self._state is None:
-      raise ExperienceError('Reset the environment before the first step.')
-    after, self._time = self._step(self.task, self._state, np.clip(action, -1, 1)), self._time + 1
-    observation, reward = np.asarray(after.observation), float(after.reward)
-    if not (np.isfinite(observation).all() and np.isfinite(reward)):
-      return np.asarray(self._state.observation), 0.0, False, True, {'finite': False}
-    self._state = after
-    return observation, reward, bool(after.terminated), self._time >= self.family.episode_length, {'finite': True}
+    *result, finite = self._stepper.step(action)
+    return *result, {'finite': finite}
 
   def render(self):
-    if self.render_mode is None or self._state is None:
+    if self.render_mode is None or self._stepper.q is None:
       return None
     if self._painter is None:
       self._painter = make_painter(self.family)
-    return self._painter(self.task, self._state.physics.q)
+    return self._painter(self.task, self._stepper.q)
 
 
 def gymnasium_name(family_name: str) -> str:
@@ -142,25 +110,9 @@ def spaces_of(env: Any, operator: Operator, **mapping: Any) -> Spaces:
         f'The {kind} of this environment are {space}, and an operator knows one array of numbers; for dicts and tuples '
         'put the environment into gymnasium.wrappers.FlattenObservation, or pick the part that is wanted.'
       )
-  (observation, action), config = spaces, operator.config
-  if action.shape != (config.action_size,):
-    raise IncompatibleError(
-      f'This environment has {action.shape[0]} actions, and the operator, trained on {config.family}, '
-      f'{config.action_size}.'
-    )
-  if 'observation_indices' not in mapping and observation.shape != (config.observation_size,):
-    raise IncompatibleError(
-      f'This environment has {observation.shape[0]} observations, and the operator, trained on {config.family}, '
-      f'{config.observation_size}; say by observation_indices=[...] which of them it is to read, in its order.'
-    )
+  observation, action = spaces
   mapping = {'action_low': action.low, 'action_high': action.high, **mapping}
-  found = Spaces.of(observation.shape[0], config.action_size, **mapping)
-  if len(found.observation_indices) != config.observation_size:
-    raise IncompatibleError(
-      f'observation_indices names {len(found.observation_indices)} numbers, and the operator reads '
-      f'{config.observation_size}.'
-    )
-  return found
+  return Spaces.fitting(operator.config, observation.shape[0], action.shape[0], **mapping)
 
 
 class ImprovingAgent:

@@ -51,7 +51,7 @@ class NumpyPolicy:
 
   def __call__(self, observation: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
     """Actions [..., A] of the environment for its observations [..., N]: drawn, or without `rng` the most likely."""
-    return forward.act(self._forward, np.asarray(observation, np.float32), rng)
+    return forward.act(self.forward_policy, np.asarray(observation, np.float32), rng)
 
   @property
   def layer_sizes(self) -> tuple[int, ...]:
@@ -59,8 +59,8 @@ class NumpyPolicy:
     return tuple(_layer_sizes(self.params))
 
   @functools.cached_property
-  def _forward(self) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray, np.ndarray]:
-    """What `forward.act` takes: the spaces of observations are folded into the first layer."""
+  def forward_policy(self) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray, np.ndarray]:
+    """What `forward.act` takes: layers of which the first one takes the environment's observation, low, high."""
     layers = [(self.params[name]['w'], self.params[name]['b']) for name in policies.layer_names(self.params)]
     spaces, (weights, bias) = self.spaces, layers[0]
     folded = np.zeros((spaces.observation_size, weights.shape[1]), np.float32)
@@ -83,12 +83,18 @@ class NumpyPolicy:
       policy = load('policy.npz')
       action = act(policy, observation)
     """
-    layers, low, high = self._forward
+    layers, low, high = self.forward_policy
     arrays = {f'{kind}_{i}': array for i, layer in enumerate(layers) for kind, array in zip(('weights', 'bias'), layer)}
     content = io.BytesIO()
     np.savez(content, **arrays, low=low, high=high)
     files.write_bytes(pathlib.Path(folder) / 'forward.py', pathlib.Path(forward.__file__).read_bytes())
     files.write_bytes(pathlib.Path(folder) / 'policy.npz', content.getvalue())
+
+  def to_onnx(self, path: files.Path, **contract: Any) -> None:
+    """Writes the most likely action as an ONNX graph, and what its numbers are beside it; see `onnx.save_onnx`."""
+    from metaimprove.adapters.onnx import save_onnx  # it needs the extra
+
+    save_onnx(path, self, **contract)
 
 
 def load_policy(path: files.Path) -> NumpyPolicy:

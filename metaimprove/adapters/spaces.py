@@ -8,6 +8,7 @@ import numpy as np
 
 from metaimprove.episodes import Episode
 from metaimprove.errors import IncompatibleError
+from metaimprove.operators.config import OperatorConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +71,36 @@ class Spaces:
     if not all(np.isfinite(array).all() for array in arrays.values()):
       raise IncompatibleError('observation_scale and observation_offset must be finite.')
     return cls(observation_size=observation_size, observation_indices=indices, **arrays)
+
+  @classmethod
+  def fitting(cls, config: OperatorConfig, observation_size: int, action_size: int, **mapping: Any) -> 'Spaces':
+    """The spaces of an environment of these sizes, for an operator.
+
+    Args:
+      config: of the operator.
+      observation_size, action_size: of the environment.
+      mapping: what `of` takes, where observations and actions are not those of the operator.
+
+    Raises:
+      IncompatibleError: if they do not fit; says how to make them fit.
+    """
+    if action_size != config.action_size:
+      raise IncompatibleError(
+        f'This environment has {action_size} actions, and the operator, trained on {config.family}, '
+        f'{config.action_size}.'
+      )
+    if 'observation_indices' not in mapping and observation_size != config.observation_size:
+      raise IncompatibleError(
+        f'This environment has {observation_size} observations, and the operator, trained on {config.family}, '
+        f'{config.observation_size}; say by observation_indices=[...] which of them it is to read, in its order.'
+      )
+    found = cls.of(observation_size, action_size, **mapping)
+    if len(found.observation_indices) != config.observation_size:
+      raise IncompatibleError(
+        f'observation_indices names {len(found.observation_indices)} numbers, and the operator reads '
+        f'{config.observation_size}.'
+      )
+    return found
 
   def observation(self, observation: np.ndarray) -> np.ndarray:
     """The operator's observation [..., O] of the environment's [..., N]."""
