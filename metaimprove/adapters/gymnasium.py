@@ -32,6 +32,7 @@ class FamilyEnv(gymnasium.Env):
   """
 
   metadata: dict[str, Any] = {'render_modes': ['rgb_array']}  # noqa: RUF012
+  simulator: type[Stepper] = Stepper
 
   def __init__(self, family: str | TaskFamily, *args: Any, render_mode: str | None = None, **kwargs: Any):
     """Makes the environment.
@@ -47,7 +48,7 @@ class FamilyEnv(gymnasium.Env):
     """
     if render_mode not in (None, 'rgb_array'):
       raise UnknownNameError(f"There is no render mode {render_mode!r}; choose 'rgb_array' or None.")
-    self._stepper, self._painter, self.render_mode = Stepper(family, *args, **kwargs), None, render_mode
+    self._stepper, self._painter, self.render_mode = self.simulator(family, *args, **kwargs), None, render_mode
     family = self._stepper.family
     self.metadata = {**self.metadata, 'render_fps': max(1, round(1 / family.time_step))}
     self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (family.observation_size,), np.float32)

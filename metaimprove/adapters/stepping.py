@@ -20,7 +20,7 @@ class Step(NamedTuple):
     reward: of the step.
     terminated: whether the task ended.
     truncated: whether the episode ended by itself, at the time limit or because the simulation blew up.
-    finite: False if it blew up: then observation and q are the last finite ones, and the reward is 0.
+    finite: False if it blew up: then the observation is the last finite one, and the reward is 0.
   """
 
   observation: np.ndarray
@@ -68,9 +68,28 @@ class Stepper:
     self.family, self._dynamics = family, jax.tree.map(np.float32, dict(dynamics or {}))
     self._draws, self._every, self._num_episodes = task is None, episodes_per_task, 0
     self._sample = jax.jit(family.sample_far if far else family.sample)
-    self._reset, self._step = jax.jit(family.reset), jax.jit(family.step)
-    self._state, self._time = None, 0
+    self._last, self._time = None, 0
     self.task = None if task is None else self._with_dynamics(task)
+    self._prepare()
+
+  def _prepare(self) -> None:
+    """Makes the simulator ready; another simulator of the same robot overrides this, and the next three."""
+    self._reset, self._step, self._state = jax.jit(self.family.reset), jax.jit(self.family.step), None
+
+  def _begin(self, rng: np.random.Generator) -> np.ndarray:
+    """Begins an episode of `self.task`; the first observation [O]."""
+    self._state = self._reset(self.task, _key(rng))
+    return np.asarray(self._state.observation)
+
+  def _advance(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+    """A step with an action [A] in [-1, 1]: observation [O], reward, terminated."""
+    self._state = self._step(self.task, self._state, action)
+    return np.asarray(self._state.observation), float(self._state.reward), bool(self._state.terminated)
+
+  @property
+  def q(self) -> jax.Array | None:
+    """The configuration, to be drawn; None before the first reset."""
+    return None if self._state is None else self._state.physics.q
 
   def _with_dynamics(self, task: Task) -> Task:
     return task.replace(dynamics={**task.dynamics, **self._dynamics})
@@ -86,30 +105,28 @@ class Stepper:
     Returns:
       [O] the first observation.
     """
-    key = lambda: jax.random.key(int(rng.integers(2**31)))
     if task is not None:
       self.task, self._draws, self._num_episodes = self._with_dynamics(task), False, 0
     elif self._draws and (self.task is None or afresh or (self._every and self._num_episodes == self._every)):
-      self.task, self._num_episodes = self._with_dynamics(self._sample(key())), 0
-    self._num_episodes += 1
-    self._state, self._time = self._reset(self.task, key()), 0
-    return np.asarray(self._state.observation)
+      self.task, self._num_episodes = self._with_dynamics(self._sample(_key(rng))), 0
+    self._num_episodes, self._time = self._num_episodes + 1, 0
+    self._last = self._begin(rng)
+    return self._last
 
   def step(self, action: np.ndarray) -> Step:
     """Takes a step with an action [A], which is clipped to [-1, 1]; raises `ExperienceError` for one that is none."""
     action, size = np.asarray(action, np.float32), self.family.action_size
     if action.shape != (size,) or not np.isfinite(action).all():
       raise ExperienceError(f'An action must be {size} finite numbers, not {action}.')
-    if self._state is None:
+    if self._last is None:
       raise ExperienceError('Reset the environment before the first step.')
-    after, self._time = self._step(self.task, self._state, np.clip(action, -1, 1)), self._time + 1
-    observation, reward = np.asarray(after.observation), float(after.reward)
+    observation, reward, terminated = self._advance(np.clip(action, -1, 1))
+    self._time += 1
     if not (np.isfinite(observation).all() and np.isfinite(reward)):
-      return Step(np.asarray(self._state.observation), 0.0, False, True, False)
-    self._state = after
-    return Step(observation, reward, bool(after.terminated), self._time >= self.family.episode_length, True)
+      return Step(self._last, 0.0, False, True, False)
+    self._last = observation
+    return Step(observation, reward, terminated, self._time >= self.family.episode_length, True)
 
-  @property
-  def q(self) -> jax.Array | None:
-    """The configuration, to be drawn; None before the first reset."""
-    return None if self._state is None else self._state.physics.q
+
+def _key(rng: np.random.Generator) -> jax.Array:
+  return jax.random.key(int(rng.integers(2**31)))

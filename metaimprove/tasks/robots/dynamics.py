@@ -74,9 +74,9 @@ The noises are standard deviations, of actions in [-1, 1] and of observations in
 steps the motors get the action of n steps before, and 0 for the first n steps. The wiring is a matrix, see `wiring`. Of
 [A] motors, those that are broken (1) get 0 for ever."""
 
-# What a multiplier scales, by backend: fields of the system, or of parts of it.
+# What a multiplier scales, by backend: fields of the system, or of parts of it; on mjx those of a MuJoCo model too.
 _BODIES = {'gear': ('actuator.gear',), 'gravity': ('gravity',), 'friction': ('geom_friction',)}
-_FIELDS = {
+FIELDS = {
   # 'inertia' includes the rotor inertia reflected to the joints (armature). On the reacher it is 10,000 times that of
   # the links, so that multiplying the links' alone would change nothing.
   'mjx': {
@@ -93,7 +93,7 @@ _FIELDS = {
     'inertia': ('link.inertia.i',), 'length': ('link.inertia.transform.pos',),
   },
 }
-_FIELDS['positional'] = _FIELDS['spring']
+FIELDS['positional'] = FIELDS['spring']
 
 _IN_WORDS = {
   'gear': ('weak motors', 'strong motors'),
@@ -181,7 +181,7 @@ def apply(system: Any, backend: str, parameters: Mapping[str, chex.Array]) -> An
   changes = {}
   for name in (name for name in MULTIPLIERS if name in parameters):
     multiplier = parameters[name]
-    for field in _FIELDS[backend][name]:
+    for field in FIELDS[backend][name]:
       changes[field] = _scaled(changes.get(field, _get(system, field)), multiplier)
     if name == 'length':  # the distance from a body's joint to its centre; inertia grows with its square
       field = 'body_inertia' if backend == 'mjx' else 'link.inertia.i'
@@ -191,7 +191,7 @@ def apply(system: Any, backend: str, parameters: Mapping[str, chex.Array]) -> An
       for field in ('link.constraint_stiffness', 'link.constraint_vel_damping'):
         changes[field] = _scaled(_get(system, field), jnp.minimum(multiplier, 1.0))
   if any(name in parameters for name in FORCES):
-    field, = _FIELDS[backend]['gravity']
+    field, = FIELDS[backend]['gravity']
     changes[field] = _with_forces(changes.get(field, _get(system, field)), parameters)
   for field, value in changes.items():
     system = _replaced(system, field.split('.'), value)
@@ -234,7 +234,7 @@ def _scaled(value: chex.Array, multiplier: chex.Array) -> chex.Array:
 
 def multipliers_of(backend: str) -> tuple[str, ...]:
   """The multipliers that a backend has fields for."""
-  return tuple(_FIELDS[backend])
+  return tuple(FIELDS[backend])
 
 
 def check_known(names: Sequence[str], real: Sequence[str], what: str) -> None:
