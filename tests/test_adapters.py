@@ -351,6 +351,16 @@ def test_after_an_error_an_agent_goes_on(loaded):
   agent.improve()
 
 
+def test_observations_are_copied(loaded):
+  """Environments may write each observation into the same memory."""
+  agent, buffer = Agent(loaded), np.zeros(1)
+  for step in range(3):
+    agent.act(buffer)
+    buffer += 0.5
+    agent.observe(0.0, buffer, False, step == 2)
+  np.testing.assert_array_equal(agent._episodes[0].observations[:, 0], [0.0, 0.5, 1.0, 1.5])
+
+
 def test_an_agent_keeps_its_policy_rather_than_one_that_is_not_finite(loaded):
   agent = Agent(spoilt(loaded))
   agent.act(np.zeros(1))

@@ -1,11 +1,13 @@
 """An agent for any loop: it acts, notes what it experiences, and becomes better when it is told to."""
 
+import math
 import warnings
 
 import jax
 import numpy as np
 
 from metaimprove import files
+from metaimprove.adapters import forward
 from metaimprove.adapters.improve import answer, remember
 from metaimprove.adapters.numpy_policy import NumpyPolicy
 from metaimprove.adapters.spaces import Spaces
@@ -79,14 +81,14 @@ class Agent:
     read = self._read(observation)
     if self._acting is not None:
       raise ExperienceError('The last action has no result yet; call `observe` after each `act`.')
-    if self._steps and not np.allclose(read, self._steps[-1][2], rtol=1e-5, atol=1e-6):
+    if self._steps and not _alike(read, self._steps[-1][2]):
       raise ExperienceError(
         'This is not the observation that came last. If an episode has ended in between, say so to `observe`, by '
         'terminated or truncated.'
       )
-    action = self._own(read, None if self._greedy else self._rng)
+    action = forward.act(self.policy.forward_policy, read, None if self._greedy else self._rng)
     self._acting = read, action
-    return self.spaces.environment_action(action)
+    return action
 
   def observe(
     self, reward: float, next_observation: np.ndarray, terminated: bool, truncated: bool = False
@@ -120,16 +122,16 @@ class Agent:
   def _end(self, terminated: bool) -> None:
     """Makes an episode of the steps."""
     observations, actions, following, rewards = zip(*self._steps)
-    self._episodes.append(Episode(
+    self._episodes.append(self.spaces.episode(Episode(
       observations=np.stack([*observations, following[-1]]), actions=np.stack(actions), rewards=np.array(rewards),
       terminations=np.arange(len(rewards)) + terminated == len(rewards),
-    ))
+    )))
     self._steps = []
 
   def _read(self, observation: np.ndarray) -> np.ndarray:
-    """[O] the operator's observation."""
+    """[N] float32, and checked; what is done here is done in every step."""
     try:
-      array = np.asarray(observation, np.float32)
+      array = np.array(observation, np.float32)  # a copy: environments may write the next one into the same memory
     except (TypeError, ValueError):
       raise ExperienceError(
         'An observation must be an array of numbers; of one that is a dict, give the part that the operator knows.'
@@ -138,10 +140,9 @@ class Agent:
       raise ExperienceError(
         f'The observation has the shape {list(array.shape)}; [{self.spaces.observation_size}] is needed.'
       )
-    read = self.spaces.observation(array)
-    if not np.isfinite(read).all():
+    if not math.isfinite(array @ array):
       raise ExperienceError('The observation is not finite; end the episode, and reset the environment.')
-    return read
+    return array
 
   @property
   def num_finished(self) -> int:
@@ -173,6 +174,11 @@ class Agent:
     except NonFinitePolicyError as error:
       warnings.warn(f'{error} The last policy stays.', RuntimeWarning, stacklevel=2)
     return self.policy
+
+
+def _alike(first: np.ndarray, second: np.ndarray) -> bool:
+  """Whether two observations are the same but for rounding; nearly always they are equal, which is found out faster."""
+  return first.tobytes() == second.tobytes() or np.allclose(first, second, rtol=1e-5, atol=1e-6)
 
 
 def load_agent(operator: files.Path, **settings) -> Agent:

@@ -60,13 +60,14 @@ class NumpyPolicy:
 
   @functools.cached_property
   def forward_policy(self) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray, np.ndarray]:
-    """What `forward.act` takes: layers of which the first one takes the environment's observation, low, high."""
+    """What `forward.act` takes: layers of which the first one takes the environment's observation, and the
+    range of its actions."""
     layers = [(self.params[name]['w'], self.params[name]['b']) for name in policies.layer_names(self.params)]
     spaces, (weights, bias) = self.spaces, layers[0]
     folded = np.zeros((spaces.observation_size, weights.shape[1]), np.float32)
     np.add.at(folded, spaces.observation_indices, weights * spaces.observation_scale[:, None])
     layers[0] = folded, bias + spaces.observation_offset @ weights
-    return layers, spaces.action_low, spaces.action_high
+    return layers, (spaces.action_high + spaces.action_low) / 2, (spaces.action_high - spaces.action_low) / 2
 
   def save(self, path: files.Path) -> None:
     """Writes θ and spaces as safetensors, for `load_policy`."""
@@ -83,10 +84,10 @@ class NumpyPolicy:
       policy = load('policy.npz')
       action = act(policy, observation)
     """
-    layers, low, high = self.forward_policy
+    layers, middle, half_range = self.forward_policy
     arrays = {f'{kind}_{i}': array for i, layer in enumerate(layers) for kind, array in zip(('weights', 'bias'), layer)}
     content = io.BytesIO()
-    np.savez(content, **arrays, low=low, high=high)
+    np.savez(content, **arrays, middle=middle, half_range=half_range)
     files.write_bytes(pathlib.Path(folder) / 'forward.py', pathlib.Path(forward.__file__).read_bytes())
     files.write_bytes(pathlib.Path(folder) / 'policy.npz', content.getvalue())
 

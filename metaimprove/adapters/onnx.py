@@ -67,7 +67,7 @@ def save_onnx(
 def _graph(policy: NumpyPolicy, sizes: dict[str, int]) -> Any:
   """Gemm, Sigmoid and Mul for each hidden layer; of the last one only the locations; Tanh and the range of actions."""
   helper, numpy_helper = required('onnx').helper, required('onnx.numpy_helper', 'onnx')
-  layers, low, high = policy.forward_policy
+  layers, middle, half_range = policy.forward_policy
   size = sizes['action']
   layers = [*layers[:-1], (layers[-1][0][:, :size], layers[-1][1][:size])]
   nodes, constants, hidden = [], {}, 'observation'
@@ -79,7 +79,7 @@ def _graph(policy: NumpyPolicy, sizes: dict[str, int]) -> Any:
       nodes.append(helper.make_node('Sigmoid', [hidden], [f'gate_{index}']))
       nodes.append(helper.make_node('Mul', [hidden, f'gate_{index}'], [f'hidden_{index}']))
       hidden = f'hidden_{index}'
-  constants['half_range'], constants['middle'] = (high - low) / 2, (high + low) / 2
+  constants['half_range'], constants['middle'] = half_range, middle
   nodes.append(helper.make_node('Tanh', [hidden], ['squashed']))
   nodes.append(helper.make_node('Mul', ['squashed', 'half_range'], ['scaled']))
   nodes.append(helper.make_node('Add', ['scaled', 'middle'], ['action']))
