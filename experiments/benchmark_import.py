@@ -1,0 +1,259 @@
+"""How well operators work in other libraries: interfaces, another simulator, Brax's PPO, and what it costs.
+
+  python -m experiments.benchmark_import --run=runs/benchmark/reacher_goal --json=docs/results/import.json
+
+RUN is a folder of `benchmark_operators` or of the quickstart on reacher_goal, with histories and operator. Parts:
+
+  checks      Gymnasium's and dm_env's own tests, on every family
+  gymnasium   the operator in Gymnasium's C MuJoCo Reacher-v5, hidden targets and dynamics
+  brax        Brax's PPO begun with the operator's output, with a random policy, and in its usual way
+  cost        of acting and of improving
+
+Each part is written to the file when it is done, and is not done again; delete it there to do it again.
+"""
+
+import functools
+import pathlib
+import time
+import unittest
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import jax
+import numpy as np
+from absl import flags
+from absl.testing import absltest
+from dm_env import test_utils
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from experiments import console
+from metaimprove import files
+from metaimprove import quiet_brax  # noqa: F401  (before brax)
+from brax.training.agents.ppo import networks as ppo_networks
+from brax.training.agents.ppo import train as brax_ppo
+from metaimprove.adapters.agent import Agent
+from metaimprove.adapters.brax import FamilyBraxEnv, warm_start, wrap_for_training
+from metaimprove.adapters.dm_env import FamilyEnvironment
+from metaimprove.adapters.gymnasium import FamilyEnv, ImprovingAgent, gymnasium_name
+from metaimprove.adapters.mujoco import ReacherEnv
+from metaimprove.adapters.numpy_policy import NumpyPolicy
+from metaimprove.errors import IncompatibleError
+from metaimprove.evaluation import metrics
+from metaimprove.histories.reference import load_conditioned
+from metaimprove.operators.checkpoints import load_operator
+from metaimprove.operators.operator import Operator
+from metaimprove.rng import stream
+from metaimprove.tasks.registry import family_names, make_family
+from metaimprove.tasks.robots import dynamics
+from metaimprove.tasks.splits import sample_tasks
+from metaimprove.trees import take
+from metaimprove.types import Params, Task
+
+FLAGS = flags.FLAGS
+PARTS = ('cost', 'gymnasium', 'brax', 'checks')
+
+if __name__ == '__main__':
+  flags.DEFINE_string('run', 'runs/benchmark/reacher_goal', 'Folder with `histories` and `operator` of reacher_goal.')
+  flags.DEFINE_list('parts', list(PARTS), f'Which: {", ".join(PARTS)}.')
+  flags.DEFINE_list('families', None, 'Of the checks; all by default.')
+  flags.DEFINE_integer('num_tasks', 64, 'Tasks in Reacher-v5.', 2)
+  flags.DEFINE_integer('num_applications', 4, 'Of the operator there.', 1)
+  flags.DEFINE_integer('brax_tasks', 4, 'Held-out tasks on which Brax learns.', 1)
+  flags.DEFINE_integer('brax_steps', 200_000, 'Environment steps that it learns.', 1)
+  flags.DEFINE_integer('seed', 0, 'Of tasks, policies and episodes.')
+  flags.DEFINE_string('json', 'docs/results/import.json', 'The figures.')
+
+
+def check_interfaces(name: str) -> dict[str, bool]:
+  """Whether a family passes the tests of each library."""
+  family = make_family(name)
+  found = {}
+  with warnings.catch_warnings():
+    warnings.filterwarnings('ignore', message='.*A Box observation space .* is probably too')
+    found['gymnasium'] = _passes(lambda: check_env(gymnasium.make(gymnasium_name(name)).unwrapped))
+
+  class Test(test_utils.EnvironmentTestMixin, absltest.TestCase):
+    def make_object_under_test(self):
+      return FamilyEnvironment(family)
+
+  result = unittest.TestResult()
+  absltest.TestLoader().loadTestsFromTestCase(Test).run(result)
+  found['dm_env'] = result.wasSuccessful()
+  try:
+    from stable_baselines3.common.env_checker import check_env as check_for_sb3
+  except ImportError:
+    return found  # an extra that is not installed
+  return {**found, 'stable_baselines3': _passes(lambda: check_for_sb3(FamilyEnv(family), warn=False))}
+
+
+def _passes(check: Callable[[], Any]) -> bool:
+  try:
+    check()
+  except Exception as error:
+    print(f'{type(error).__name__}: {error}')
+    return False
+  return True
+
+
+def in_mujoco(operator: tuple[Operator, Params], histories: pathlib.Path) -> list[dict[str, Any]]:
+  """A row for each kind of dynamics: the operator in Reacher-v5. 0 is the random policy that it begins with, 1 the
+  conditioned source's final policy, told everything, in that same simulator."""
+  imperfect = {'action_delay': 0.5, 'action_noise': 0.1}
+  plain = make_family('reacher_goal', operator[0].config.backend)
+  late = make_family('reacher_goal', plain.backend, dynamics=[*plain.ranges, *imperfect])
+  source, learning, _ = load_conditioned(histories, plain)
+  rows = []
+  for split, kind, changes in (
+    ('stock', 'heldout', None), ('inside', 'heldout', {}), ('outside', 'far', {}),
+    ('late_and_noisy', 'heldout', imperfect),
+  ):
+    tasks = sample_tasks(plain, FLAGS.seed, FLAGS.num_tasks, kind)
+    if changes is None:
+      tasks = tasks.replace(dynamics=dynamics.stock(tasks.dynamics))
+    told = jax.device_get(source.params_of(learning.snapshots[-1], tasks))
+    families = late if changes else plain
+    made = SyncVectorEnv(
+      [functools.partial(ReacherEnv, families, take(tasks, n), changes or {}) for n in range(FLAGS.num_tasks)],
+      autoreset_mode=AutoresetMode.SAME_STEP,
+    )
+    returns = ImprovingAgent(operator, made, seed=FLAGS.seed).run(FLAGS.num_applications).mean(axis=2).T
+    reference = _returns_of(made, [NumpyPolicy.of(take(told, n)) for n in range(FLAGS.num_tasks)])
+    scores = metrics.normalise(returns, returns[0], reference)
+    found = metrics.iqm_with_interval([scores])
+    episodes = np.arange(FLAGS.num_applications + 1) * operator[0].config.num_episodes
+    rows.append({
+      'env': 'Reacher-v5', 'split': split, 'tasks': FLAGS.num_tasks, 'episodes': episodes.tolist(),
+      **{name: [round(value, 4) for value in values] for name, values in found.items()},
+      'mean': [round(float(value), 4) for value in scores.mean(axis=1)], 'reference': round(float(reference.mean()), 2),
+    })
+    print(f'Reacher-v5, {split}: IQM ' + ', '.join(f'{value:.3f}' for value in found['iqm']))
+  return rows
+
+
+def _returns_of(env: SyncVectorEnv, policies: list[NumpyPolicy], num_episodes: int = 4) -> np.ndarray:
+  """[N] mean returns of policies, each in its environment; episodes are all of one length."""
+  rng, total = np.random.default_rng(FLAGS.seed), np.zeros(len(policies))
+  observations, _ = env.reset(seed=FLAGS.seed + 10_000)
+  ended = 0
+  while ended < num_episodes:
+    actions = np.stack([policy(observation, rng) for policy, observation in zip(policies, observations)])
+    observations, rewards, _, truncated, _ = env.step(actions)
+    total += rewards
+    ended += bool(truncated.all())
+  return total / num_episodes
+
+
+def brax_curves(operator: tuple[Operator, Params]) -> dict[str, Any]:
+  """How many environment steps Brax's PPO needs on held-out tasks to the return that it ends with from scratch."""
+  family = make_family('reacher_goal', operator[0].config.backend)
+  tasks = sample_tasks(family, FLAGS.seed, FLAGS.brax_tasks, 'heldout')
+  curves: dict[str, list[Any]] = {'scratch': [], 'usual': [], 'operator': []}
+  for n in range(FLAGS.brax_tasks):
+    task = take(tasks, n)
+    improving = ImprovingAgent(operator, FamilyEnv(family, task), seed=FLAGS.seed + n)
+    improving.run(2)
+    random_policy = NumpyPolicy.of(operator[0].policy.init(stream(FLAGS.seed, f'policy {n}')))
+    for name, start in (
+      ('scratch', warm_start(random_policy)), ('operator', warm_start(improving.agents[0].policy)),
+      ('usual', {'normalize_observations': True, 'network_factory': ppo_networks.make_ppo_networks}),
+    ):
+      curves[name].append(_learn(family, task, start, n))
+      print(f'task {n}, {name}: ' + ', '.join(f'{steps}: {value:.1f}' for steps, value in curves[name][-1]))
+  ends = [curve[-1][1] for curve in curves['scratch']]
+  needed = {
+    name: [next((steps for steps, value in curve if value >= end), None) for curve, end in zip(found, ends)]
+    for name, found in curves.items()
+  }
+  known = [steps for steps in needed['operator'] if steps is not None]
+  return {
+    'scratch_env_steps': float(np.mean(needed['scratch'])),
+    'operator_env_steps': float(np.mean(known)) if len(known) == len(ends) else None,
+    'operator_experience_env_steps': 2 * operator[0].config.num_episodes * family.episode_length,
+    'needed': needed, 'final_returns': ends, 'curves': curves,
+  }
+
+
+def _learn(family: Any, task: Task, start: dict[str, Any], seed: int) -> list[tuple[int, float]]:
+  """[(environment steps, mean return)] of Brax's PPO on one task, from the start on."""
+  curve = []
+  brax_ppo.train(
+    FamilyBraxEnv(family, task), num_timesteps=FLAGS.brax_steps, episode_length=family.episode_length, num_envs=16,
+    batch_size=16, num_minibatches=4, num_updates_per_batch=8, unroll_length=25, learning_rate=1e-3, discounting=0.97,
+    reward_scaling=0.1, entropy_cost=1e-3, wrap_env_fn=wrap_for_training, num_evals=41, num_eval_envs=64, seed=seed,
+    max_devices_per_host=1,
+    progress_fn=lambda steps, found: curve.append((int(steps), float(found['eval/episode_reward']))), **start,
+  )
+  return curve
+
+
+def costs(operator: tuple[Operator, Params]) -> dict[str, float]:
+  """Medians: of an action by an agent, by the numpy policy and by the same network in JAX, in turns; of `improve`."""
+  agent, policy = Agent(operator), operator[0].policy
+  params = policy.init(jax.random.key(0))
+  alone, on_device, rng = NumpyPolicy.of(params), jax.device_put(params), np.random.default_rng(0)
+  sample, rng_key = jax.jit(lambda theta, x, key: policy.sample(theta, x, key)[0]), jax.random.key(0)
+  observation, longest = np.zeros(operator[0].config.observation_size, np.float32), operator[0].config.episode_length
+
+  def act():
+    agent.act(observation)
+
+  def observe():
+    agent.observe(0.0, observation, False, len(agent._steps) + 1 == longest)
+
+  seconds: dict[str, list[float]] = {'agent': [], 'numpy': [], 'jax': [], 'improve': []}
+  for _ in range(operator[0].config.capacity + 20):
+    while agent.num_finished < operator[0].config.num_episodes:
+      _timed(seconds['agent'], act)
+      _timed(seconds['numpy'], lambda: alone(observation, rng))
+      _timed(seconds['jax'], lambda: np.asarray(sample(on_device, observation, rng_key)))
+      observe()
+    _timed(seconds['improve'], agent.improve)
+  median = {name: float(np.median(values)) for name, values in seconds.items()}
+  return {
+    'act_cost_ratio': round(median['agent'] / median['numpy'], 3), 'act_us': round(1e6 * median['agent'], 1),
+    'numpy_us': round(1e6 * median['numpy'], 1), 'jax_us': round(1e6 * median['jax'], 1),
+    'improve_ms': round(1e3 * median['improve'], 2),
+  }
+
+
+def _timed(seconds: list[float], function: Callable[[], Any]) -> None:
+  began = time.perf_counter()
+  function()
+  seconds.append(time.perf_counter() - began)
+
+
+def main() -> None:
+  """Measures the parts that the file does not have yet."""
+  unknown = set(FLAGS.parts) - set(PARTS)
+  if unknown:
+    raise IncompatibleError(f'There is no part {sorted(unknown)[0]!r}; choose among: {", ".join(PARTS)}.')
+  path, run = pathlib.Path(FLAGS.json), pathlib.Path(FLAGS.run)
+  found = files.read_json(path) if path.exists() else {}
+
+  def keep(**parts: Any) -> None:
+    found.update(parts, command=console.command_line())
+    files.write_json(path, found)
+
+  operator = None if list(FLAGS.parts) == ['checks'] else load_operator(run / 'operator', make_family('reacher_goal'))
+  if 'cost' in FLAGS.parts and 'improve_ms' not in found:
+    keep(**costs(operator))
+  if 'gymnasium' in FLAGS.parts and 'gymnasium' not in found:
+    keep(gymnasium=in_mujoco(operator, run / 'histories'))
+  if 'brax' in FLAGS.parts and 'brax_warm_start' not in found:
+    keep(brax_warm_start=brax_curves(operator))
+  if 'checks' in FLAGS.parts:
+    for name in FLAGS.families or family_names():
+      checks = found.get('checks', {})
+      if any(name not in of_adapter for of_adapter in checks.values()) or not checks:
+        for adapter, passed in check_interfaces(name).items():
+          checks.setdefault(adapter, {})[name] = passed
+        keep(checks=checks)
+        print(f'{name}: ' + ', '.join(f'{adapter} {of[name]}' for adapter, of in checks.items() if name in of))
+  print(f'Figures: {path}')
+
+
+if __name__ == '__main__':
+  console.launch(main)

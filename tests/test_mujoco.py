@@ -1,0 +1,88 @@
+"""A family in Gymnasium's C MuJoCo: task, observation, reward and dynamics are ours, the simulator is not."""
+
+import gymnasium
+import jax
+import numpy as np
+import pytest
+
+from metaimprove.adapters.gymnasium import ImprovingAgent
+from metaimprove.adapters.mujoco import ReacherEnv
+from metaimprove.errors import IncompatibleError
+from metaimprove.operators.checkpoints import load_operator
+from metaimprove.tasks.registry import make_family
+from metaimprove.tasks.splits import sample_tasks
+from metaimprove.trees import take
+from tests.make_reacher_operator import RESULT
+
+
+@pytest.fixture(scope='module')
+def family():
+  return make_family('reacher_goal')
+
+
+def test_it_moves_much_as_our_simulator_does(family):
+  """From the same start with the same actions, for half an episode; and stronger motors move it more in both."""
+  step, found = jax.jit(family.step), {}
+  for gear in (0.5, 2.0):
+    task = take(sample_tasks(family, 0, 1, 'heldout'), 0)
+    task = task.replace(dynamics={**task.dynamics, 'gear': np.float32(gear)})
+    env = ReacherEnv(family, task)
+    observation, _ = env.reset(seed=0)
+    state = jax.jit(family.reset)(task, jax.random.key(0))
+    q = np.concatenate([env._stepper.q[:2], np.asarray(task.goal)]).astype(np.float32)
+    physics = state.physics.replace(q=q, qd=np.zeros_like(q))
+    state = state.replace(physics=physics)
+    for _ in range(25):
+      action = np.float32([0.02, -0.01])
+      state = step(task, state, action)
+      observation, reward, *_ = env.step(action)
+      assert reward == pytest.approx(-np.linalg.norm(observation[6:] * 0.1 - task.goal) * 10, rel=1e-5)
+    np.testing.assert_allclose(observation, state.observation, atol=0.15)
+    assert reward == pytest.approx(float(state.reward), abs=0.1)
+    found[gear] = env._stepper.q[0]
+  assert found[2.0] > 2 * found[0.5] > 0
+
+
+def test_dynamics_are_multiples_of_the_stock_model(family):
+  """Whatever task came before."""
+  env = ReacherEnv(family, dynamics={'gear': 3.0, 'damping': 0.5, 'mass': 1.5, 'inertia': 2.0})
+  stock = gymnasium.make('Reacher-v5').unwrapped.model
+  for seed in range(2):
+    env.reset(seed=seed)
+    model = env._stepper._env.model
+    np.testing.assert_allclose(model.actuator_gear, 3 * stock.actuator_gear)
+    np.testing.assert_allclose(model.dof_damping, 0.5 * stock.dof_damping)
+    np.testing.assert_allclose(model.body_mass, 1.5 * stock.body_mass)
+    np.testing.assert_allclose(model.body_inertia, 2 * stock.body_inertia)
+    np.testing.assert_allclose(model.dof_armature, 2 * stock.dof_armature)
+    np.testing.assert_allclose(env._stepper.q[2:], env.task.goal, rtol=1e-5)
+
+
+def test_late_and_noisy_motors():
+  """A whole step late, the first action does nothing; noise moves an arm that is told to rest."""
+  late = make_family('reacher_goal', dynamics=['action_delay', 'action_noise'])
+  rest, push = np.zeros(2), np.full(2, 0.5)
+  speeds = {}
+  for name, delay, noise, action in (('late', 1.0, 0.0, push), ('noisy', 0.0, 0.5, rest)):
+    env = ReacherEnv(late, dynamics={'action_delay': delay, 'action_noise': noise})
+    env.reset(seed=0)
+    speeds[name] = [np.abs(env.step(action)[0][4:6]).max() for _ in range(2)]
+  assert speeds['late'][0] < 0.01 < speeds['late'][1] and speeds['noisy'][0] > 0.01
+
+
+def test_what_it_does_not_simulate_is_refused():
+  with pytest.raises(IncompatibleError, match='not for point_goal_sparse_h20'):
+    ReacherEnv('point_goal_sparse_h20')
+  with pytest.raises(IncompatibleError, match='does not simulate'):
+    ReacherEnv(make_family('reacher_goal', dynamics=['wiring']))
+
+
+def test_an_operator_that_never_saw_this_simulator_improves_there(family):
+  """A small one: three tasks, from random policies, two applications."""
+  operator, operator_params = load_operator(RESULT)
+  returns = []
+  for n in range(3):
+    env = ReacherEnv(family, take(sample_tasks(family, 0, 3, 'heldout'), n))
+    returns.append(ImprovingAgent((operator, operator_params), env, seed=n).run(2)[0].mean(axis=1))
+  first, _, last = np.mean(returns, axis=0)
+  assert last > first / 2 and (np.array(returns)[:, 2] > np.array(returns)[:, 0]).all()
