@@ -20,7 +20,10 @@ setuptools.setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   packages=setuptools.find_packages(include=['metaimprove', 'metaimprove.*']),
-  package_data={'metaimprove': ['__init__.pyi', 'py.typed'], 'metaimprove.evaluation': ['*.html']},
+  package_data={
+    'metaimprove': ['__init__.pyi', 'py.typed'], 'metaimprove.evaluation': ['*.html'],
+    'metaimprove.operators': ['trained/*/*'],
+  },
   python_requires='>=3.11',
   install_requires=[
     'absl-py>=2.1',

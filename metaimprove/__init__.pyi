@@ -62,6 +62,8 @@ from .operators.config import OperatorConfig as OperatorConfig
 from .operators.memory import Memory as Memory
 from .operators.operator import Operator as Operator
 from .operators.operator import make_operator as make_operator
+from .operators.zoo import zoo_card as zoo_card
+from .operators.zoo import zoo_names as zoo_names
 from .policies import Policy as Policy
 from .policies import make_policy as make_policy
 from .rollouts import make_play as make_play

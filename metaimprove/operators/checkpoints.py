@@ -11,6 +11,7 @@ import numpy as np
 
 from metaimprove import files
 from metaimprove.errors import DamagedDataError, IncompatibleError
+from metaimprove.operators import zoo
 from metaimprove.operators.config import OperatorConfig
 from metaimprove.operators.operator import Operator, make_operator
 from metaimprove.operators.reading import statistics_structure
@@ -36,7 +37,8 @@ def load_operator(folder: files.Path, family: TaskFamily | None = None) -> tuple
   """Loads an operator. Nothing that is read is believed: sizes are bounded before anything is traced.
 
   Args:
-    folder: that `save_operator` wrote, here or elsewhere.
+    folder: that `save_operator` wrote, here or elsewhere; or the name of an operator that comes with the package, see
+      `zoo`.
     family: what it is to be used on; checked if given.
 
   Returns:
@@ -47,6 +49,8 @@ def load_operator(folder: files.Path, family: TaskFamily | None = None) -> tuple
     IncompatibleError: if it is of another format version, or does not fit the family; if the configuration is of no
       operator.
   """
+  if isinstance(folder, str) and folder in zoo.zoo_names() and not pathlib.Path(folder).exists():
+    folder = zoo.zoo_folder(folder)
   folder = pathlib.Path(folder)
   config, digest = _read_config(folder / _CONFIG)
   content = files.read_bytes(folder / _PARAMS)
@@ -66,6 +70,11 @@ def load_operator(folder: files.Path, family: TaskFamily | None = None) -> tuple
 
 def _read_config(path: pathlib.Path) -> tuple[OperatorConfig, str]:
   """The configuration, and the checksum of the parameters."""
+  if not path.parent.exists():
+    raise DamagedDataError(
+      f'There is no folder {path.parent}, and no operator of that name comes with the package; there are: '
+      f'{", ".join(zoo.zoo_names())}.'
+    )
   stored = files.read_json(path)
   if not isinstance(stored, dict):
     raise DamagedDataError(f'{path} does not describe an operator; copy the whole folder of the operator again.')
