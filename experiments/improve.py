@@ -1,13 +1,18 @@
 """Improves one policy on one task with a trained operator, prints what happened and draws it.
 
   python -m experiments.improve --operator=runs/quickstart/operator --task=3
+  python -m experiments.improve --operator=reacher_wiring
+  python -m experiments.improve --operator=runs/quickstart/operator --gym_env=Reacher-v5
+
+With `--gym_env` it does so in any Gymnasium environment whose observations and actions fit. `Reacher-v5` stands for
+that robot in C MuJoCo with a hidden target, as `reacher_goal` has it.
 """
 
 import pathlib
 
 from absl import flags
 
-from experiments import console
+from experiments import console, gymnasium_run
 from metaimprove import asks
 from metaimprove.asks import explore
 from metaimprove.evaluation.report import record_improvement, write_films
@@ -20,7 +25,7 @@ from metaimprove.trees import take
 FLAGS = flags.FLAGS
 
 if __name__ == '__main__':
-  flags.DEFINE_string('operator', 'runs/quickstart/operator', 'Folder of the operator; it names its family itself.')
+  flags.DEFINE_string('operator', 'runs/quickstart/operator', 'Its folder, or the name of one that comes along.')
   flags.DEFINE_integer('task', 0, 'Which task of the split, from 0.', 0)
   flags.DEFINE_enum('split', 'heldout', SPLITS, 'Which tasks.')
   flags.DEFINE_integer('seed', 0, 'Of the tasks, the initial policy and the episodes.')
@@ -29,12 +34,23 @@ if __name__ == '__main__':
     'num_episodes', None, 'Episodes of experience before each application; as many as in training by default.', 1
   )
   flags.DEFINE_string('ask', 'best', "What is asked for: 'best' or a number of levels.")
+  flags.DEFINE_string('gym_env', None, 'A Gymnasium environment to improve in, instead of a task of ours.')
+  flags.DEFINE_list('observation_indices', None, 'Which numbers of its observation the operator reads, if not all.')
   flags.DEFINE_string('page', 'runs/improve.html', 'Where the drawing goes.')
 
 
 def main():
   ask = asks.ask(steps=FLAGS.ask)
   operator, operator_params = checkpoints.load_operator(FLAGS.operator)
+  if FLAGS.gym_env is not None:
+    indices = FLAGS.observation_indices
+    gymnasium_run.run(
+      FLAGS.gym_env, (operator, operator_params), ask, pathlib.Path(FLAGS.page), seed=FLAGS.seed,
+      num_applications=FLAGS.num_applications, num_episodes=FLAGS.num_episodes,
+      mapping={} if indices is None else {'observation_indices': [int(index) for index in indices]},
+    )
+    print(f'The films are in {FLAGS.page}.')
+    return
   family = make_family(operator.config.family, operator.config.backend)
   checkpoints.check_fits(operator.config, family)
   task = take(sample_tasks(family, FLAGS.seed, FLAGS.task + 1, FLAGS.split), FLAGS.task)

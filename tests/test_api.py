@@ -42,10 +42,16 @@ def code_in_readme():
   return re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)
 
 
+def test_five_lines_in_readme():
+  names = {'observation': np.zeros(2), 'reward': 0.0, 'terminated': True, 'truncated': False}
+  exec(code_in_readme()[0], names)
+  assert names['agent'].num_applications == 1 and names['action'].shape == (2,)
+
+
 @pytest.mark.filterwarnings('ignore:Brax System')  # the notice of Brax to who calls it
 def test_a_family_of_ones_own_in_readme(tmp_path, monkeypatch, capsys):
   """It runs through collect, train and evaluate; its goal and its dynamics matter; it is short."""
-  code = code_in_readme()[1]
+  code = code_in_readme()[2]
   for more, fewer in (('num_steps=200', 'num_steps=12'), ('num_updates=40', 'num_updates=12')):
     assert more in code
     code = code.replace(more, fewer)
@@ -64,7 +70,7 @@ def test_a_family_of_ones_own_in_readme(tmp_path, monkeypatch, capsys):
 
 def test_the_lines_in_readme(tmp_path, monkeypatch, capsys):
   """With the trained operator of the test data: what they print rises, as README says it does."""
-  code = code_in_readme()[0]
+  code = code_in_readme()[1]
   (tmp_path / 'runs' / 'quickstart').mkdir(parents=True)
   shutil.copytree(TRAINED_OPERATOR, tmp_path / 'runs' / 'quickstart' / 'operator')
   monkeypatch.chdir(tmp_path)

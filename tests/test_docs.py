@@ -1,6 +1,7 @@
 """Figures in documents are those of the files they are made from."""
 
 import pathlib
+import re
 
 import pytest
 
@@ -20,3 +21,19 @@ def test_only_the_part_between_the_comments_is_written():
   text = 'before\n<!-- a.json -->\n| 0.9 |\n<!-- end -->\nafter\n<!-- b.json -->\n<!-- end -->\n'
   assert with_tables(text, 'a.json', ['| 0.8 |', '']) == text.replace('| 0.9 |\n', '| 0.8 |\n\n')
   assert with_tables(text, 'c.json', ['| 0.8 |']) == text
+
+
+@pytest.mark.filterwarnings('ignore:Brax System')  # the notice of Brax to who calls it
+def test_the_examples_of_using_an_operator_run(tmp_path, monkeypatch, capsys):
+  """All on the page, one after the other; in the first loop the hidden place is found."""
+  monkeypatch.chdir(tmp_path)
+  text = (ROOT / 'docs' / 'import.md').read_text()
+  blocks = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+  assert len(blocks) == 7
+  names = {}
+  for block in blocks:
+    exec(block, names)
+  first = [line.split() for line in capsys.readouterr().out.splitlines() if re.fullmatch(r'\d \d+\.\d+', line)]
+  assert [int(trial) for trial, _ in first] == list(range(10)) and max(float(total) for _, total in first) > 8
+  assert names['actor'].agent.num_applications == 3 and names['returns'].shape == (1, 9, 1)
+  assert (tmp_path / 'export' / 'policy.json').exists()

@@ -29,7 +29,7 @@ BINARIES = (
   'collect_histories', 'train_operator', 'evaluate_operator', 'improve', 'quickstart', 'benchmark_families',
   'show_family', 'learn_families', 'count_non_finite', 'benchmark_mjx', 'benchmark_collection', 'inspect_histories',
   'merge_histories', 'simulate_scale', 'choose_ppo',
-  'tabulate_results', 'benchmark_operators', 'ablate_operator', 'measure_needs',
+  'tabulate_results', 'benchmark_operators', 'ablate_operator', 'measure_needs', 'benchmark_import', 'add_to_zoo',
 )
 SMALL = (
   '--family=inverted_pendulum_balance', '--num_tasks=4', '--num_steps=24', '--heldout_tasks=4', '--num_applications=2',
@@ -83,7 +83,7 @@ def test_help():
   ('quickstart', ('--backend=positional', '--folder=/nowhere'), "does not support backend 'positional'"),
   ('collect_histories', ('--backend=bullet', '--folder=/nowhere/to/be/made'), "backend 'bullet' is unknown"),
   ('train_operator', ('--histories=/nowhere', '--folder=/nowhere'), 'run collect_histories with this folder first'),
-  ('evaluate_operator', ('--operator=/nowhere', '--folder=/nowhere'), 'is missing; check the path'),
+  ('evaluate_operator', ('--operator=/nowhere', '--folder=/nowhere'), 'There is no folder /nowhere'),
   ('improve', ('--operator=/nowhere', '--ask=more'), "An ask is 'best' or a number"),
 ])
 def test_errors_are_one_line_and_nothing_is_begun(binary, arguments, message):

@@ -5,8 +5,10 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import gymnasium_run
 from metaimprove.adapters.gymnasium import ImprovingAgent
 from metaimprove.adapters.mujoco import ReacherEnv
+from metaimprove.asks import ask
 from metaimprove.errors import IncompatibleError
 from metaimprove.operators.checkpoints import load_operator
 from metaimprove.tasks.registry import make_family
@@ -86,3 +88,18 @@ def test_an_operator_that_never_saw_this_simulator_improves_there(family):
     returns.append(ImprovingAgent((operator, operator_params), env, seed=n).run(2)[0].mean(axis=1))
   first, _, last = np.mean(returns, axis=0)
   assert last > first / 2 and (np.array(returns)[:, 2] > np.array(returns)[:, 0]).all()
+
+
+def test_a_run_is_printed_and_drawn(tmp_path, capsys):
+  """`Reacher-v5` itself shows its target; its hidden twin stands in."""
+  page, settings = tmp_path / 'page.html', {'num_applications': 1, 'num_episodes': 1, 'seed': 0, 'mapping': {}}
+  gymnasium_run.run('Reacher-v5', load_operator(RESULT), ask(steps='best'), page, **settings)
+  title, header, *rows = capsys.readouterr().out.splitlines()
+  assert title.startswith('metaimprove/MuJoCoReacherGoal-v0: reach the point') and header.split()[0] == 'after'
+  assert [row.split()[:2] for row in rows] == [['0', '0'], ['1', '1']]
+  assert float(rows[1].split()[2]) > float(rows[0].split()[2])
+  assert page.read_text().count('data:image/gif;base64,') == 2 and 'after 1 application: ' in page.read_text()
+  with pytest.raises(IncompatibleError, match='has 7 actions'):
+    gymnasium_run.run('Pusher-v5', load_operator(RESULT), ask(steps='best'), page, **settings)
+  with pytest.raises(IncompatibleError, match="cannot make 'NoSuch-v5'"):
+    gymnasium_run.run('NoSuch-v5', load_operator(RESULT), ask(steps='best'), page, **settings)
