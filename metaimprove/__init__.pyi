@@ -71,6 +71,7 @@ from .rollouts import rollout as rollout
 from .rollouts import unroll as unroll
 from .tasks.family import TaskFamily as TaskFamily
 from .tasks.from_brax import from_brax_env as from_brax_env
+from .tasks.from_playground import from_playground_env as from_playground_env
 from .tasks.goal import Goal as Goal
 from .tasks.hindsight import achieved as achieved
 from .tasks.hindsight import relabel as relabel

@@ -1,7 +1,6 @@
 """Turns any Brax environment into a family."""
 
 import copy
-import dataclasses
 from typing import Any
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,26 +9,12 @@ import jax.numpy as jnp
 
 from metaimprove import quiet_brax
 from metaimprove.errors import IncompatibleError
+from metaimprove.tasks.environments import EnvState, family_of
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.parameters import Parameter
-from metaimprove.tasks.goal import Goal, no_goal
+from metaimprove.tasks.goal import Goal
 from metaimprove.tasks.robots import dynamics as dynamics_
-from metaimprove.tasks.robots.build import make_family
 from metaimprove.tasks.robots.physics import NoSystem, Physics
-
-
-@chex.dataclass(frozen=True)
-class BraxEnvState:
-  """A Brax environment's own state, as what a family's simulator carries.
-
-  Attributes:
-    env: the `brax.envs.State`.
-    q, qd: of its pipeline; empty for an environment without one.
-  """
-
-  env: Any
-  q: chex.Array
-  qd: chex.Array
 
 
 def from_brax_env(
@@ -62,37 +47,12 @@ def from_brax_env(
     IncompatibleError: for multipliers of an environment that has no system, observations that are not one vector, an
       `outcome` without a `reward`, or a goal's `achieved` without an `outcome`.
   """
-  if outcome is not None and reward is None:
-    raise IncompatibleError('An `outcome` needs a `reward` of (goal, outcome, action); none was given.')
-  if outcome is None and goal is not None and goal.achieved is not None:
-    raise IncompatibleError('`achieved` of the goal is computed from an `outcome`; none was given.')
-  ranges = _ranges(env, dynamics)
   has_system = hasattr(env.unwrapped, 'sys')
-  of_states = reward is not None and outcome is None
-  family = make_family(
-    name, _physics(env), definition=definition or (type(env).__doc__ or ''),
-    goal=goal or no_goal(f'do what {name} asks for'), start=lambda goal, rng_key: (rng_key, None),
-    observe=lambda state: state.env.obs,
-    outcome=_own_reward if outcome is None else lambda before, after: outcome(before.env, after.env),
-    reward=(lambda goal, own, action: own[0]) if outcome is None else reward,
-    terminated=lambda state: state.env.done > 0.5, ranges=ranges, episode_length=episode_length, camera=camera,
-    view=view, lines=None if has_system else lambda q: jnp.zeros((0, 2, 2)),
+  return family_of(
+    _physics(env), name=name, goal=goal, reward=reward, outcome=outcome, observe=lambda state: state.obs,
+    ranges=_ranges(env, dynamics), definition=definition or (type(env).__doc__ or ''), episode_length=episode_length,
+    camera=camera, view=view, lines=None if has_system else lambda q: jnp.zeros((0, 2, 2)),
   )
-  return _rewarded_by_states(family, reward) if of_states else family
-
-
-def _own_reward(before: BraxEnvState, after: BraxEnvState) -> chex.Array:
-  del before
-  return jnp.asarray(after.env.reward, jnp.float32)[None]
-
-
-def _rewarded_by_states(family: TaskFamily, reward: Callable[..., chex.Array]) -> TaskFamily:
-  """The family with a reward (goal, state before, action, state after) -> [], which cannot be relabelled."""
-  def step(task, state, action):
-    after = family.step(task, state, action)
-    return after.replace(reward=reward(task.goal, state.physics.env, action, after.physics.env))
-
-  return dataclasses.replace(family, step=step, reward=None)
 
 
 def _ranges(env: Any, dynamics: Sequence[str] | Mapping[str, Parameter]) -> dict[str, Any]:
@@ -129,7 +89,7 @@ def _physics(env: Any) -> Physics:
   def wrap(state):
     pipeline = state.pipeline_state
     q, qd = (pipeline.q, pipeline.qd) if hasattr(pipeline, 'q') else (jnp.zeros(0), jnp.zeros(0))
-    return BraxEnvState(env=state, q=q, qd=qd)
+    return EnvState(env=state, q=q, qd=qd)
 
   def init(parameters, rng_key, _):
     with quiet_brax.known_warnings_ignored():
