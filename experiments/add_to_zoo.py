@@ -23,7 +23,7 @@ NUM_TASKS = 16
 """Held-out tasks whose bounds are in a card, so that the operator can be scored without its histories."""
 
 if __name__ == '__main__':
-  flags.DEFINE_string('run', None, 'Folder of `benchmark_operators` or of the quickstart.', required=True)
+  flags.DEFINE_string('run', 'runs/quickstart', 'Folder of the quickstart, or of a family of `benchmark_operators`.')
 
 
 def _list(seeds: list[int]) -> str:

@@ -37,3 +37,28 @@ def test_the_examples_of_using_an_operator_run(tmp_path, monkeypatch, capsys):
   assert [int(trial) for trial, _ in first] == list(range(10)) and max(float(total) for _, total in first) > 8
   assert names['actor'].agent.num_applications == 3 and names['returns'].shape == (1, 9, 1)
   assert (tmp_path / 'export' / 'policy.json').exists()
+
+
+@pytest.mark.filterwarnings('ignore:Brax System')  # the notice of Brax to who calls it
+@pytest.mark.parametrize('notebook', sorted(path.stem for path in (ROOT / 'docs' / 'notebooks').glob('*.py')))
+def test_notebooks_run_from_top_to_bottom(notebook, tmp_path, monkeypatch):
+  """And improve something."""
+  monkeypatch.chdir(tmp_path)
+  code = (ROOT / 'docs' / 'notebooks' / f'{notebook}.py').read_text()
+  assert 'format_name: percent' in code and code.count('# %%') >= 6
+  for more, fewer in (('num_steps=200', 'num_steps=60'), ('num_updates=40', 'num_updates=20')):
+    code = code.replace(more, fewer)
+  names = {}
+  exec(code, names)
+  assert names['returns'][-1] > names['returns'][0]
+  if 'evaluation' in names:
+    scores = names['evaluation'].scores('heldout', 'operator').mean(axis=1)
+    assert len(scores) == 5 and scores[-1] > 0.3 > abs(scores[0])
+
+
+def test_links_lead_somewhere():
+  """Within the repository, from all documents."""
+  for document in (*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md')):
+    for target in re.findall(r'\]\(([^)#\s]+)', document.read_text()):
+      if not target.startswith(('http://', 'https://')):
+        assert (document.parent / target).exists(), f'{document.name}: {target}'

@@ -35,7 +35,7 @@ SMALL = (
   '--family=inverted_pendulum_balance', '--num_tasks=4', '--num_steps=24', '--heldout_tasks=4', '--num_applications=2',
   '--ppo_tasks=4', '--num_updates=3',
 )
-KILLED_IN = ('train operator', 'train: identify the task')
+KILLED_IN = ('train: identify the task', 'train operator')
 """Stages of the main job as progress tells of them: of training, of judging and of controls."""
 
 
@@ -248,14 +248,14 @@ def kill_in(process, stage, seconds):
   return process.wait() == -signal.SIGKILL
 
 
-def test_killed_again_and_again_it_ends_the_same(finished, tmp_path):
-  """Kills in training and in controls lose nothing, double nothing and change no figure."""
+def test_killed_and_run_again_it_ends_the_same(finished, tmp_path):
+  """A kill in controls or in training (METAIMPROVE_KILL_SEED) loses nothing, doubles nothing and changes no figure."""
   whole, _, _ = finished
-  rng = np.random.default_rng(int(os.environ.get('METAIMPROVE_KILL_SEED', '0')))
-  for stage in KILLED_IN:
-    process = start('quickstart', *SMALL, f'--folder={tmp_path}')
-    assert kill_in(process, stage, rng.uniform(0, 0.5)), f'it was done before {stage!r}'
-    process.communicate()
+  seed = int(os.environ.get('METAIMPROVE_KILL_SEED', '0'))
+  stage = KILLED_IN[seed % len(KILLED_IN)]
+  process = start('quickstart', *SMALL, f'--folder={tmp_path}')
+  assert kill_in(process, stage, np.random.default_rng(seed).uniform(0, 0.5)), f'it was done before {stage!r}'
+  process.communicate()
   code, _, err = run('quickstart', *SMALL, f'--folder={tmp_path}')
   assert code == 0, err
   assert figures(tmp_path) == figures(whole)
