@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
-.PHONY: quickstart test clean
+.PHONY: quickstart test docs clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.ready
@@ -14,6 +14,11 @@ quickstart: $(VENV)/.ready
 test: $(VENV)/.ready
 	@$(BIN)/ruff check .
 	@$(BIN)/python -m pytest $(ARGS)
+
+# The reference, made of the docstrings, without a network: runs/reference/index.html
+docs: $(VENV)/.ready
+	@$(BIN)/pdoc --docformat google --output-directory runs/reference metaimprove $(addprefix metaimprove.adapters.,brax dm_env gymnasium minari mujoco)
+	@echo 'The reference is runs/reference/index.html'
 
 # The virtual environment is complete when .ready is there; a half-made one is made again.
 $(VENV)/.ready: setup.py constraints.txt

@@ -7,6 +7,7 @@ import setuptools
 
 EXTRAS = {
   'dm_env': ['dm_env>=1.6'],
+  'docs': ['pdoc>=15'],
   'gymnasium': ['gymnasium[mujoco]>=1.1,<2'],
   'minari': ['minari[hdf5]>=0.5.3'],
   'onnx': ['onnx>=1.16'],
