@@ -19,7 +19,7 @@ from metaimprove.operators.checkpoints import load_operator
 from metaimprove.tasks.registry import make_family
 
 FLAGS = flags.FLAGS
-NUM_TASKS = 16
+NUM_TASKS = 64
 """Held-out tasks whose bounds are in a card, so that the operator can be scored without its histories."""
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ RUN is a folder of `benchmark_operators` or of the quickstart on reacher_goal, w
   checks      Gymnasium's and dm_env's own tests, on every family
   gymnasium   the operator in Gymnasium's C MuJoCo Reacher-v5, hidden targets and dynamics
   brax        Brax's PPO begun with the operator's output, with a random policy, and in its usual way
+  black_box   what it costs on held-out tasks if of each policy only the actions are read; operators of the zoo
   cost        of acting and of improving
 
 Each part is written to the file when it is done, and is not done again; delete it there to do it again.
@@ -38,22 +39,27 @@ from metaimprove.adapters.agent import Agent
 from metaimprove.adapters.brax import FamilyBraxEnv, warm_start, wrap_for_training
 from metaimprove.adapters.dm_env import FamilyEnvironment
 from metaimprove.adapters.gymnasium import FamilyEnv, ImprovingAgent, gymnasium_name
+from metaimprove.adapters.improve import answer, remember
 from metaimprove.adapters.mujoco import ReacherEnv
 from metaimprove.adapters.numpy_policy import NumpyPolicy
+from metaimprove.episodes import episodes_of
 from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation import metrics
 from metaimprove.histories.reference import load_conditioned
+from metaimprove.methods.method import initial_policies
+from metaimprove.operators import zoo
 from metaimprove.operators.checkpoints import load_operator
 from metaimprove.operators.operator import Operator
 from metaimprove.rng import stream
+from metaimprove.rollouts import make_play
 from metaimprove.tasks.registry import family_names, make_family
 from metaimprove.tasks.robots import dynamics
 from metaimprove.tasks.splits import sample_tasks
-from metaimprove.trees import take
-from metaimprove.types import Params, Task
+from metaimprove.trees import stack, take
+from metaimprove.types import Params, Play, Task, mean_return
 
 FLAGS = flags.FLAGS
-PARTS = ('cost', 'gymnasium', 'brax', 'checks')
+PARTS = ('cost', 'black_box', 'gymnasium', 'brax', 'checks')
 
 if __name__ == '__main__':
   flags.DEFINE_string('run', 'runs/benchmark/reacher_goal', 'Folder with `histories` and `operator` of reacher_goal.')
@@ -144,6 +150,38 @@ def _returns_of(env: SyncVectorEnv, policies: list[NumpyPolicy], num_episodes: i
     total += rewards
     ended += bool(truncated.all())
   return total / num_episodes
+
+
+def black_boxes() -> list[dict[str, Any]]:
+  """A row for each operator of the zoo: scores where policies are known, and where only their actions are read."""
+  rows = []
+  for name in zoo.zoo_names():
+    operator, card = load_operator(name), zoo.zoo_card(name)
+    family = make_family(name, card['backend'])
+    tasks = sample_tasks(family, card['seed'], FLAGS.num_tasks, 'heldout')
+    play = make_play(family, operator[0].policy, num_episodes=operator[0].config.num_episodes)
+    initial, reference = (np.array(card['first_tasks'][end][:FLAGS.num_tasks]) for end in ('initial', 'reference'))
+    row = {'operator': name, 'tasks': FLAGS.num_tasks, 'episodes': card['episodes'][:FLAGS.num_applications + 1]}
+    for kind in ('known', 'actions_only'):
+      scores = metrics.normalise(_improved(operator, play, tasks, kind == 'known'), initial, reference)
+      row[kind] = [round(float(value), 4) for value in scores.mean(axis=1)]
+      print(f'{name}, {kind}: mean score ' + ', '.join(f'{value:.3f}' for value in row[kind]))
+    rows.append(row)
+  return rows
+
+
+def _improved(operator: tuple[Operator, Params], play: Play, tasks: Task, known: bool) -> np.ndarray:
+  """[A + 1, N] mean returns on tasks [N], by the functions for plain arrays."""
+  rows = range(FLAGS.num_tasks)
+  params = initial_policies(operator[0].policy, len(rows), stream(FLAGS.seed, 'black box'))
+  memories, returns = [None for _ in rows], []
+  for application in range(FLAGS.num_applications + 1):
+    trajectory = jax.device_get(play(params, tasks, stream(FLAGS.seed, f'application {application}')))
+    returns.append(mean_return(trajectory))
+    policies = [take(jax.device_get(params), n) if known else None for n in rows]
+    memories = [remember(operator[0], memories[n], policies[n], episodes_of(take(trajectory, n))) for n in rows]
+    params = stack([answer(operator, memories[n], policies[n]).params for n in rows])
+  return np.array(returns)
 
 
 def brax_curves(operator: tuple[Operator, Params]) -> dict[str, Any]:
@@ -237,9 +275,12 @@ def main() -> None:
     found.update(parts, command=console.command_line())
     files.write_json(path, found)
 
-  operator = None if list(FLAGS.parts) == ['checks'] else load_operator(run / 'operator', make_family('reacher_goal'))
+  needs_run = {'cost', 'gymnasium', 'brax'} & set(FLAGS.parts)
+  operator = None if not needs_run else load_operator(run / 'operator', make_family('reacher_goal'))
   if 'cost' in FLAGS.parts and 'improve_ms' not in found:
     keep(**costs(operator))
+  if 'black_box' in FLAGS.parts and 'black_box' not in found:
+    keep(black_box=black_boxes())
   if 'gymnasium' in FLAGS.parts and 'gymnasium' not in found:
     keep(gymnasium=in_mujoco(operator, run / 'histories'))
   if 'brax' in FLAGS.parts and 'brax_warm_start' not in found:

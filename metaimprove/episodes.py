@@ -14,6 +14,9 @@ _LARGEST = 1e30
 """Numbers beyond it overflow when they are squared."""
 
 
+_ROWS = ('observation', 'next_observation', 'action', 'reward', 'terminated', 'valid')
+
+
 @dataclasses.dataclass(frozen=True)
 class Episode:
   """What happened in one episode of L steps; the names are those of Minari's `EpisodeData`, which may be given instead.
@@ -81,6 +84,19 @@ def as_trajectory(episodes: Sequence[Episode], episode_length: int) -> Trajector
     terminated=padded([episode.terminations for episode in episodes]),
     valid=padded([np.ones(len(episode.rewards), bool) for episode in episodes]), finite=np.ones(len(reward), bool),
   )
+
+
+def episodes_of(trajectory: Trajectory) -> list[Episode]:
+  """The inverse: the episodes of one policy's experience [E, T, ...], those that blew up left out."""
+  episodes = []
+  for row in np.flatnonzero(trajectory.finite):
+    one = {name: np.asarray(getattr(trajectory, name)[row]) for name in _ROWS}
+    length = int(one['valid'].sum())
+    episodes.append(Episode(
+      observations=np.concatenate([one['observation'][:length], one['next_observation'][length - 1:length]]),
+      actions=one['action'][:length], rewards=one['reward'][:length], terminations=one['terminated'][:length],
+    ))
+  return episodes
 
 
 def _get(episode: Any, name: str) -> Any:

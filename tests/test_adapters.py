@@ -20,7 +20,7 @@ from metaimprove.adapters.improve import improve
 from metaimprove.adapters.numpy_policy import NumpyPolicy, load_policy
 from metaimprove.adapters.spaces import Spaces
 from metaimprove.asks import ask
-from metaimprove.episodes import Episode
+from metaimprove.episodes import Episode, as_trajectory, episodes_of
 from metaimprove.errors import DamagedDataError, ExperienceError, IncompatibleError, NonFinitePolicyError
 from metaimprove.operators.apply import make_improve, make_remember
 from metaimprove.rollouts import make_play
@@ -34,19 +34,6 @@ NUM_TASKS = 4
 def loaded(operator, operator_params):
   """As `load_operator` gives it."""
   return operator, operator_params
-
-
-def as_episodes(trajectory):
-  """Of one policy [E, T, ...], each as long as it lasted."""
-  episodes = []
-  for row in range(len(trajectory.reward)):
-    one = jax.tree.map(np.asarray, take(trajectory.replace(finite=trajectory.valid), row))
-    length = int(one.valid.sum())
-    episodes.append(Episode(
-      observations=np.concatenate([one.observation[:length], one.next_observation[length - 1:length]]),
-      actions=one.action[:length], rewards=one.reward[:length], terminations=one.terminated[:length],
-    ))
-  return episodes
 
 
 @pytest.fixture(scope='module')
@@ -65,6 +52,17 @@ def played(operator, point):
   return found
 
 
+def test_episodes_are_padded_and_cut_again(played):
+  """By `as_trajectory` and `episodes_of`, which undo each other."""
+  trajectory = take(played[0][1], 0)
+  again = as_trajectory(episodes_of(trajectory), 8)
+  for name in ('valid', 'reward', 'terminated', 'finite'):
+    np.testing.assert_array_equal(getattr(again, name), getattr(trajectory, name))
+  for name in ('observation', 'action', 'next_observation'):
+    kept = trajectory.valid[..., None]
+    np.testing.assert_array_equal(getattr(again, name), np.where(kept, getattr(trajectory, name), 0))
+
+
 def expected(loaded, played, wanted='best', count=2, **options):
   """The answers to what was played, by the functions of batches."""
   memory, remember = None, make_remember(loaded[0])
@@ -80,7 +78,7 @@ def assert_same(found, params, atol=1e-5):
 @pytest.mark.parametrize('row', range(NUM_TASKS))
 def test_plain_episodes_give_what_a_batch_gives(loaded, played, row):
   """Of unequal length, of two policies; with and without asking to explore."""
-  experience = [(take(params, row), as_episodes(take(trajectory, row))) for params, trajectory in played]
+  experience = [(take(params, row), episodes_of(take(trajectory, row))) for params, trajectory in played]
   for explores in (False, True):
     found = improve(loaded, *experience[1], before=experience[:1], explores=explores)
     assert_same(found, take(expected(loaded, played, explores=explores), row))
@@ -90,7 +88,7 @@ def test_plain_episodes_give_what_a_batch_gives(loaded, played, row):
 
 def test_policies_of_every_make_are_read_alike(loaded, played):
   """Ours, parameters of ours, those of Brax's PPO, and a function; of a black box only actions are read."""
-  params, episodes = take(played[0][0], 0), as_episodes(take(played[0][1], 0))
+  params, episodes = take(played[0][0], 0), episodes_of(take(played[0][1], 0))
 
   def watched(observations):
     logits = policies.apply_numpy(jax.tree.map(lambda x: x[None], params), observations[None])[0]
@@ -109,13 +107,13 @@ def test_policies_of_every_make_are_read_alike(loaded, played):
 
 
 def test_asked_for_nothing_a_policy_stays_and_a_black_box_is_imitated(loaded, played):
-  params, episodes = take(played[0][0], 0), as_episodes(take(played[0][1], 0))
+  params, episodes = take(played[0][0], 0), episodes_of(take(played[0][1], 0))
   assert_same(improve(loaded, params, episodes, 0), params, atol=0)
   assert jax.tree.structure(improve(loaded, None, episodes, 0).params) == jax.tree.structure(params)
 
 
 def test_minaris_episodes_are_read_too(loaded, played):
-  params, episodes = take(played[0][0], 0), as_episodes(take(played[0][1], 0))
+  params, episodes = take(played[0][0], 0), episodes_of(take(played[0][1], 0))
   first = improve(loaded, params, episodes)
   for kind in (lambda **fields: fields, types.SimpleNamespace):
     assert_same(improve(loaded, params, [kind(**dataclasses.asdict(episode)) for episode in episodes]), first.params, 0)
@@ -131,7 +129,7 @@ def test_minaris_episodes_are_read_too(loaded, played):
 ])
 def test_policies_that_cannot_be_read(loaded, played, policy, message):
   with pytest.raises(IncompatibleError, match=message):
-    improve(loaded, policy, as_episodes(take(played[0][1], 0)))
+    improve(loaded, policy, episodes_of(take(played[0][1], 0)))
 
 
 SMALL = st.floats(-1, 1, width=32)
@@ -184,7 +182,7 @@ def spoilt(loaded):
 
 def test_an_answer_that_is_not_finite_is_no_policy(loaded, played):
   with pytest.raises(NonFinitePolicyError, match='not finite'):
-    improve(spoilt(loaded), None, as_episodes(take(played[0][1], 0)))
+    improve(spoilt(loaded), None, episodes_of(take(played[0][1], 0)))
 
 
 SPACES = {

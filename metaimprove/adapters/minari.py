@@ -1,5 +1,6 @@
 """Improvement histories as Minari datasets, and Minari datasets of tasks as logs to learn from."""
 
+import dataclasses
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from metaimprove.adapters.extras import required
+from metaimprove.episodes import episodes_of
 from metaimprove.errors import IncompatibleError
 from metaimprove.histories.dataset import Dataset
 from metaimprove.trees import take
@@ -87,16 +89,12 @@ def _episodes(dataset: Dataset, histories: np.ndarray, levels: np.ndarray) -> It
       'mean_return': float(dataset.returns[history, at]), 'goal': np.asarray(task.goal),
       **{f'{_DYNAMICS}{name}': np.asarray(value) for name, value in task.dynamics.items()},
     }
-    for number in np.flatnonzero(trajectory.finite):
-      one = take(trajectory.replace(finite=trajectory.valid), number)
-      length = int(one.valid.sum())
-      last = np.arange(length) == length - 1
-      buffer = minari.data_collector.EpisodeBuffer(
-        observations=np.concatenate([one.observation[:length], one.next_observation[length - 1:length]]),
-        actions=one.action[:length], rewards=one.reward[:length], terminations=one.terminated[:length],
-        truncations=last & ~one.terminated[:length], infos={},
-      )
-      yield buffer, about
+    for episode in episodes_of(trajectory):
+      last = np.arange(len(episode.rewards)) == len(episode.rewards) - 1
+      fields = dataclasses.asdict(episode)
+      yield minari.data_collector.EpisodeBuffer(
+        **fields, truncations=last & ~episode.terminations, infos={}
+      ), about
 
 
 def import_minari(dataset: Any) -> tuple[Task, list[list[Any]]]:

@@ -32,7 +32,7 @@ def zoo_card(name: str) -> dict[str, Any]:
     {'family', 'backend', 'seed', 'command': that makes it and judges it, 'licence', 'training_env_steps': stage ->
     environment steps, 'versions', 'heldout_tasks', 'episodes': [P] used before each point, 'normalised_return', 'far':
     see `evaluation.results.Results`, 'controls': name -> the last IQM, 'need', 'first_tasks': 'initial' and 'reference'
-    [16], the returns on the first held-out tasks that stand for 0 and 1}.
+    [64], the returns on the first held-out tasks that stand for 0 and 1}.
 
   Raises:
     UnknownNameError: for one that does not exist.
