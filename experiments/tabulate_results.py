@@ -204,6 +204,44 @@ def ablation_table(rows: Sequence[AblationRow]) -> list[str]:
   return table(lines)
 
 
+def import_tables(found: Mapping[str, Any]) -> list[str]:
+  """What `benchmark_import` wrote, a table for each part that it has."""
+  lines = []
+  if 'gymnasium' in found:
+    lines += table([
+      ('environment', 'dynamics', 'tasks', 'episodes used', 'IQM', 'at the end', 'mean, at the end'), *((
+        row['env'], row['split'].replace('_', ' '), row['tasks'], ', '.join(map(str, row['episodes'])),
+        ', '.join(shown(value) for value in row['iqm']), interval(row, -1), shown(row['mean'][-1]),
+      ) for row in found['gymnasium'])
+    ]) + ['']
+  if 'black_box' in found:
+    lines += table([
+      ('operator', 'tasks', 'episodes used', 'policies are known', 'only their actions are read'), *((
+        f'`{row["operator"]}`', row['tasks'], ', '.join(map(str, row['episodes'])),
+        *(', '.join(shown(value) for value in row[kind]) for kind in ('known', 'actions_only')),
+      ) for row in found['black_box'])
+    ]) + ['']
+  if 'brax_warm_start' in found:
+    names = {'scratch': 'a random policy', 'usual': 'as Brax begins', 'operator': "the operator's output"}
+    needed = found['brax_warm_start']['needed']
+    lines += table([
+      ("Brax's PPO begins with", *(f'task {n}' for n in range(len(needed['scratch'])))),
+      *((title, *map(counted, needed[name])) for name, title in names.items()),
+    ]) + ['']
+  if 'improve_ms' in found:
+    lines += table([
+      ('an action of the agent', 'of the numpy policy', 'of the same network in JAX', '`improve`, warm'),
+      tuple(f'{found[name]} {unit}' for name, unit in (
+        ('act_us', 'µs'), ('numpy_us', 'µs'), ('jax_us', 'µs'), ('improve_ms', 'ms'),
+      )),
+    ]) + ['']
+  if 'checks' in found:
+    lines += ['Families that pass: ' + ', '.join(
+      f'{adapter} {sum(passed.values())} of {len(passed)}' for adapter, passed in found['checks'].items()
+    ) + '.']
+  return lines
+
+
 def draw(rows: Sequence[OperatorRow], path: pathlib.Path) -> None:
   """A panel a family: score against episodes of a task, with controls; the mean where rewards are sparse, else IQM."""
   from matplotlib.figure import Figure
@@ -243,6 +281,7 @@ def print_rows(path: pathlib.Path, picture: str | None) -> None:
 DOCUMENTS = (
   ('README.md', 'operators.json', operators_table), ('docs/operators.md', 'operators.json', operator_tables),
   ('docs/operators.md', 'ablations.json', ablation_table), ('docs/task_suite.md', 'needs.json', families_table),
+  ('docs/import.md', 'import.json', import_tables),
 )
 """Document, the file in docs/results that a part of it is made from, and the tables of that part."""
 
@@ -256,7 +295,8 @@ def with_tables(text: str, name: str, lines: Sequence[str]) -> str:
 def document_with_tables(root: pathlib.Path, document: str, name: str, tables: Any) -> str:
   """A document as it should be: with the tables of the rows that are kept, or as it is where there are none."""
   text, kept = (root / document).read_text(), root / 'docs' / 'results' / name
-  return with_tables(text, name, tables(rows_.read_any(kept))) if kept.exists() else text
+  read = files.read_json if tables is import_tables else rows_.read_any
+  return with_tables(text, name, tables(read(kept))) if kept.exists() else text
 
 
 def main() -> None:
