@@ -319,7 +319,7 @@ def test_seeds_of_agents_reproduce(loaded):
   (lambda agent: agent.act({'camera': 1}), 'array of numbers'),
   (lambda agent: agent.improve(), 'There are 0 episodes'),
   (lambda agent: (agent.act(np.zeros(1)), agent.act(np.zeros(1))), 'call `observe` after'),
-  (lambda agent: (agent.act(np.zeros(1)), agent.observe(np.nan, np.zeros(1), False)), 'must be a finite number'),
+  (lambda agent: (agent.act(np.zeros(1)), agent.observe(np.nan, np.zeros(1), False)), 'must be one finite number'),
   (lambda agent: (agent.act(np.zeros(1)), agent.improve()), 'has not ended yet'),
   (
     lambda agent: (agent.act(np.zeros(1)), agent.observe(0.0, np.zeros(1), False), agent.act(np.ones(1))),
@@ -344,8 +344,14 @@ def test_after_an_error_an_agent_goes_on(loaded):
   agent.act(np.zeros(1))
   with pytest.raises(ExperienceError):
     agent.observe(np.inf, np.zeros(1), False)
+  for reward in ('nothing', [1.0, 2.0], None):
+    with pytest.raises(ExperienceError, match='one finite number'):
+      agent.observe(reward, np.zeros(1), True)
   agent.observe(1.0, np.zeros(1), True)
   assert agent.num_finished == 1 and agent._episodes[0].terminations.tolist() == [True]
+  with pytest.raises(IncompatibleError, match='one thing at a time'):
+    agent.improve(ask(steps=np.array([1, 2])))
+  assert agent.num_finished == 1 and agent.num_applications == 0
   agent.improve()
 
 

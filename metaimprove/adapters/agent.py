@@ -66,7 +66,7 @@ class Agent:
       policy = jax.device_get(self.operator[0].policy.init(stream(self._seed, f'policy {self._num_tasks}')))
     self._use(policy.params if isinstance(policy, NumpyPolicy) else policy)
     self._num_tasks, self.num_applications = self._num_tasks + 1, 0
-    self._memory, self._episodes, self._steps, self._acting = None, [], [], None
+    self._memory, self._episodes, self._steps, self._acting, self._last = None, [], [], None, b''
 
   def _use(self, params: Params) -> None:
     self.policy = NumpyPolicy.of(params, self.spaces)
@@ -78,14 +78,16 @@ class Agent:
     Raises:
       ExperienceError: for an observation that cannot be read, and for one that does not follow on the last.
     """
-    read = self._read(observation)
     if self._acting is not None:
       raise ExperienceError('The last action has no result yet; call `observe` after each `act`.')
-    if self._steps and not _alike(read, self._steps[-1][2]):
-      raise ExperienceError(
-        'This is not the observation that came last. If an episode has ended in between, say so to `observe`, by '
-        'terminated or truncated.'
-      )
+    read = _array(observation)
+    if read.tobytes() != self._last:  # else it is the one that was checked already, as it is nearly always
+      self._check(read)
+      if self._steps and not np.allclose(read, self._steps[-1][2], rtol=1e-5, atol=1e-6):
+        raise ExperienceError(
+          'This is not the observation that came last. If an episode has ended in between, say so to `observe`, by '
+          'terminated or truncated.'
+        )
     action = forward.act(self.policy.forward_policy, read, None if self._greedy else self._rng)
     self._acting = read, action
     return action
@@ -106,16 +108,22 @@ class Agent:
     """
     if self._acting is None:
       raise ExperienceError('No action was taken since; call `act` before `observe`.')
-    if not (np.ndim(reward) == 0 and np.isfinite(reward)):
-      raise ExperienceError(f'The reward is {reward!r}, and must be a finite number.')
+    try:
+      reward = float(reward)
+    except (TypeError, ValueError):
+      reward = math.nan
+    if not math.isfinite(reward):
+      raise ExperienceError('The reward must be one finite number.')
     longest = self.operator[0].config.episode_length
     if len(self._steps) == longest:
       raise ExperienceError(
         f'The episode goes on after {longest} steps, the time limit that the operator was trained with; put the '
         'environment into a time limit of so many steps.'
       )
-    self._steps.append((*self._acting, self._read(next_observation), float(reward)))
-    self._acting = None
+    following = _array(next_observation)
+    self._check(following)
+    self._steps.append((*self._acting, following, reward))
+    self._acting, self._last = None, following.tobytes()
     if terminated or truncated:
       self._end(bool(terminated))
 
@@ -126,23 +134,15 @@ class Agent:
       observations=np.stack([*observations, following[-1]]), actions=np.stack(actions), rewards=np.array(rewards),
       terminations=np.arange(len(rewards)) + terminated == len(rewards),
     )))
-    self._steps = []
+    self._steps, self._last = [], b''
 
-  def _read(self, observation: np.ndarray) -> np.ndarray:
-    """[N] float32, and checked; what is done here is done in every step."""
-    try:
-      array = np.array(observation, np.float32)  # a copy: environments may write the next one into the same memory
-    except (TypeError, ValueError):
+  def _check(self, observation: np.ndarray) -> None:
+    if observation.shape != (self.spaces.observation_size,):
       raise ExperienceError(
-        'An observation must be an array of numbers; of one that is a dict, give the part that the operator knows.'
-      ) from None
-    if array.shape != (self.spaces.observation_size,):
-      raise ExperienceError(
-        f'The observation has the shape {list(array.shape)}; [{self.spaces.observation_size}] is needed.'
+        f'The observation has the shape {list(observation.shape)}; [{self.spaces.observation_size}] is needed.'
       )
-    if not math.isfinite(array @ array):
+    if not np.isfinite(observation).all():
       raise ExperienceError('The observation is not finite; end the episode, and reset the environment.')
-    return array
 
   @property
   def num_finished(self) -> int:
@@ -165,20 +165,27 @@ class Agent:
         'An episode has not ended yet; improve between episodes, or end it by truncated=True in its last `observe`.'
       )
     capacity = self.operator[0].config.capacity
-    self._memory = remember(self.operator[0], self._memory, self._own, self._episodes[-capacity:])
+    memory = remember(self.operator[0], self._memory, self._own, self._episodes[-capacity:])
     name = f'task {self._num_tasks} application {self.num_applications}'
     rng_key = stream(self._seed, name) if self._sample else None
-    self._episodes, self.num_applications = [], self.num_applications + 1
     try:
-      self._use(answer(self.operator, self._memory, self._own, ask, explores=explores, rng_key=rng_key).params)
+      params = answer(self.operator, memory, self._own, ask, explores=explores, rng_key=rng_key).params
     except NonFinitePolicyError as error:
       warnings.warn(f'{error} The last policy stays.', RuntimeWarning, stacklevel=2)
+    else:
+      self._use(params)
+    self._memory, self._episodes, self.num_applications = memory, [], self.num_applications + 1
     return self.policy
 
 
-def _alike(first: np.ndarray, second: np.ndarray) -> bool:
-  """Whether two observations are the same but for rounding; nearly always they are equal, which is found out faster."""
-  return first.tobytes() == second.tobytes() or np.allclose(first, second, rtol=1e-5, atol=1e-6)
+def _array(observation: np.ndarray) -> np.ndarray:
+  """A copy as float32: environments may write the next observation into the same memory."""
+  try:
+    return np.array(observation, np.float32)
+  except (TypeError, ValueError):
+    raise ExperienceError(
+      'An observation must be an array of numbers; of one that is a dict, give the part that the operator knows.'
+    ) from None
 
 
 def load_agent(operator: files.Path, **settings) -> Agent:
