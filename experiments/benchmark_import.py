@@ -106,7 +106,7 @@ def _passes(check: Callable[[], Any]) -> bool:
 
 def in_mujoco(operator: tuple[Operator, Params], histories: pathlib.Path) -> list[dict[str, Any]]:
   """A row for each kind of dynamics: the operator in Reacher-v5. 0 is the random policy that it begins with, 1 the
-  conditioned source's final policy, told everything, in that same simulator."""
+  conditioned source's final policy in that same simulator, told goal and dynamics but for delay and noise."""
   imperfect = {'action_delay': 0.5, 'action_noise': 0.1}
   plain = make_family('reacher_goal', operator[0].config.backend)
   late = make_family('reacher_goal', plain.backend, dynamics=[*plain.ranges, *imperfect])
@@ -178,6 +178,8 @@ def _improved(operator: tuple[Operator, Params], play: Play, tasks: Task, known:
   for application in range(FLAGS.num_applications + 1):
     trajectory = jax.device_get(play(params, tasks, stream(FLAGS.seed, f'application {application}')))
     returns.append(mean_return(trajectory))
+    if application == FLAGS.num_applications:
+      break
     policies = [take(jax.device_get(params), n) if known else None for n in rows]
     memories = [remember(operator[0], memories[n], policies[n], episodes_of(take(trajectory, n))) for n in rows]
     params = stack([answer(operator, memories[n], policies[n]).params for n in rows])
@@ -275,14 +277,16 @@ def main() -> None:
   found = files.read_json(path) if path.exists() else {}
 
   def keep(**parts: Any) -> None:
-    found.update(parts, command=console.command_line())
+    commands = {**found.get('commands', {}), **dict.fromkeys(parts, console.command_line())}
+    found.update(parts, commands=commands)
     files.write_json(path, found)
 
   needs_run = {'cost', 'gymnasium', 'brax'} & set(FLAGS.parts)
   operator = None if not needs_run else load_operator(run / 'operator', make_family('reacher_goal'))
   if 'cost' in FLAGS.parts and 'improve_ms' not in found:
     keep(**costs(operator))
-  if 'black_box' in FLAGS.parts and 'black_box' not in found:
+  known = {row['operator'] for row in found.get('black_box', [])}
+  if 'black_box' in FLAGS.parts and known != set(zoo.zoo_names()):
     keep(black_box=black_boxes())
   if 'gymnasium' in FLAGS.parts and 'gymnasium' not in found:
     keep(gymnasium=in_mujoco(operator, run / 'histories'))

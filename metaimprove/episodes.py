@@ -10,8 +10,8 @@ from metaimprove.errors import ExperienceError
 from metaimprove.types import Trajectory
 
 _ROUNDING = 1e-4
-_LARGEST = 1e30
-"""Numbers beyond it overflow when they are squared."""
+LARGEST = 1e18
+"""Squares of larger numbers overflow in float32."""
 
 
 _ROWS = ('observation', 'next_observation', 'action', 'reward', 'terminated', 'valid')
@@ -26,12 +26,14 @@ class Episode:
     actions: [L, A] in [-1, 1].
     rewards: [L].
     terminations: [L] bool, the task ended here; a time limit does not count. None of them by default.
+    finite: False if the simulation blew up after the last step.
   """
 
   observations: np.ndarray
   actions: np.ndarray
   rewards: np.ndarray
   terminations: np.ndarray | None = None
+  finite: bool = True
 
 
 def read_episode(
@@ -66,7 +68,11 @@ def read_episode(
     raise ExperienceError(f'{what}: terminations must be {length} times True or False, one for each reward.')
   if ends[:-1].any():
     raise ExperienceError(f'{what} goes on after its end: only the last of its terminations can be True; cut it there.')
-  return Episode(observations=observations, actions=np.clip(actions, -1, 1), rewards=rewards, terminations=ends)
+  finite = _get(episode, 'finite')
+  return Episode(
+    observations=observations, actions=np.clip(actions, -1, 1), rewards=rewards, terminations=ends,
+    finite=finite is None or bool(finite),
+  )
 
 
 def as_trajectory(episodes: Sequence[Episode], episode_length: int) -> Trajectory:
@@ -82,7 +88,8 @@ def as_trajectory(episodes: Sequence[Episode], episode_length: int) -> Trajector
     next_observation=padded([episode.observations[1:] for episode in episodes]),
     outcome=np.zeros((*reward.shape, 0), np.float32),
     terminated=padded([episode.terminations for episode in episodes]),
-    valid=padded([np.ones(len(episode.rewards), bool) for episode in episodes]), finite=np.ones(len(reward), bool),
+    valid=padded([np.ones(len(episode.rewards), bool) for episode in episodes]),
+    finite=np.array([episode.finite for episode in episodes]),
   )
 
 
@@ -115,6 +122,6 @@ def _field(episode: Any, what: str, name: str, shape: tuple[int | None, ...]) ->
   if array.ndim != len(shape) or any(size not in (None, found) for size, found in zip(shape, array.shape)):
     wanted = ', '.join('steps + 1' if size is None else str(size) for size in shape)
     raise ExperienceError(f'{what}: {name} have shape {list(array.shape)}; [{wanted}] is needed.')
-  if not (np.abs(array) < _LARGEST).all():
+  if not (np.abs(array) < LARGEST).all():
     raise ExperienceError(f'{what}: {name} are not all finite; leave it out.')
   return array.astype(np.float32)

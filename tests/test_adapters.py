@@ -109,7 +109,8 @@ def test_policies_of_every_make_are_read_alike(loaded, played):
 def test_asked_for_nothing_a_policy_stays_and_a_black_box_is_imitated(loaded, played):
   params, episodes = take(played[0][0], 0), episodes_of(take(played[0][1], 0))
   assert_same(improve(loaded, params, episodes, 0), params, atol=0)
-  assert jax.tree.structure(improve(loaded, None, episodes, 0).params) == jax.tree.structure(params)
+  imitated = improve(loaded, None, episodes, 0, explores=True)
+  assert_same(imitated, improve(loaded, None, episodes, 0, explores=False).params, atol=0)
 
 
 def test_minaris_episodes_are_read_too(loaded, played):
@@ -199,6 +200,8 @@ def test_spaces_by_hand():
   episode = spaces.episode({'observations': [[9, 9, 4], [9, 9, 2]], 'actions': [[7.5]], 'rewards': [3.0]})
   np.testing.assert_allclose(episode.observations, [[1.0], [0.0]])
   np.testing.assert_allclose(episode.actions, [[0.5]])
+  with pytest.raises(ExperienceError, match='rows of 3 numbers'):
+    spaces.episode({'observations': [[9, 9], [9, 9]], 'actions': [[7.5]], 'rewards': [3.0]})
 
 
 @pytest.mark.parametrize('changes, message', [
@@ -271,6 +274,8 @@ def test_an_onnx_file_computes_the_same(mapped, tmp_path):
     },
     'deterministic': True, 'rate_hz': 50.0,
   }
+  with pytest.raises(IncompatibleError, match=r"must end in '.onnx'"):
+    mapped.to_onnx(tmp_path / 'policy.json')
   with pytest.raises(IncompatibleError, match='action_names has 2 entries; this policy has 1'):
     mapped.to_onnx(path, action_names=['a', 'b'])
 
@@ -325,6 +330,11 @@ def test_seeds_of_agents_reproduce(loaded):
     lambda agent: (agent.act(np.zeros(1)), agent.observe(0.0, np.zeros(1), False), agent.act(np.ones(1))),
     'not the observation that came last',
   ),
+  (
+    lambda agent: (agent.act(np.zeros(1)), agent.observe(0.0, np.zeros(1), False), agent.act(np.zeros((1, 1)))),
+    'shape',
+  ),
+  (lambda agent: agent.act(np.zeros(0)), 'shape'), (lambda agent: agent.act(np.full(1, 1e30)), 'not finite'),
   (lambda agent: run_unlimited(agent), 'goes on after 8 steps'),
 ])
 def test_misuse_of_an_agent_is_told(loaded, call, message):
@@ -333,9 +343,68 @@ def test_misuse_of_an_agent_is_told(loaded, call, message):
 
 
 def run_unlimited(agent):
-  for _ in range(9):
+  for _ in range(8):
     agent.act(np.zeros(1))
     agent.observe(0.0, np.zeros(1), False)
+
+
+def test_an_episode_that_is_too_long_is_ended_or_dropped(loaded):
+  for ends in (True, False):
+    agent = Agent(loaded)
+    with pytest.raises(ExperienceError, match='goes on after 8 steps'):
+      run_unlimited(agent)
+    if ends:
+      agent.observe(0.0, np.zeros(1), False, truncated=True)
+      assert len(agent._episodes[0].rewards) == 8
+    else:
+      agent.drop_episode()
+      assert agent.num_finished == 0
+    agent.act(np.ones(1))
+
+
+def test_a_step_that_blew_up_is_left_out_and_its_episode_is_not_the_best(loaded):
+  agent = Agent(loaded)
+  for step in range(2):
+    agent.act(np.full(1, step))
+    agent.observe(-1.0 + step, np.full(1, step + 1), False, finite=step == 0)
+  assert agent.num_finished == 1 and agent._episodes[0].rewards.tolist() == [-1.0]
+  assert not as_trajectory(agent._episodes, 8).finite.any()
+  agent.act(np.zeros(1))
+  agent.observe(0.0, np.zeros(1), False, finite=False)  # in the first step: nothing is left
+  assert agent.num_finished == 1
+  agent.improve()
+
+
+def test_the_action_that_was_given_is_noted_whatever_becomes_of_it(loaded):
+  agent = Agent(loaded)
+  action = agent.act(np.zeros(1))
+  given = action.copy()
+  action *= 0
+  agent.observe(0.0, np.zeros(1), True)
+  np.testing.assert_allclose(agent._episodes[0].actions[0], given, rtol=1e-6)
+
+
+def test_actions_stay_within_their_range(operator):
+  """Also where the middle and half of the range, added, would be rounded beyond it."""
+  rng = np.random.default_rng(0)
+  for _ in range(200):
+    low = np.float32(rng.uniform(-9, 9))
+    high = low + np.float32(rng.uniform(0.01, 3))
+    policy = NumpyPolicy.of(operator.policy.init(jax.random.key(0)), Spaces.of(1, 1, action_low=low, action_high=high))
+    _, middle, half_range = policy.forward_policy
+    assert (middle + half_range <= high).all() and (middle - half_range >= low).all()
+
+
+def test_a_black_box_cannot_change_what_is_read(loaded, played):
+  episodes = episodes_of(take(played[0][1], 0))
+
+  def watched(observations, spoils):
+    result = (0 * observations, 1 + 0 * observations)
+    observations -= spoils
+    return result
+
+  first = improve(loaded, lambda observations: watched(observations, 0.0), episodes)
+  assert_same(improve(loaded, lambda observations: watched(observations, 5.0), episodes), first.params, 0)
 
 
 def test_after_an_error_an_agent_goes_on(loaded):
@@ -344,7 +413,7 @@ def test_after_an_error_an_agent_goes_on(loaded):
   agent.act(np.zeros(1))
   with pytest.raises(ExperienceError):
     agent.observe(np.inf, np.zeros(1), False)
-  for reward in ('nothing', [1.0, 2.0], None):
+  for reward in ('nothing', [1.0, 2.0], None, 1e30):
     with pytest.raises(ExperienceError, match='one finite number'):
       agent.observe(reward, np.zeros(1), True)
   agent.observe(1.0, np.zeros(1), True)

@@ -14,6 +14,7 @@ from metaimprove.adapters.numpy_policy import NumpyPolicy
 from metaimprove.errors import IncompatibleError
 from metaimprove.tasks.splits import sample_tasks
 from metaimprove.trees import take
+from tests.point_family import point_family
 
 SMALL = {
   'episode_length': 8, 'num_envs': 4, 'batch_size': 4, 'num_minibatches': 1, 'num_updates_per_batch': 1,
@@ -54,6 +55,15 @@ def test_every_episode_has_a_task_and_a_start_of_its_own(point):
   assert len(np.unique(np.asarray(goals)[:, 0])) == 2
   with pytest.raises(IncompatibleError, match='randomization_fn'):
     wrap_for_training(FamilyBraxEnv(point), 8, 1, lambda system: system)
+
+
+def test_a_blow_up_is_an_end_without_a_reward():
+  """So that no learner meets a number that is infinite."""
+  env = FamilyBraxEnv(point_family(blow_up_beyond=0.5))
+  state, step = env.reset(jax.random.PRNGKey(0)), jax.jit(env.step)
+  for _ in range(3):
+    state = step(state, jnp.ones(1))
+  assert np.isfinite(state.obs).all() and state.reward == 0 and state.done == 1
 
 
 def test_brax_begins_with_a_policy_and_gives_it_back_bit_for_bit(point, operator):

@@ -1,5 +1,7 @@
 """Families as Gymnasium environments, and an agent that improves in Gymnasium environments."""
 
+import subprocess
+import sys
 import warnings
 
 import gymnasium
@@ -9,7 +11,6 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from metaimprove.adapters.agent import Agent
 from metaimprove.adapters.extras import required
 from metaimprove.adapters.gymnasium import FamilyEnv, ImprovingAgent, gymnasium_name, spaces_of
 from metaimprove.errors import ExperienceError, IncompatibleError, UnknownNameError
@@ -241,5 +242,72 @@ def test_a_library_that_is_missing_is_named_with_the_line_that_installs_it():
     required('no_such_library', 'robots')
 
 
-def test_nothing_optional_is_loaded_by_the_agent_itself():
-  assert 'gymnasium' not in vars(__import__(Agent.__module__, fromlist=['']))
+def test_nothing_optional_is_loaded_unless_it_is_used():
+  code = "import sys, metaimprove; metaimprove.load_agent; print({'gymnasium', 'dm_env', 'onnx'} & set(sys.modules))"
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=300)
+  assert done.stdout.strip() == 'set()', done.stderr
+
+
+class Buffered(gymnasium.Wrapper):
+  """Writes every observation into the same memory, and scales actions in place."""
+
+  def __init__(self, env):
+    super().__init__(env)
+    self.buffer = np.zeros(1, np.float32)
+
+  def reset(self, **kwargs):
+    self.buffer[:] = self.env.reset(**kwargs)[0]
+    return self.buffer, {}
+
+  def step(self, action):
+    observation, *rest = self.env.step(action)
+    self.buffer[:] = observation
+    action *= 0
+    return self.buffer, *rest
+
+
+def test_environments_may_reuse_their_memory(loaded):
+  plain, buffered = (ImprovingAgent(loaded, env, seed=4) for env in (make(), Buffered(make())))
+  np.testing.assert_array_equal(plain.run(1), buffered.run(1))
+
+
+@pytest.mark.parametrize('mode', [None, *AutoresetMode])
+def test_episodes_that_blow_up_are_not_taken_for_good_ones(loaded, mode):
+  make_wild = lambda: FamilyEnv(point_family(blow_up_beyond=0.2))
+  env = make_wild() if mode is None else SyncVectorEnv([make_wild] * 2, autoreset_mode=mode)
+  agent = ImprovingAgent(loaded, env, seed=2)
+  agent.run(0, num_episodes=4)
+  episodes = [episode for one in agent.agents for episode in one._episodes]
+  short = [episode for episode in episodes if len(episode.rewards) < 8]
+  assert short and all(not episode.finite and (episode.rewards < 0).all() for episode in short)
+  assert all(episode.finite for episode in episodes if len(episode.rewards) == 8)
+
+
+def test_a_run_that_was_stopped_can_be_begun_again(loaded):
+  class Stops(gymnasium.Wrapper):
+    count = 0
+
+    def step(self, action):
+      self.count += 1
+      if self.count == 3:
+        raise KeyboardInterrupt
+      return self.env.step(action)
+
+  agent = ImprovingAgent(loaded, Stops(make()), seed=1)
+  with pytest.raises(KeyboardInterrupt):
+    agent.run(1)
+  assert agent.run(1).shape == (1, 2, 2)
+
+
+def test_what_a_run_cannot_do_is_told_before_it_begins(loaded):
+  env = make()
+  agent = ImprovingAgent(loaded, env)
+  for settings in ({'num_applications': -1}, {'num_applications': 1, 'num_episodes': 5}):
+    with pytest.raises(IncompatibleError, match='num_episodes from 1 to 4'):
+      agent.run(**settings)
+  with pytest.raises(UnknownNameError, match="not 'bset'"):
+    agent.run(1, ask='bset')
+  assert env.task is None  # nothing was played
+  env.spec = gymnasium.envs.registration.EnvSpec('Long-v0', entry_point=make, max_episode_steps=9)
+  with pytest.raises(IncompatibleError, match='up to 9 steps.*trained on 8'):
+    ImprovingAgent(loaded, env)

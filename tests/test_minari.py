@@ -40,6 +40,17 @@ def test_what_is_exported_is_what_is_stored(dataset, exported):
     assert int(one['best_level']) == dataset.best[history[0]]
 
 
+def test_what_can_not_be_read_back(dataset, exported):
+  """An empty dataset, and two whose tasks have the same numbers."""
+  with pytest.raises(IncompatibleError, match='no episodes'):
+    import_minari(exported[0].filter_episodes(lambda episode: False))
+  made = exported[0]
+  about = list(made.storage.get_episode_metadata(range(8)))
+  made.storage.update_episode_metadata([{'goal': about[0]['goal'] + 1}], [1])
+  with pytest.raises(IncompatibleError, match='are of two tasks'):
+    import_minari(made)
+
+
 def test_it_is_read_back_as_a_log_to_learn_from(dataset, exported, point):
   tasks, episodes = import_minari(exported[0])
   assert [len(of_task) for of_task in episodes] == [4, 4]

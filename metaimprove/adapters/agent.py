@@ -1,6 +1,5 @@
 """An agent for any loop: it acts, notes what it experiences, and becomes better when it is told to."""
 
-import math
 import warnings
 
 import jax
@@ -12,7 +11,7 @@ from metaimprove.adapters.improve import answer, remember
 from metaimprove.adapters.numpy_policy import NumpyPolicy
 from metaimprove.adapters.spaces import Spaces
 from metaimprove.asks import Ask
-from metaimprove.episodes import Episode
+from metaimprove.episodes import LARGEST, Episode
 from metaimprove.errors import ExperienceError, NonFinitePolicyError
 from metaimprove.operators.checkpoints import load_operator
 from metaimprove.operators.operator import Operator
@@ -57,7 +56,7 @@ class Agent:
     self.spaces = spaces or Spaces.of(config.observation_size, config.action_size)
     self.num_episodes = config.num_episodes
     self._rng, self._seed, self._greedy, self._sample = np.random.default_rng(seed), seed, greedy, sample
-    self._num_tasks = 0
+    self._num_tasks, self._shape = 0, (self.spaces.observation_size,)
     self.begin_task(policy)
 
   def begin_task(self, policy: NumpyPolicy | Params | None = None) -> None:
@@ -66,7 +65,7 @@ class Agent:
       policy = jax.device_get(self.operator[0].policy.init(stream(self._seed, f'policy {self._num_tasks}')))
     self._use(policy.params if isinstance(policy, NumpyPolicy) else policy)
     self._num_tasks, self.num_applications = self._num_tasks + 1, 0
-    self._memory, self._episodes, self._steps, self._acting, self._last = None, [], [], None, b''
+    self._memory, self._episodes, self._steps, self._acting, self._last = None, [], [], None, None
 
   def _use(self, params: Params) -> None:
     self.policy = NumpyPolicy.of(params, self.spaces)
@@ -81,19 +80,20 @@ class Agent:
     if self._acting is not None:
       raise ExperienceError('The last action has no result yet; call `observe` after each `act`.')
     read = _array(observation)
-    if read.tobytes() != self._last:  # else it is the one that was checked already, as it is nearly always
+    # Nearly always it is the one that was checked already.
+    if read.tobytes() != self._last or read.shape != self._shape:
       self._check(read)
       if self._steps and not np.allclose(read, self._steps[-1][2], rtol=1e-5, atol=1e-6):
         raise ExperienceError(
-          'This is not the observation that came last. If an episode has ended in between, say so to `observe`, by '
-          'terminated or truncated.'
+          'This is not the observation that came last. Say to `observe` when an episode ends, by terminated or '
+          'truncated; now call `drop_episode`.'
         )
     action = forward.act(self.policy.forward_policy, read, None if self._greedy else self._rng)
-    self._acting = read, action
+    self._acting = read, action.copy()
     return action
 
   def observe(
-    self, reward: float, next_observation: np.ndarray, terminated: bool, truncated: bool = False
+    self, reward: float, next_observation: np.ndarray, terminated: bool, truncated: bool = False, *, finite: bool = True
   ) -> None:
     """Notes what the last action led to.
 
@@ -102,6 +102,7 @@ class Agent:
       next_observation: [N] of the environment; at the end of an episode its last one, not that of the next episode.
       terminated: whether the task ended.
       truncated: whether the episode ended by itself, as at a time limit.
+      finite: False if the simulation blew up in this step, which is then left out; it ends the episode.
 
     Raises:
       ExperienceError: if there was no action, and for numbers that cannot be read; what was noted before stays.
@@ -111,38 +112,45 @@ class Agent:
     try:
       reward = float(reward)
     except (TypeError, ValueError):
-      reward = math.nan
-    if not math.isfinite(reward):
-      raise ExperienceError('The reward must be one finite number.')
+      reward = float('nan')
+    if not abs(reward) < LARGEST:
+      raise ExperienceError(f'The reward must be one finite number, below {LARGEST:g}.')
     longest = self.operator[0].config.episode_length
-    if len(self._steps) == longest:
+    if len(self._steps) + 1 == longest and finite and not (terminated or truncated):
       raise ExperienceError(
         f'The episode goes on after {longest} steps, the time limit that the operator was trained with; put the '
-        'environment into a time limit of so many steps.'
+        'environment into a time limit of so many steps. Call `observe` again with truncated=True, or `drop_episode`.'
       )
     following = _array(next_observation)
     self._check(following)
-    self._steps.append((*self._acting, following, reward))
+    if finite:
+      self._steps.append((*self._acting, following, reward))
     self._acting, self._last = None, following.tobytes()
-    if terminated or truncated:
-      self._end(bool(terminated))
+    if terminated or truncated or not finite:
+      self._end(bool(terminated) and finite, finite)
 
-  def _end(self, terminated: bool) -> None:
-    """Makes an episode of the steps."""
+  def drop_episode(self) -> None:
+    """Forgets the episode that has not ended yet; the next `act` begins another one."""
+    self._steps, self._acting, self._last = [], None, None
+
+  def _end(self, terminated: bool, finite: bool) -> None:
+    """Makes an episode of the steps, if there are any."""
+    if not self._steps:
+      return self.drop_episode()
     observations, actions, following, rewards = zip(*self._steps)
     self._episodes.append(self.spaces.episode(Episode(
       observations=np.stack([*observations, following[-1]]), actions=np.stack(actions), rewards=np.array(rewards),
-      terminations=np.arange(len(rewards)) + terminated == len(rewards),
+      terminations=np.arange(len(rewards)) + terminated == len(rewards), finite=finite,
     )))
-    self._steps, self._last = [], b''
+    self.drop_episode()
 
   def _check(self, observation: np.ndarray) -> None:
-    if observation.shape != (self.spaces.observation_size,):
+    if observation.shape != self._shape:
       raise ExperienceError(
         f'The observation has the shape {list(observation.shape)}; [{self.spaces.observation_size}] is needed.'
       )
-    if not np.isfinite(observation).all():
-      raise ExperienceError('The observation is not finite; end the episode, and reset the environment.')
+    if not (np.abs(self.spaces.observation(observation)) < LARGEST).all():
+      raise ExperienceError('The observation is not finite; call `drop_episode`, and reset the environment.')
 
   @property
   def num_finished(self) -> int:
@@ -150,7 +158,8 @@ class Agent:
     return len(self._episodes)
 
   def improve(self, ask: Ask | str | int = 'best', *, explores: bool | None = None) -> NumpyPolicy:
-    """Replaces the policy by a better one, from all episodes of the task so far, and returns it.
+    """Replaces the policy by a better one, from the episodes of the task so far, and returns it. Of more episodes since
+    the last application than the operator has room for, the newest are read.
 
     An answer that is no policy is not taken: a warning says so, and the policy stays. The episodes are remembered.
 
@@ -162,7 +171,7 @@ class Agent:
     """
     if self._steps or self._acting is not None:
       raise ExperienceError(
-        'An episode has not ended yet; improve between episodes, or end it by truncated=True in its last `observe`.'
+        'An episode has not ended yet; improve between episodes, or call `drop_episode`.'
       )
     capacity = self.operator[0].config.capacity
     memory = remember(self.operator[0], self._memory, self._own, self._episodes[-capacity:])

@@ -44,10 +44,15 @@ class FamilyBraxEnv(Env):
     )
 
   def step(self, state: State, action: jax.Array) -> State:
-    after = self.family.step(state.info['task'], state.pipeline_state, jnp.clip(action, -1, 1))
+    """A simulation that blows up is done, in its last finite state and without a reward."""
+    before = state.pipeline_state
+    after = self.family.step(state.info['task'], before, jnp.clip(action, -1, 1))
+    finite = jnp.isfinite(after.observation).all() & jnp.isfinite(after.reward)
+    reward, done = jnp.where(finite, after.reward, 0.0), after.terminated | ~finite
+    after = jax.tree.map(lambda x, y: jnp.where(finite, x, y), after, before)
     return state.replace(
-      pipeline_state=after, obs=self._observation(state.info['task'], after), reward=after.reward,
-      done=after.terminated.astype(jnp.float32),
+      pipeline_state=after, obs=self._observation(state.info['task'], after), reward=reward,
+      done=done.astype(jnp.float32),
     )
 
   def _observation(self, task, state):

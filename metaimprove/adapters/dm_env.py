@@ -6,6 +6,7 @@ import numpy as np
 
 from metaimprove.adapters.agent import Agent
 from metaimprove.adapters.extras import required
+from metaimprove.adapters.improve import checked_ask
 from metaimprove.adapters.spaces import Spaces
 from metaimprove.adapters.stepping import Stepper
 from metaimprove.asks import Ask
@@ -93,12 +94,14 @@ class Actor:
     """
     spaces = spaces_of(environment, operator[0], **mapping)
     self.agent = Agent(operator, spaces=spaces, seed=seed, greedy=greedy, sample=sample)
-    self._ask, self._every = ask, self.agent.num_episodes if num_episodes is None else num_episodes
+    self._ask = checked_ask(operator[0], ask)
+    self._every = self.agent.num_episodes if num_episodes is None else num_episodes
 
   def observe_first(self, timestep: Any) -> None:
-    """Begins an episode."""
+    """Begins an episode; one that has not ended is dropped."""
     if not timestep.first():
       raise ExperienceError('`observe_first` takes the first time step of an episode.')
+    self.agent.drop_episode()
 
   def select_action(self, observation: np.ndarray) -> np.ndarray:
     """The action [A] of the environment for its observation."""
@@ -108,7 +111,7 @@ class Actor:
     """Notes what the selected action led to; `action` is that of `select_action`."""
     terminated = next_timestep.last() and next_timestep.discount == 0
     self.agent.observe(next_timestep.reward, next_timestep.observation, terminated, next_timestep.last())
-    if self._every and self.agent.num_finished == self._every:
+    if next_timestep.last() and self._every and self.agent.num_finished >= self._every:
       self.agent.improve(self._ask)
 
   def update(self, wait: bool = False) -> None:

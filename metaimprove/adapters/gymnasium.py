@@ -11,6 +11,7 @@ import numpy as np
 
 from metaimprove.adapters.agent import Agent
 from metaimprove.adapters.extras import required
+from metaimprove.adapters.improve import checked_ask
 from metaimprove.adapters.spaces import Spaces
 from metaimprove.adapters.stepping import Stepper
 from metaimprove.asks import Ask
@@ -141,9 +142,15 @@ class ImprovingAgent:
       mapping: see `spaces_of`.
 
     Raises:
-      IncompatibleError: if spaces do not fit.
+      IncompatibleError: if spaces do not fit, or the environment's time limit is longer than the operator's.
     """
     spaces, vector = spaces_of(env, operator[0], **mapping), isinstance(env, gymnasium.vector.VectorEnv)
+    limit, longest = getattr(env.spec, 'max_episode_steps', None), operator[0].config.episode_length
+    if limit is not None and limit > longest:
+      raise IncompatibleError(
+        f'Episodes of this environment have up to {limit} steps, and the operator was trained on {longest}; make it '
+        f'with max_episode_steps={longest}.'
+      )
     self._stepper, num = functools.partial(_Vector if vector else _Single, env, seed), env.num_envs if vector else 1
     self.agents = [Agent(operator, spaces=spaces, seed=seed + n, greedy=greedy, sample=sample) for n in range(num)]
 
@@ -162,7 +169,12 @@ class ImprovingAgent:
       IncompatibleError: if a vector environment does not say how it resets.
       ExperienceError: for experience that cannot be read.
     """
-    every = num_episodes or self.agents[0].num_episodes
+    every, ask = num_episodes or self.agents[0].num_episodes, checked_ask(self.agents[0].operator[0], ask)
+    capacity = self.agents[0].operator[0].config.capacity
+    if num_applications < 0 or not 1 <= every <= capacity:
+      raise IncompatibleError(f'num_applications must be at least 0, and num_episodes from 1 to {capacity}.')
+    for agent in self.agents:
+      agent.drop_episode()  # of a run that was stopped
     wanted = (num_applications + 1) * every
     rewards, returns = [0.0 for _ in self.agents], [[] for _ in self.agents]
     stepper = self._stepper()
@@ -176,8 +188,8 @@ class ImprovingAgent:
       for n, result in enumerate(results):
         if not busy[n] or result is None:
           continue
-        reward, _, terminated, truncated = result
-        self.agents[n].observe(*result)
+        reward, observation, terminated, truncated, finite = result
+        self.agents[n].observe(reward, observation, terminated, truncated, finite=finite)
         rewards[n] += float(reward)
         if terminated or truncated:
           returns[n].append(rewards[n])
@@ -193,8 +205,8 @@ class ImprovingAgent:
     return agent.act(observation) if noting else agent.policy(observation)
 
 
-_Result = tuple[float, np.ndarray, bool, bool]
-"""Reward, next observation, terminated, truncated."""
+_Result = tuple[float, np.ndarray, bool, bool, bool]
+"""Reward, next observation, terminated, truncated, finite: False if an environment of ours says that it blew up."""
 
 
 class _Single:
@@ -204,9 +216,10 @@ class _Single:
     self._env, self.observations = env, [env.reset(seed=seed)[0]]
 
   def step(self, actions: Sequence[np.ndarray]) -> list[_Result | None]:
-    observation, reward, terminated, truncated, _ = self._env.step(actions[0])
+    observation, reward, terminated, truncated, info = self._env.step(actions[0])
+    observation = np.array(observation)  # before a reset, which may write into the same memory
     self.observations = [self._env.reset()[0] if terminated or truncated else observation]
-    return [(reward, observation, terminated, truncated)]
+    return [(reward, observation, terminated, truncated, bool(info.get('finite', True)))]
 
 
 class _Vector:
@@ -232,8 +245,13 @@ class _Vector:
       self.observations = [None if over else row for over, row in zip(ended, observations)]
     elif self._mode == gymnasium.vector.AutoresetMode.SAME_STEP:
       last = [info['final_obs'][n] if over else row for n, (over, row) in enumerate(zip(ended, observations))]
+      info = {**info, **info.get('final_info', {})}
     elif ended.any():
       last = [row.copy() for row in observations]
       self.observations = list(self._env.reset(options={'reset_mask': ended})[0])
-    results = zip(rewards, last, terminated, truncated)
+    # Of an environment that says nothing of it in this step, its entry is no information.
+    finite = np.asarray(info.get('finite', np.ones(len(last)))).astype(bool) | ~np.asarray(
+      info.get('_finite', np.zeros(len(last), bool))
+    )
+    results = zip(rewards, last, terminated, truncated, finite)
     return [None if rests else result for rests, result in zip(resting, results)]

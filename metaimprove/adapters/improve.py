@@ -86,10 +86,7 @@ def answer(
   explores: bool | None = None, rng_key: chex.PRNGKey | None = None,
 ) -> NumpyPolicy:
   """A better policy than the one that acted last, from what is remembered; see `improve`."""
-  (shapes, operator_params), own = operator, _own(policy)
-  ask = ask if isinstance(ask, Ask) else asks.ask(steps=ask)
-  if np.ndim(next(iter(ask.given.values()))):
-    raise IncompatibleError('Ask for one thing at a time: each value of the ask is a single number or word.')
+  (shapes, operator_params), own, ask = operator, _own(policy), checked_ask(operator[0], ask)
   if own is not None and own.layer_sizes == shapes.config.layer_sizes and bool(steps.is_same(ask)):
     return own
   explores = explore.NAME in shapes.config.asks if explores is None else explores
@@ -100,6 +97,24 @@ def answer(
       'the experience, or train it again.'
     )
   return NumpyPolicy.of(params)
+
+
+def checked_ask(operator: Operator, ask: Ask | str | int) -> Ask:
+  """An ask for one policy.
+
+  Raises:
+    UnknownNameError: for what is no ask.
+    IncompatibleError: for one that the operator does not understand, or that is for several policies.
+  """
+  ask = ask if isinstance(ask, Ask) else asks.ask(steps=ask)
+  for name, given in ask.given.items():
+    if name not in operator.config.asks:
+      raise IncompatibleError(
+        f'This operator does not understand an ask for {name!r}; it understands: {", ".join(operator.config.asks)}.'
+      )
+    if np.ndim(given):
+      raise IncompatibleError('Ask for one thing at a time: each value of the ask is a single number or word.')
+  return ask
 
 
 @functools.partial(jax.jit, static_argnames=('capacity', 'num_steps'))
@@ -114,7 +129,8 @@ def _answer(
   operator: Operator, operator_params: Params, memory: Memory, ask: Ask, rng_key: chex.PRNGKey | None, explores: bool
 ) -> Params:
   if explores:
-    ask = explore.instead(jax.tree.map(jnp.asarray, ask), newest_met_nothing(memory))
+    ask = jax.tree.map(jnp.asarray, ask)
+    ask = explore.instead(ask, newest_met_nothing(memory) & ~steps.is_same(ask))
   return operator.improve_behaviour(operator_params, memory, ask, rng_key)
 
 
@@ -138,7 +154,7 @@ def _behaviour(policy: AnyPolicy, episode: Episode, config: OperatorConfig) -> n
   if policy is None:
     location = np.arctanh(np.clip(episode.actions, -_LARGEST_ACTION, _LARGEST_ACTION))
     return np.concatenate([location, np.full_like(location, _RECORDED_RAW_SCALE)], axis=-1)
-  found = policy(observations)
+  found = policy(observations.copy())
   try:
     location, scale = (np.asarray(part, np.float32) for part in found)
   except (TypeError, ValueError):

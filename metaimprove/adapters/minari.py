@@ -1,6 +1,5 @@
 """Improvement histories as Minari datasets, and Minari datasets of tasks as logs to learn from."""
 
-import dataclasses
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from metaimprove.adapters.extras import required
 from metaimprove.episodes import episodes_of
 from metaimprove.errors import IncompatibleError
 from metaimprove.histories.dataset import Dataset
+from metaimprove.files import tree_to_bytes as tree_bytes
 from metaimprove.trees import take
 from metaimprove.types import Progress, Task, silent
 
@@ -91,9 +91,9 @@ def _episodes(dataset: Dataset, histories: np.ndarray, levels: np.ndarray) -> It
     }
     for episode in episodes_of(trajectory):
       last = np.arange(len(episode.rewards)) == len(episode.rewards) - 1
-      fields = dataclasses.asdict(episode)
       yield minari.data_collector.EpisodeBuffer(
-        **fields, truncations=last & ~episode.terminations, infos={}
+        observations=episode.observations, actions=episode.actions, rewards=episode.rewards,
+        terminations=episode.terminations, truncations=last & ~episode.terminations, infos={},
       ), about
 
 
@@ -114,13 +114,20 @@ def import_minari(dataset: Any) -> tuple[Task, list[list[Any]]]:
         f"Episode {episode.id} does not tell its task: its metadata needs 'task_index', 'goal' and 'dynamics_NAME'."
       )
     index = int(about['task_index'])
-    tasks[index] = Task(
+    task = Task(
       goal=np.float32(about['goal']),
       dynamics={
         name.removeprefix(_DYNAMICS): np.float32(value) for name, value in about.items() if name.startswith(_DYNAMICS)
       },
     )
+    if tree_bytes(tasks.setdefault(index, task)) != tree_bytes(task):
+      raise IncompatibleError(
+        f'Episodes {episodes[index][0].id} and {episode.id} have the task_index {index} and are of two tasks; import '
+        'datasets that were made apart one by one.'
+      )
     episodes.setdefault(index, []).append(episode)
+  if not tasks:
+    raise IncompatibleError('This dataset has no episodes; filter it less.')
   stacked = Task(
     goal=np.stack([task.goal for task in tasks.values()]),
     dynamics={

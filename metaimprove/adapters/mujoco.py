@@ -4,6 +4,8 @@ Only what the family defines is taken from us: the task, the observation, the re
 and starts are those of Gymnasium's environment. Dynamics are changed in its MuJoCo model, by the same multipliers.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from metaimprove.adapters.extras import required
@@ -27,11 +29,15 @@ class ReacherStepper(Stepper):
     self._env = gymnasium.make('Reacher-v5').unwrapped
     fields = {field for name in dynamics.multipliers_of('mjx') for field in dynamics.FIELDS['mjx'][name]}
     self._stock = {field: _array(self._env.model, field).copy() for field in fields}
-    for name in self.family.ranges:
+    self._check(self.family.ranges)
+
+  def _check(self, names: Iterable[str]) -> None:
+    for name in names:
       if name not in (*dynamics.multipliers_of('mjx'), *_IMPERFECTIONS):
-        raise IncompatibleError(f'This bridge does not simulate {name!r}; leave it out of the dynamics of the family.')
+        raise IncompatibleError(f'This bridge does not simulate {name!r}; leave it out of the dynamics.')
 
   def _begin(self, rng: np.random.Generator) -> np.ndarray:
+    self._check(self.task.dynamics)
     model, goal = self._env.model, np.asarray(self.task.goal)
     for field, stock in self._stock.items():
       _array(model, field)[...] = stock

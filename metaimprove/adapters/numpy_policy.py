@@ -67,7 +67,11 @@ class NumpyPolicy:
     folded = np.zeros((spaces.observation_size, weights.shape[1]), np.float32)
     np.add.at(folded, spaces.observation_indices, weights * spaces.observation_scale[:, None])
     layers[0] = folded, bias + spaces.observation_offset @ weights
-    return layers, (spaces.action_high + spaces.action_low) / 2, (spaces.action_high - spaces.action_low) / 2
+    low, high = spaces.action_low, spaces.action_high
+    middle, half_range = (high + low) / 2, (high - low) / 2
+    while (outside := (middle + half_range > high) | (middle - half_range < low)).any():  # by rounding
+      half_range = np.where(outside, np.nextafter(half_range, np.float32(0)), half_range)
+    return layers, middle, half_range
 
   def save(self, path: files.Path) -> None:
     """Writes θ and spaces as safetensors, for `load_policy`."""

@@ -33,10 +33,12 @@ def save_onnx(
     rate_hz: how often it is to be asked for an action; unknown by default.
 
   Raises:
-    IncompatibleError: for names or units that are not as many as the numbers.
+    IncompatibleError: for another ending, and names or units that are not as many as the numbers.
     ImportError: if onnx is not installed.
   """
   path = pathlib.Path(path)
+  if path.suffix != '.onnx':
+    raise IncompatibleError(f"{path} must end in '.onnx'; the contract is written beside it.")
   sizes = {'observation': policy.spaces.observation_size, 'action': len(policy.spaces.action_low)}
   given = {
     ('observation', 'names'): observation_names, ('observation', 'units'): observation_units,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from metaimprove.episodes import Episode
-from metaimprove.errors import IncompatibleError
+from metaimprove.errors import ExperienceError, IncompatibleError
 from metaimprove.operators.config import OperatorConfig
 
 
@@ -117,11 +117,20 @@ class Spaces:
     return self.action_low + (action + 1) / 2 * (self.action_high - self.action_low)
 
   def episode(self, episode: Any) -> Episode:
-    """An episode of the environment in the operator's terms; missing fields stay missing, for `read_episode` to say."""
+    """An episode of the environment in the operator's terms; missing fields stay missing, for `read_episode` to say.
+
+    Raises:
+      ExperienceError: for observations or actions of another size.
+    """
     get = episode.get if isinstance(episode, Mapping) else lambda name: getattr(episode, name, None)
-    observations, actions = get('observations'), get('actions')
-    return Episode(
-      observations=None if observations is None else self.observation(observations),
-      actions=None if actions is None else self.action(actions), rewards=get('rewards'),
-      terminations=get('terminations'),
-    )
+    observations, actions, finite = get('observations'), get('actions'), get('finite')
+    try:
+      return Episode(
+        observations=None if observations is None else self.observation(observations),
+        actions=None if actions is None else self.action(actions), rewards=get('rewards'),
+        terminations=get('terminations'), finite=True if finite is None else finite,
+      )
+    except (IndexError, TypeError, ValueError):
+      raise ExperienceError(
+        f'Observations must be rows of {self.observation_size} numbers, and actions of {len(self.action_low)}.'
+      ) from None

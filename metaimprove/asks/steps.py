@@ -73,8 +73,10 @@ def value(given: Any) -> np.ndarray:
   if isinstance(given, str):
     if given == 'best':
       return np.int32(BEST)
-    given = int(given) if given.isdecimal() else None
-  array = np.asarray(given)
+    number = int(given) if given.isdecimal() else None
+  else:
+    number = given
+  array = np.asarray(number)
   if array.dtype.kind not in 'iu' or (array < BEST).any():
     raise UnknownNameError(f"An ask is 'best' or a number of levels such as 0, 1 or 4, not {given!r}.")
   return array.astype(np.int32)

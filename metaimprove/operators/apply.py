@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaimprove import iteration, parallel
-from metaimprove.asks import Ask, explore
+from metaimprove.asks import Ask, explore, steps
 from metaimprove.operators.memory import Memory, newest_met_nothing
 from metaimprove.operators.operator import Operator
 from metaimprove.trees import batch_size, take
@@ -27,7 +27,8 @@ def make_improve(
     operator_params: its parameters.
     ask: one for all, or [B].
     sample: whether to draw one of the possible answers, each as often as it is likely, or to take the most likely one.
-    explores: whether to ask to explore instead where the policy that acted last met no reward above 0.
+    explores: whether to ask to explore instead where the policy that acted last met no reward above 0, unless
+      k = 0 is asked for.
     experience_of: [B] int, whose memory and parameters the operator is given for each policy; each one's own by
       default. With those of another task it is the control "another task's experience": a gain that survives it does
       not come from the experience.
@@ -56,7 +57,7 @@ def _improve(
   num = batch_size(params)
   ask = jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *x.shape[1:])), ask)
   if explores:
-    ask = explore.instead(ask, newest_met_nothing(memory))
+    ask = explore.instead(ask, newest_met_nothing(memory) & ~steps.is_same(ask))
   keys = None if rng_key is None else jax.random.split(rng_key, num)
   axes = (None, 0, 0, 0, None if keys is None else 0)
   return parallel.vmap(operator.improve, in_axes=axes)(operator_params, params, memory, ask, keys)

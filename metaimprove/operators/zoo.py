@@ -30,7 +30,8 @@ def zoo_card(name: str) -> dict[str, Any]:
 
   Returns:
     {'family', 'backend', 'seed', 'command': that makes it and judges it, 'licence', 'training_env_steps': stage ->
-    environment steps, 'versions', 'heldout_tasks', 'episodes': [P] used before each point, 'normalised_return', 'far':
+    environment steps, 'versions', 'num_seeds' and 'heldout_tasks': of the figures, which are of operators of several
+    seeds together, of which this one is the first, 'episodes': [P] used before each point, 'normalised_return', 'far':
     see `evaluation.results.Results`, 'controls': name -> the last IQM, 'need', 'first_tasks': 'initial' and 'reference'
     [64], the returns on the first held-out tasks that stand for 0 and 1}.
 
