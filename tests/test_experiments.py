@@ -35,7 +35,7 @@ SMALL = (
   '--family=inverted_pendulum_balance', '--num_tasks=4', '--num_steps=24', '--heldout_tasks=4', '--num_applications=2',
   '--ppo_tasks=4', '--num_updates=3',
 )
-KILLED_IN = ('train: identify the task', 'train operator')
+KILLED_IN = ('train operator', 'train: identify the task')
 """Stages of the main job as progress tells of them: of training, of judging and of controls."""
 
 
@@ -249,7 +249,7 @@ def kill_in(process, stage, seconds):
 
 
 def test_killed_and_run_again_it_ends_the_same(finished, tmp_path):
-  """A kill in controls or in training (METAIMPROVE_KILL_SEED) loses nothing, doubles nothing and changes no figure."""
+  """A kill in training or in controls (METAIMPROVE_KILL_SEED) loses nothing, doubles nothing and changes no figure."""
   whole, _, _ = finished
   seed = int(os.environ.get('METAIMPROVE_KILL_SEED', '0'))
   stage = KILLED_IN[seed % len(KILLED_IN)]
