@@ -14,6 +14,7 @@ Each part is written to the file when it is done, and is not done again; delete 
 """
 
 import functools
+import itertools
 import pathlib
 import time
 import unittest
@@ -235,13 +236,14 @@ def costs(operator: tuple[Operator, Params]) -> dict[str, float]:
   params = policy.init(jax.random.key(0))
   alone, on_device, rng = NumpyPolicy.of(params), jax.device_put(params), np.random.default_rng(0)
   sample, rng_key = jax.jit(lambda theta, x, key: policy.sample(theta, x, key)[0]), jax.random.key(0)
+  count = itertools.count(1)
   observation, longest = np.zeros(operator[0].config.observation_size, np.float32), operator[0].config.episode_length
 
   def act():
     agent.act(observation)
 
   def observe():
-    agent.observe(0.0, observation, False, len(agent._steps) + 1 == longest)
+    agent.observe(0.0, observation, False, next(count) % longest == 0)
 
   ways = {
     'agent': act, 'numpy': lambda: alone(observation, rng),

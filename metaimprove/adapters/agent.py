@@ -63,13 +63,9 @@ class Agent:
     """Forgets everything; begins with `policy`, or with a random one."""
     if policy is None:
       policy = jax.device_get(self.operator[0].policy.init(stream(self._seed, f'policy {self._num_tasks}')))
-    self._use(policy.params if isinstance(policy, NumpyPolicy) else policy)
+    self.policy = NumpyPolicy.of(policy.params if isinstance(policy, NumpyPolicy) else policy, self.spaces)
     self._num_tasks, self.num_applications = self._num_tasks + 1, 0
     self._memory, self._episodes, self._steps, self._acting, self._last = None, [], [], None, None
-
-  def _use(self, params: Params) -> None:
-    self.policy = NumpyPolicy.of(params, self.spaces)
-    self._own = NumpyPolicy.of(params)
 
   def act(self, observation: np.ndarray) -> np.ndarray:
     """The environment's action [A] for its observation [N].
@@ -170,19 +166,17 @@ class Agent:
       ExperienceError: if no episode has ended since the last application, or one has not ended yet.
     """
     if self._steps or self._acting is not None:
-      raise ExperienceError(
-        'An episode has not ended yet; improve between episodes, or call `drop_episode`.'
-      )
+      raise ExperienceError('An episode has not ended yet; improve between episodes, or call `drop_episode`.')
     capacity = self.operator[0].config.capacity
-    memory = remember(self.operator[0], self._memory, self._own, self._episodes[-capacity:])
+    memory = remember(self.operator[0], self._memory, self.policy, self._episodes[-capacity:])
     name = f'task {self._num_tasks} application {self.num_applications}'
     rng_key = stream(self._seed, name) if self._sample else None
     try:
-      params = answer(self.operator, memory, self._own, ask, explores=explores, rng_key=rng_key).params
+      params = answer(self.operator, memory, self.policy, ask, explores=explores, rng_key=rng_key).params
     except NonFinitePolicyError as error:
       warnings.warn(f'{error} The last policy stays.', RuntimeWarning, stacklevel=2)
     else:
-      self._use(params)
+      self.policy = NumpyPolicy.of(params, self.spaces)
     self._memory, self._episodes, self.num_applications = memory, [], self.num_applications + 1
     return self.policy
 
@@ -198,5 +192,10 @@ def _array(observation: np.ndarray) -> np.ndarray:
 
 
 def load_agent(operator: files.Path, **settings) -> Agent:
-  """An `Agent` with the operator in a folder; `settings` are those of `Agent`."""
+  """An `Agent` with an operator that is loaded.
+
+  Args:
+    operator: its folder, or its name if it comes with the package; see `load_operator`, also for errors.
+    settings: those of `Agent`.
+  """
   return Agent(load_operator(operator), **settings)

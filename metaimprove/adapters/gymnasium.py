@@ -249,7 +249,7 @@ class _Vector:
     elif ended.any():
       last = [row.copy() for row in observations]
       self.observations = list(self._env.reset(options={'reset_mask': ended})[0])
-    # Of an environment that says nothing of it in this step, its entry is no information.
+    # Entries count only where '_finite' says that an environment has set them.
     finite = np.asarray(info.get('finite', np.ones(len(last)))).astype(bool) | ~np.asarray(
       info.get('_finite', np.zeros(len(last), bool))
     )

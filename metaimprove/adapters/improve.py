@@ -29,7 +29,8 @@ AnyPolicy = NumpyPolicy | Params | BlackBox | None
 _LARGEST_ACTION = 0.999
 """Of a location that stands for an action: tanh reaches 1 nowhere."""
 _RECORDED_RAW_SCALE = -1.0
-"""What stands for the raw scale of a policy of which only actions are known."""
+"""What stands for the raw scale of a policy of which only actions are known. Of -4, -2, -1, 0 and 1, -2 and -1 cost
+least on 48 validation tasks each of `reacher_wiring` and `point_goal_sparse_h20`."""
 
 
 def improve(
