@@ -18,8 +18,6 @@ from metaimprove.errors import IncompatibleError
 from metaimprove.operators.operator import Operator
 from metaimprove.types import Params
 
-BRIDGES = {('Reacher-v5', 'reacher_goal'): 'metaimprove/MuJoCoReacherGoal-v0'}
-"""Environments that show what an operator must not see, or show it otherwise -> the same robot as ours."""
 _LONGEST_FILM = 200
 _PAGE = jinja2.Template("""<!doctype html><html lang="en"><meta charset="utf-8"><title>{{ title }}</title>
 <style>body { font-family: sans-serif; max-width: 60rem; margin: 2rem auto; }
@@ -40,10 +38,11 @@ def run(
     IncompatibleError: if there is no such environment, or it does not fit.
   """
   gymnasium = required('gymnasium')
-  from metaimprove.adapters import mujoco  # noqa: F401  (registers its environments)
+  from metaimprove.adapters import mujoco
   from metaimprove.adapters.gymnasium import ImprovingAgent
 
-  name = BRIDGES.get((name, operator[0].config.family), name)
+  # Gymnasium's own may show what an operator must not see, or show it otherwise.
+  name = mujoco.BRIDGES.get((name, operator[0].config.family), name)
   try:
     env = gymnasium.make(name, render_mode='rgb_array')
   except gymnasium.error.Error as error:

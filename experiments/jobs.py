@@ -70,13 +70,14 @@ class Job:
 
 
 _FLAGS = (
-  'num_tasks', 'independent_tasks', 'num_episodes', 'num_steps', 'heldout_tasks', 'num_applications', 'ppo_tasks',
-  'num_updates', 'controls',
+  'backend', 'num_tasks', 'independent_tasks', 'num_episodes', 'num_steps', 'heldout_tasks', 'num_applications',
+  'ppo_tasks', 'num_updates', 'controls',
 )
 
 
 def define_flags() -> None:
-  """Flags for sizes of a job; where they are not given, it has those that suit its family."""
+  """Flags for backend and sizes of a job; where they are not given, it has those that suit its family."""
+  flags.DEFINE_string('backend', None, "Physics backend; the family's first by default.")
   flags.DEFINE_integer('num_tasks', None, 'Training tasks; what suits the family by default, as all sizes.', 2)
   flags.DEFINE_integer('independent_tasks', None, 'How many of them also get a history by PPO from scratch.', 0)
   flags.DEFINE_integer('num_episodes', None, 'Episodes of experience before each application of the operator.', 1)

@@ -29,7 +29,6 @@ FIRST_FAMILY, SECOND_FAMILY = 'reacher_goal', 'point_goal_sparse_h20'
 if __name__ == '__main__':
   flags.DEFINE_string('folder', 'runs/quickstart', 'Where everything goes.')
   flags.DEFINE_enum('family', FIRST_FAMILY, family_names(), 'Task family.')
-  flags.DEFINE_string('backend', None, "Physics backend; the family's first by default.")
   flags.DEFINE_integer('seed', 0, 'Of everything; the first one of several.')
   flags.DEFINE_integer('num_seeds', 1, 'How many seeds; all is done once for each.', 1)
   flags.DEFINE_enum(
@@ -50,12 +49,12 @@ def second_family() -> str:
 def main():
   folder, given = pathlib.Path(FLAGS.folder), jobs.given()
   seeds = range(FLAGS.seed, FLAGS.seed + FLAGS.num_seeds)
-  panel = jobs.run(Job.of(FLAGS.family, backend=FLAGS.backend, **given), seeds, folder)
+  panel = jobs.run(Job.of(FLAGS.family, **given), seeds, folder)
   commands = [console.command_line()]
   write_report(folder / 'report.html', panel, commands)
   console.print_results(panel.results)
   if name := second_family():
-    second = jobs.run(Job.of(name, small=True, **given), seeds[:1], folder / name)
+    second = jobs.run(Job.of(name, small=True, **{**given, 'backend': None}), seeds[:1], folder / name)
     write_report(folder / 'report.html', panel, commands, second)
     console.print_summary(second.results)
   first = jobs.seed_folders(folder, seeds)[0]

@@ -7,7 +7,7 @@ import pytest
 
 from experiments import gymnasium_run
 from metaimprove.adapters.gymnasium import ImprovingAgent
-from metaimprove.adapters.mujoco import ReacherEnv
+from metaimprove.adapters.mujoco import HalfCheetahEnv, ReacherEnv
 from metaimprove.asks import ask
 from metaimprove.errors import IncompatibleError
 from metaimprove.operators.checkpoints import load_operator
@@ -45,6 +45,27 @@ def test_it_moves_much_as_our_simulator_does(family):
   assert found[2.0] > 2 * found[0.5] > 0
 
 
+def test_the_cheetah_moves_much_as_on_our_mjx():
+  """From the same start with the same actions, until parts touch the ground that Brax lets pass; the reward is that of
+  the family, worked out from where it went."""
+  family = make_family('half_cheetah_vel', 'mjx_fast')
+  task = take(sample_tasks(family, 0, 1, 'heldout'), 0)
+  env = HalfCheetahEnv(family, task)
+  observation, _ = env.reset(seed=0)
+  state = jax.jit(family.reset)(task, jax.random.key(0))
+  qpos, qvel = env._stepper.q.astype(np.float32), observation[8:]
+  state, step = state.replace(physics=state.physics.replace(q=qpos, qd=qvel)), jax.jit(family.step)
+  for time in range(10):
+    action, before = np.sin(time + np.arange(6, dtype=np.float32)), env._stepper.q[0]
+    state = step(task, state, action)
+    observation, reward, *_ = env.step(action)
+    velocity = (env._stepper.q[0] - before) / 0.05
+    assert reward == pytest.approx(-abs(velocity - task.goal[0]) - 0.05 * np.sum(action**2), rel=1e-5)
+    np.testing.assert_allclose(observation[:8], state.observation[:8], atol=0.05)
+    assert reward == pytest.approx(float(state.reward), abs=0.1)
+  assert np.abs(env._stepper.q[3:] - qpos[3:]).max() > 0.2
+
+
 def test_dynamics_are_multiples_of_the_stock_model(family):
   """Whatever task came before."""
   env = ReacherEnv(family, dynamics={'gear': 3.0, 'damping': 0.5, 'mass': 1.5, 'inertia': 2.0})
@@ -75,6 +96,8 @@ def test_late_and_noisy_motors():
 def test_what_it_does_not_simulate_is_refused():
   with pytest.raises(IncompatibleError, match='not for point_goal_sparse_h20'):
     ReacherEnv('point_goal_sparse_h20')
+  with pytest.raises(IncompatibleError, match='not for half_cheetah_dir'):
+    HalfCheetahEnv('half_cheetah_dir')
   with pytest.raises(IncompatibleError, match='does not simulate'):
     ReacherEnv(make_family('reacher_goal', dynamics=['wiring']))
 

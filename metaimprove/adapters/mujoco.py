@@ -5,48 +5,72 @@ and starts are those of Gymnasium's environment. Dynamics are changed in its MuJ
 """
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 import numpy as np
 
+from metaimprove import quiet_brax
 from metaimprove.adapters.extras import required
 from metaimprove.adapters.gymnasium import FamilyEnv
 from metaimprove.adapters.stepping import Stepper
 from metaimprove.errors import IncompatibleError
-from metaimprove.tasks.robots import dynamics, reacher
+from metaimprove.tasks.robots import dynamics, half_cheetah, reacher
 
 gymnasium = required('gymnasium')
 mujoco = required('mujoco')
 
 _IMPERFECTIONS = ('action_delay', 'action_noise')
+# A length changes inertia too, in another way than a multiplier.
+_MULTIPLIERS = {name: fields for name, fields in dynamics.FIELDS['mjx'].items() if name != 'length'}
 
 
-class ReacherStepper(Stepper):
-  """`Reacher-v5` as `reacher_goal`."""
+class MuJoCoStepper(Stepper):
+  """A Gymnasium environment as a family. Subclasses say which, how it begins, what is observed and rewarded.
+
+  Attributes:
+    env_name: of the Gymnasium environment.
+    family_name: of the only family that it stands for.
+  """
+
+  env_name: ClassVar[str]
+  family_name: ClassVar[str]
+
+  def _start(self) -> None:
+    """Places what belongs to the task, after a reset of Gymnasium's environment."""
+
+  def _observe(self) -> np.ndarray:
+    """[O] as the family observes."""
+    raise NotImplementedError
+
+  def _reward(self, qpos: np.ndarray, action: np.ndarray) -> float:
+    """Of the step that began at qpos [nq], with the action [A] of the policy."""
+    raise NotImplementedError
 
   def _prepare(self) -> None:
-    if self.family.name != 'reacher_goal':
-      raise IncompatibleError(f'Reacher-v5 stands for reacher_goal, not for {self.family.name}.')
-    self._env = gymnasium.make('Reacher-v5').unwrapped
-    fields = {field for name in dynamics.multipliers_of('mjx') for field in dynamics.FIELDS['mjx'][name]}
+    if self.family.name != self.family_name:
+      raise IncompatibleError(f'{self.env_name} stands for {self.family_name}, not for {self.family.name}.')
+    with quiet_brax.known_warnings_ignored():  # Gymnasium's cheetah has the same old attribute as Brax's
+      self._env = gymnasium.make(self.env_name).unwrapped
+    fields = {field for fields in _MULTIPLIERS.values() for field in fields}
     self._stock = {field: _array(self._env.model, field).copy() for field in fields}
     self._check(self.family.ranges)
 
   def _check(self, names: Iterable[str]) -> None:
     for name in names:
-      if name not in (*dynamics.multipliers_of('mjx'), *_IMPERFECTIONS):
+      if name not in (*_MULTIPLIERS, *_IMPERFECTIONS):
         raise IncompatibleError(f'This bridge does not simulate {name!r}; leave it out of the dynamics.')
 
   def _begin(self, rng: np.random.Generator) -> np.ndarray:
     self._check(self.task.dynamics)
-    model, goal = self._env.model, np.asarray(self.task.goal)
+    model = self._env.model
     for field, stock in self._stock.items():
       _array(model, field)[...] = stock
-    for name in dynamics.multipliers_of('mjx'):
-      for field in dynamics.FIELDS['mjx'][name] if name in self.task.dynamics else ():
+    for name, fields in _MULTIPLIERS.items():
+      for field in fields if name in self.task.dynamics else ():
         _array(model, field)[...] *= np.asarray(self.task.dynamics[name])
     mujoco.mj_setConst(model, self._env.data)
     self._env.reset(seed=int(rng.integers(2**31)))
-    self._env.set_state(np.concatenate([self._env.data.qpos[:2], goal]), self._env.data.qvel)
+    self._start()
     self._rng, self._sent = rng, np.zeros(self.family.action_size)
     return self._observe()
 
@@ -54,28 +78,71 @@ class ReacherStepper(Stepper):
     command = action + float(self.task.dynamics.get('action_noise', 0.0)) * self._rng.standard_normal(action.shape)
     late = float(self.task.dynamics.get('action_delay', 0.0))
     command, self._sent = late * self._sent + (1 - late) * command, command
+    before = self._env.data.qpos.copy()
     self._env.do_simulation(np.clip(command, -1, 1), self._env.frame_skip)
-    observation = self._observe()
-    distance = np.linalg.norm(observation[6:] * reacher.LENGTH_UNIT - np.asarray(self.task.goal))
-    return observation, -float(distance) / reacher.LENGTH_UNIT, False
-
-  def _observe(self) -> np.ndarray:
-    """As `reacher_goal` does, from MuJoCo's own position of the fingertip."""
-    angles, velocities = self._env.data.qpos[:2], self._env.data.qvel[:2]
-    fingertip = self._env.get_body_com('fingertip')[:2]
-    return np.concatenate([
-      np.cos(angles), np.sin(angles), velocities / 10, fingertip / reacher.LENGTH_UNIT
-    ]).astype(np.float32)
+    return self._observe(), self._reward(before, action), False
 
   @property
   def q(self) -> np.ndarray | None:
     return None if self._last is None else self._env.data.qpos.copy()
 
 
+class ReacherStepper(MuJoCoStepper):
+  """`Reacher-v5` as `reacher_goal`."""
+
+  env_name, family_name = 'Reacher-v5', 'reacher_goal'
+
+  def _start(self) -> None:
+    self._env.set_state(np.concatenate([self._env.data.qpos[:2], np.asarray(self.task.goal)]), self._env.data.qvel)
+
+  def _observe(self) -> np.ndarray:
+    """With MuJoCo's own position of the fingertip."""
+    angles, velocities = self._env.data.qpos[:2], self._env.data.qvel[:2]
+    fingertip = self._env.get_body_com('fingertip')[:2]
+    return np.concatenate([
+      np.cos(angles), np.sin(angles), velocities / 10, fingertip / reacher.LENGTH_UNIT
+    ]).astype(np.float32)
+
+  def _reward(self, qpos: np.ndarray, action: np.ndarray) -> float:
+    away = self._env.get_body_com('fingertip')[:2] - np.asarray(self.task.goal)
+    return -float(np.linalg.norm(away)) / reacher.LENGTH_UNIT
+
+
+class HalfCheetahStepper(MuJoCoStepper):
+  """`HalfCheetah-v5` as `half_cheetah_vel`. Its motors are those of our backends `mjx` and `mjx_fast`; on `spring` the
+  robot has others. All of its parts can touch the ground; of Brax's robot only head, thighs and feet can."""
+
+  env_name, family_name = 'HalfCheetah-v5', 'half_cheetah_vel'
+
+  def _observe(self) -> np.ndarray:
+    return np.concatenate([self._env.data.qpos[1:], self._env.data.qvel]).astype(np.float32)
+
+  def _reward(self, qpos: np.ndarray, action: np.ndarray) -> float:
+    velocity = (self._env.data.qpos[0] - qpos[0]) / self._env.dt
+    effort = half_cheetah.CONTROL_WEIGHT * float(np.sum(np.square(action)))
+    return -abs(float(velocity) - float(self.task.goal[0])) - effort
+
+
 class ReacherEnv(FamilyEnv):
   """`Reacher-v5` with a hidden target, as an environment like those of our families; see `FamilyEnv`."""
 
   simulator = ReacherStepper
+
+
+class HalfCheetahEnv(FamilyEnv):
+  """`HalfCheetah-v5` with a hidden goal velocity, as an environment like those of our families; see `FamilyEnv`."""
+
+  simulator = HalfCheetahStepper
+
+
+BRIDGES: dict[tuple[str, str], str] = {}
+"""(Gymnasium environment, family) -> the environment that stands for both."""
+
+
+def _register(env: type[FamilyEnv], name: str) -> None:
+  stepper = env.simulator
+  gymnasium.register(name, entry_point=env, kwargs={'family': stepper.family_name}, order_enforce=False)
+  BRIDGES[stepper.env_name, stepper.family_name] = name
 
 
 def _array(model, field: str) -> np.ndarray:
@@ -85,6 +152,5 @@ def _array(model, field: str) -> np.ndarray:
   return model
 
 
-gymnasium.register(
-  'metaimprove/MuJoCoReacherGoal-v0', entry_point=ReacherEnv, kwargs={'family': 'reacher_goal'}, order_enforce=False
-)
+_register(ReacherEnv, 'metaimprove/MuJoCoReacherGoal-v0')
+_register(HalfCheetahEnv, 'metaimprove/MuJoCoHalfCheetahVel-v0')
