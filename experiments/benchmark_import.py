@@ -2,10 +2,12 @@
 
   python -m experiments.benchmark_import --run=runs/benchmark/reacher_goal --json=docs/results/import.json
 
-RUN is a folder of `benchmark_operators` or of the quickstart on reacher_goal, with histories and operator. Parts:
+RUN is a folder of `benchmark_operators` or of the quickstart on reacher_goal, with histories and operator; CHEETAH_RUN
+one on half_cheetah_vel with the backend mjx_fast, without which HalfCheetah-v5 is left out. Parts:
 
   checks      Gymnasium's and dm_env's own tests, on every family
-  gymnasium   the operator in Gymnasium's C MuJoCo Reacher-v5, hidden targets and dynamics
+  gymnasium   operators and controls in Gymnasium's C MuJoCo: Reacher-v5 and HalfCheetah-v5, hidden goals and dynamics
+  scratch     Stable-Baselines3's PPO from scratch in the same simulator; not done by default, because it brings PyTorch
   brax        Brax's PPO begun with the operator's output, with a random policy, and in its usual way
   black_box   what it costs on held-out tasks if of each policy only the actions are read; operators of the zoo
   cost        of acting and of improving
@@ -13,7 +15,6 @@ RUN is a folder of `benchmark_operators` or of the quickstart on reacher_goal, w
 Each part is written to the file when it is done, and is not done again; delete it there to do it again.
 """
 
-import functools
 import itertools
 import pathlib
 import time
@@ -29,9 +30,8 @@ from absl import flags
 from absl.testing import absltest
 from dm_env import test_utils
 from gymnasium.utils.env_checker import check_env
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from experiments import console
+from experiments import console, transfer
 from metaimprove import files
 from metaimprove import quiet_brax  # noqa: F401  (before brax)
 from brax.training.agents.ppo import networks as ppo_networks
@@ -41,12 +41,10 @@ from metaimprove.adapters.brax import FamilyBraxEnv, warm_start, wrap_for_traini
 from metaimprove.adapters.dm_env import FamilyEnvironment
 from metaimprove.adapters.gymnasium import FamilyEnv, ImprovingAgent, gymnasium_name
 from metaimprove.adapters.improve import answer, remember
-from metaimprove.adapters.mujoco import ReacherEnv
 from metaimprove.adapters.numpy_policy import NumpyPolicy
 from metaimprove.episodes import episodes_of
 from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation import metrics
-from metaimprove.histories.reference import load_conditioned
 from metaimprove.methods.method import initial_policies
 from metaimprove.operators import zoo
 from metaimprove.operators.checkpoints import load_operator
@@ -54,20 +52,22 @@ from metaimprove.operators.operator import Operator
 from metaimprove.rng import stream
 from metaimprove.rollouts import make_play
 from metaimprove.tasks.registry import family_names, make_family
-from metaimprove.tasks.robots import dynamics
 from metaimprove.tasks.splits import sample_tasks
 from metaimprove.trees import stack, take
 from metaimprove.types import Params, Play, Task, mean_return
 
 FLAGS = flags.FLAGS
-PARTS = ('cost', 'black_box', 'gymnasium', 'brax', 'checks')
+PARTS = ('cost', 'black_box', 'gymnasium', 'scratch', 'brax', 'checks')
 
 if __name__ == '__main__':
   flags.DEFINE_string('run', 'runs/benchmark/reacher_goal', 'Folder with `histories` and `operator` of reacher_goal.')
-  flags.DEFINE_list('parts', list(PARTS), f'Which: {", ".join(PARTS)}.')
+  flags.DEFINE_string('cheetah_run', None, 'The same of half_cheetah_vel on mjx_fast, for HalfCheetah-v5.')
+  flags.DEFINE_list('parts', [part for part in PARTS if part != 'scratch'], f'Which: {", ".join(PARTS)}.')
   flags.DEFINE_list('families', None, 'Of the checks; all by default.')
-  flags.DEFINE_integer('num_tasks', 64, 'Tasks in Reacher-v5.', 2)
+  flags.DEFINE_integer('num_tasks', 64, 'Tasks in MuJoCo.', 2)
   flags.DEFINE_integer('num_applications', 4, 'Of the operator there.', 1)
+  flags.DEFINE_integer('scratch_tasks', 4, 'Held-out tasks on which PPO learns in MuJoCo.', 1)
+  flags.DEFINE_integer('scratch_steps', 200_000, 'Environment steps that it learns.', 1)
   flags.DEFINE_integer('brax_tasks', 4, 'Held-out tasks on which Brax learns.', 1)
   flags.DEFINE_integer('brax_steps', 200_000, 'Environment steps that it learns.', 1)
   flags.DEFINE_integer('seed', 0, 'Of tasks, policies and episodes.')
@@ -103,54 +103,6 @@ def _passes(check: Callable[[], Any]) -> bool:
     print(f'{type(error).__name__}: {error}')
     return False
   return True
-
-
-def in_mujoco(operator: tuple[Operator, Params], histories: pathlib.Path) -> list[dict[str, Any]]:
-  """A row for each kind of dynamics: the operator in Reacher-v5. 0 is the random policy that it begins with, 1 the
-  conditioned source's final policy in that same simulator, told goal and dynamics but for delay and noise."""
-  imperfect = {'action_delay': 0.5, 'action_noise': 0.1}
-  plain = make_family('reacher_goal', operator[0].config.backend)
-  late = make_family('reacher_goal', plain.backend, dynamics=[*plain.ranges, *imperfect])
-  source, learning, _ = load_conditioned(histories, plain)
-  rows = []
-  for split, kind, changes in (
-    ('stock', 'heldout', None), ('inside', 'heldout', {}), ('outside', 'far', {}),
-    ('late_and_noisy', 'heldout', imperfect),
-  ):
-    tasks = sample_tasks(plain, FLAGS.seed, FLAGS.num_tasks, kind)
-    if changes is None:
-      tasks = tasks.replace(dynamics=dynamics.stock(tasks.dynamics))
-    told = jax.device_get(source.params_of(learning.snapshots[-1], tasks))
-    families = late if changes else plain
-    made = SyncVectorEnv(
-      [functools.partial(ReacherEnv, families, take(tasks, n), changes or {}) for n in range(FLAGS.num_tasks)],
-      autoreset_mode=AutoresetMode.SAME_STEP,
-    )
-    returns = ImprovingAgent(operator, made, seed=FLAGS.seed).run(FLAGS.num_applications).mean(axis=2).T
-    reference = _returns_of(made, [NumpyPolicy.of(take(told, n)) for n in range(FLAGS.num_tasks)])
-    scores = metrics.normalise(returns, returns[0], reference)
-    found = metrics.iqm_with_interval([scores])
-    episodes = np.arange(FLAGS.num_applications + 1) * operator[0].config.num_episodes
-    rows.append({
-      'env': 'Reacher-v5', 'split': split, 'tasks': FLAGS.num_tasks, 'episodes': episodes.tolist(),
-      **{name: [round(value, 4) for value in values] for name, values in found.items()},
-      'mean': [round(float(value), 4) for value in scores.mean(axis=1)], 'reference': round(float(reference.mean()), 2),
-    })
-    print(f'Reacher-v5, {split}: IQM ' + ', '.join(f'{value:.3f}' for value in found['iqm']))
-  return rows
-
-
-def _returns_of(env: SyncVectorEnv, policies: list[NumpyPolicy], num_episodes: int = 4) -> np.ndarray:
-  """[N] mean returns of policies, each in its environment; episodes are all of one length."""
-  rng, total = np.random.default_rng(FLAGS.seed), np.zeros(len(policies))
-  observations, _ = env.reset(seed=FLAGS.seed + 10_000)
-  ended = 0
-  while ended < num_episodes:
-    actions = np.stack([policy(observation, rng) for policy, observation in zip(policies, observations)])
-    observations, rewards, _, truncated, _ = env.step(actions)
-    total += rewards
-    ended += bool(truncated.all())
-  return total / num_episodes
 
 
 def black_boxes() -> list[dict[str, Any]]:
@@ -275,7 +227,7 @@ def main() -> None:
   unknown = set(FLAGS.parts) - set(PARTS)
   if unknown:
     raise IncompatibleError(f'There is no part {sorted(unknown)[0]!r}; choose among: {", ".join(PARTS)}.')
-  path, run = pathlib.Path(FLAGS.json), pathlib.Path(FLAGS.run)
+  path = pathlib.Path(FLAGS.json)
   found = files.read_json(path) if path.exists() else {}
 
   def keep(**parts: Any) -> None:
@@ -283,15 +235,22 @@ def main() -> None:
     found.update(parts, commands=commands)
     files.write_json(path, found)
 
-  needs_run = {'cost', 'gymnasium', 'brax'} & set(FLAGS.parts)
-  operator = None if not needs_run else load_operator(run / 'operator', make_family('reacher_goal'))
+  needs_run = {'cost', 'brax'} & set(FLAGS.parts)
+  operator = None if not needs_run else load_operator(pathlib.Path(FLAGS.run) / 'operator', make_family('reacher_goal'))
   if 'cost' in FLAGS.parts and 'improve_ms' not in found:
     keep(**costs(operator))
   known = {row['operator'] for row in found.get('black_box', [])}
   if 'black_box' in FLAGS.parts and known != set(zoo.zoo_names()):
     keep(black_box=black_boxes())
-  if 'gymnasium' in FLAGS.parts and 'gymnasium' not in found:
-    keep(gymnasium=in_mujoco(operator, run / 'histories'))
+  for folder in [pathlib.Path(given) for given in (FLAGS.run, FLAGS.cheetah_run) if given is not None]:
+    for part in ('gymnasium', 'scratch'):
+      rows = found.get(part, [])
+      if part in FLAGS.parts and transfer.env_name(folder) not in {row['env'] for row in rows}:
+        run = transfer.load_run(folder)
+        keep(**{part: rows + (
+          transfer.transfer(run, FLAGS.num_tasks, FLAGS.num_applications) if part == 'gymnasium' else
+          [transfer.learn_from_scratch(run, FLAGS.scratch_tasks, FLAGS.scratch_steps)]
+        )})
   if 'brax' in FLAGS.parts and 'brax_warm_start' not in found:
     keep(brax_warm_start=brax_curves(operator))
   if 'checks' in FLAGS.parts:

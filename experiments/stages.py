@@ -222,7 +222,7 @@ def judge_operator(
   if controls:
     randomised = tuned.make_source(domain_randomised_ppo.NAME, family, hidden_sizes, num_updates=num_updates)
     bill['controls'] = randomised.num_updates * randomised.env_steps_per_update
-    identifier = _identifier(
+    identifier = make_identifier(
       family, operator, operator_params, snapshot, dataset, training, seed=seed, folder=learners / 'identify'
     )
     methods += control_methods(
@@ -258,7 +258,7 @@ def judge_family(
   playground = Playground(
     play=make_play(family, operator.policy, num_episodes=num_episodes), num_episodes=num_episodes, settings=settings
   )
-  identifier = _identifier(
+  identifier = make_identifier(
     family, operator, {'statistics': statistics}, snapshot, dataset, None, seed=seed, given=training,
     folder=folder / 'learning' / 'identify',
   )
@@ -275,7 +275,7 @@ def judge_family(
     )
 
 
-def _identifier(
+def make_identifier(
   family: TaskFamily, operator: Operator, operator_params: Any, snapshot: Any, dataset: Dataset,
   training: pathlib.Path | None, *, seed: int, folder: pathlib.Path, given: Mapping[str, Any] | None = None,
 ) -> Identifier | None:
@@ -396,11 +396,12 @@ def _read(unknown: Any, read: Callable[..., Any], *arguments: Any) -> Any:
 
 def tidy(training: pathlib.Path, evaluation: pathlib.Path) -> None:
   """Deletes what is not read again once results are written: states and rounds of a finished training, and the
-  learning of baselines and controls, whose curves are kept."""
+  learning of the many PPO learners, whose curves are kept. What controls have learned stays: it may act elsewhere."""
   for pattern in ('training_state_*.safetensors', 'runs_*.safetensors'):
     for path in training.glob(pattern):
       path.unlink()
-  shutil.rmtree(evaluation / 'learning', ignore_errors=True)
+  for path in (evaluation / 'learning').glob('ppo_*'):
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def versions() -> dict[str, str]:

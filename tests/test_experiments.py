@@ -165,7 +165,8 @@ def test_what_is_not_read_again_is_not_kept(finished):
   names = sorted(path.name for path in (folder / 'training').iterdir())
   assert names == ['env_steps.json', 'settings.json', 'tensorboard']
   assert len(list((folder / 'training' / 'tensorboard').iterdir())) == 1, 'one file of events for one start'
-  assert not (folder / 'evaluation' / 'learning').exists()
+  kept = {path.name for path in (folder / 'evaluation' / 'learning').iterdir()}
+  assert kept == {'no_experience', 'identify'}  # what controls have learned, and none of PPO's learners
 
 
 def test_an_operator_is_judged_on_merged_histories(finished, tmp_path):
