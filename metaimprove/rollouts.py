@@ -66,6 +66,10 @@ def unroll(
   def one_episode(episode_key):
     key_reset, key_steps = jax.random.split(episode_key)
     start = (family.reset(task, key_reset), jnp.ones((), bool))
+    # Whatever is carried depends on the key, and so is batched from the first step on. `jax.vmap` would otherwise go
+    # through the simulator once more for what becomes batched later, and that takes seconds.
+    drawn = jax.random.key_data(episode_key)[0] >= 0
+    start = select(drawn, start, start)
     return jax.lax.scan(one_step, start, jax.random.split(key_steps, family.episode_length))[1]
 
   trajectory, extras, recorded = jax.vmap(one_episode)(jax.random.split(rng_key, num_episodes))
