@@ -16,7 +16,7 @@ from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation import results as results_
 from metaimprove.operators import zoo
 from metaimprove.operators.checkpoints import load_operator
-from metaimprove.tasks.registry import make_family
+from metaimprove.tasks.registry import backends_of, make_family
 
 FLAGS = flags.FLAGS
 NUM_TASKS = 64
@@ -49,7 +49,9 @@ def main() -> None:
     shutil.copyfile(part / 'operator' / name, folder / name)
   files.write_json(folder / zoo.CARD, {
     'family': results.family, 'backend': results.backend, 'seed': results.seed, 'licence': 'Apache-2.0',
-    'command': f'python -m experiments.benchmark_operators --families={results.family} --seeds={_list(seeds)}',
+    'command': f'python -m experiments.benchmark_operators --families={results.family} --seeds={_list(seeds)}' + (
+      '' if results.backend == backends_of(results.family)[0] else f' --backend={results.backend}'
+    ),
     'training_env_steps': dict(results.training_env_steps), 'versions': dict(results.versions),
     'heldout_tasks': results.heldout_tasks, 'num_seeds': results.num_seeds, 'episodes': results.episodes,
     'normalised_return': results.normalised_return, 'far': results.far,

@@ -208,11 +208,21 @@ def import_tables(found: Mapping[str, Any]) -> list[str]:
   """What `benchmark_import` wrote, a table for each part that it has."""
   lines = []
   if 'gymnasium' in found:
+    controls = {'identify': 'identify', 'told_goal': 'told goal', 'no_experience': 'no experience'}
     lines += table([
-      ('environment', 'dynamics', 'tasks', 'episodes used', 'IQM', 'at the end', 'mean, at the end'), *((
+      ('environment', 'dynamics', 'tasks', 'episodes used', 'IQM', 'at the end', 'mean, at the end',
+       *(f'{title}, IQM at the end' for title in controls.values())), *((
         row['env'], row['split'].replace('_', ' '), row['tasks'], ', '.join(map(str, row['episodes'])),
         ', '.join(shown(value) for value in row['iqm']), interval(row, -1), shown(row['mean'][-1]),
+        *(interval(row['controls'][name], -1) if name in row['controls'] else '' for name in controls),
       ) for row in found['gymnasium'])
+    ]) + ['']
+  if 'scratch' in found:
+    lines += table([
+      ('environment', 'PPO from scratch: environment steps', 'score of each task at the end', 'steps to 0.95'), *((
+        row['env'], f'{row["env_steps"]:,d}', ', '.join(shown(value) for value in row['score']),
+        ', '.join(map(counted, row['steps_to_95'])),
+      ) for row in found['scratch'])
     ]) + ['']
   if 'black_box' in found:
     lines += table([

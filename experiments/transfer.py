@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from experiments import console, stages
+from experiments import stages
 from metaimprove.adapters.gymnasium import FamilyEnv, ImprovingAgent
 from metaimprove.adapters.mujoco import HalfCheetahEnv, ReacherEnv
 from metaimprove.adapters.numpy_policy import NumpyPolicy
@@ -29,7 +29,7 @@ from metaimprove.tasks.registry import make_family
 from metaimprove.tasks.robots import dynamics
 from metaimprove.tasks.splits import sample_tasks
 from metaimprove.trees import take
-from metaimprove.types import Params, Task
+from metaimprove.types import Params, Task, silent
 
 ENVS: Mapping[str, type[FamilyEnv]] = {
   env.simulator.family_name: env for env in (ReacherEnv, HalfCheetahEnv)
@@ -73,23 +73,25 @@ def env_name(folder: pathlib.Path) -> str:
 
 
 def load_run(folder: pathlib.Path) -> Run:
-  """Reads a run; controls that it has not kept are trained again, in the same folder."""
+  """Reads a run; raises `IncompatibleError` for one that was not judged with controls."""
   operator = load_operator(folder / 'operator')
   family = make_family(operator[0].config.family, operator[0].config.backend)
   dataset = load_dataset(folder / 'histories', family, verify=False)
   seed, hidden_sizes = dataset.header['sources'][0]['seed'], tuple(dataset.header['hidden_sizes'])
   source, learning, _ = load_conditioned(folder / 'histories', family)
   snapshot, learners = learning.snapshots[-1], folder / 'evaluation' / 'learning'
-  with console.stage(folder, 'controls') as progress:
-    identifier = stages.make_identifier(
-      family, *operator, snapshot, dataset, folder / 'training', seed=seed, folder=learners / 'identify'
-    )
-    network_params = identifier.train(progress)
-    randomised = tuned.make_source(domain_randomised_ppo.NAME, family, hidden_sizes)
-    robust = runs.learn(
-      randomised, sample_tasks(family, seed, 1, 'heldout'), stream(seed, 'no_experience'),
-      folder=learners / 'no_experience', progress=progress,
-    )
+  if not (learners / 'identify').exists():
+    raise IncompatibleError(f'{folder} has not kept what its controls have learned; judge it again, with controls.')
+  identifier = stages.make_identifier(
+    family, *operator, snapshot, dataset, folder / 'training', seed=seed, folder=learners / 'identify'
+  )
+  network_params = identifier.train(silent)
+  # Both sources that serve all tasks learn equally long.
+  randomised = tuned.make_source(domain_randomised_ppo.NAME, family, hidden_sizes, num_updates=source.num_updates)
+  robust = runs.learn(
+    randomised, sample_tasks(family, seed, 1, 'heldout'), stream(seed, 'no_experience'),
+    folder=learners / 'no_experience',
+  )
   identify = dataclasses.replace(
     operator[0],
     improve_behaviour=lambda params, memory, ask, rng_key=None: identifier.policy_for(params, snapshot, memory),

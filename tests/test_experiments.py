@@ -10,16 +10,20 @@ import subprocess
 import sys
 import time
 
+import chex
+import jax
 import numpy as np
 import pytest
 import scipy.stats
 
-from experiments import learn_families
+from experiments import learn_families, transfer
 from metaimprove import files
 from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation.results import read
 from metaimprove.histories import merge
 from metaimprove.tasks.registry import make_family
+from metaimprove.tasks.splits import sample_tasks
+from metaimprove.trees import take
 
 pytestmark = pytest.mark.xdist_group('experiments')
 apart = pytest.mark.xdist_group('apart')  # tests that need no finished job run beside those that do
@@ -167,6 +171,24 @@ def test_what_is_not_read_again_is_not_kept(finished):
   assert len(list((folder / 'training' / 'tensorboard').iterdir())) == 1, 'one file of events for one start'
   kept = {path.name for path in (folder / 'evaluation' / 'learning').iterdir()}
   assert kept == {'no_experience', 'identify'}  # what controls have learned, and none of PPO's learners
+
+
+def test_what_controls_have_learned_acts_elsewhere(finished):
+  """A run is read without training again."""
+  folder, _, _ = finished
+  before = {path: path.stat().st_mtime for path in (folder / 'evaluation').rglob('*') if path.is_file()}
+  read = transfer.load_run(folder)
+  assert {path: path.stat().st_mtime for path in before} == before
+  assert set(read.improvers) == {'operator', 'identify'} and set(read.fixed) == {
+    'reference', 'told_goal', 'no_experience'
+  }
+  tasks = sample_tasks(read.family, read.seed, 2, 'heldout')
+  policies = {name: policies(tasks) for name, policies in read.fixed.items()}
+  first, second = (take(policies['no_experience'], n) for n in range(2))
+  chex.assert_trees_all_equal(first, second)
+  assert any((x[0] != x[1]).any() for x in jax.tree.leaves(policies['reference']))
+  with pytest.raises(IncompatibleError, match='no robot in MuJoCo'):
+    transfer.env_name(folder)
 
 
 def test_an_operator_is_judged_on_merged_histories(finished, tmp_path):

@@ -1,11 +1,13 @@
 """A family in Gymnasium's C MuJoCo: task, observation, reward and dynamics are ours, the simulator is not."""
 
+import sys
+
 import gymnasium
 import jax
 import numpy as np
 import pytest
 
-from experiments import gymnasium_run
+from experiments import gymnasium_run, transfer
 from metaimprove.adapters.gymnasium import ImprovingAgent
 from metaimprove.adapters.mujoco import HalfCheetahEnv, ReacherEnv
 from metaimprove.asks import ask
@@ -13,7 +15,7 @@ from metaimprove.errors import IncompatibleError
 from metaimprove.operators.checkpoints import load_operator
 from metaimprove.tasks.registry import make_family
 from metaimprove.tasks.splits import sample_tasks
-from metaimprove.trees import take
+from metaimprove.trees import batch_size, stack, take
 from tests.make_reacher_operator import RESULT
 
 
@@ -126,3 +128,41 @@ def test_a_run_is_printed_and_drawn(tmp_path, capsys):
     gymnasium_run.run('Pusher-v5', load_operator(RESULT), ask(steps='best'), page, **settings)
   with pytest.raises(IncompatibleError, match="cannot make 'NoSuch-v5'"):
     gymnasium_run.run('NoSuch-v5', load_operator(RESULT), ask(steps='best'), page, **settings)
+
+
+def test_an_operator_is_judged_beside_controls(family):
+  """Scores are 0 where it begins and 1 for the reference, and dynamics are those that each row says."""
+  operator, dynamics = load_operator(RESULT), []
+
+  def improved(tasks):
+    dynamics.append(tasks.dynamics)
+    agents = [
+      ImprovingAgent(operator, ReacherEnv(family, take(tasks, n)), seed=n) for n in range(batch_size(tasks))
+    ]
+    for agent in agents:
+      agent.run(1)
+    return stack([agent.agents[0].policy.params for agent in agents])
+
+  rows = transfer.transfer(transfer.Run(
+    family=family, seed=0, operator=operator, improvers={'operator': operator, 'identify': operator},
+    fixed={'reference': improved, 'no_experience': improved},
+  ), num_tasks=2, num_applications=1)
+  assert [row['split'] for row in rows] == ['stock', 'inside', 'outside', 'late_and_noisy']
+  for row in rows:
+    assert row['episodes'] == [0, operator[0].config.num_episodes] and row['iqm'][0] == 0 < row['iqm'][1]
+    assert row['controls']['no_experience']['iqm'] == [1.0] and row['reference'] > row['initial']
+    assert row['controls']['identify']['iqm'] == row['iqm']
+  assert all((value == 1).all() for value in dynamics[0].values())
+  ranges = {name: (parameter.low, parameter.high) for name, parameter in family.ranges.items()}
+  inside = [
+    all((low <= drawn[name]).all() and (drawn[name] <= high).all() for name, (low, high) in ranges.items())
+    for drawn in dynamics[2::2]
+  ]
+  assert inside == [True, False, True]
+
+
+def test_ppo_from_scratch_needs_a_library_of_its_own(family, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'stable_baselines3', None)
+  with pytest.raises(IncompatibleError, match='pip install stable-baselines3'):
+    transfer.learn_from_scratch(None, 1, 100)
+  np.testing.assert_allclose(transfer._smooth([1.0, 3.0, *[5.0] * 20])[[0, 1, -1]], [1.0, 2.0, 5.0])
