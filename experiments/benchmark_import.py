@@ -8,7 +8,7 @@ one on half_cheetah_vel with the backend mjx_fast, without which HalfCheetah-v5 
   checks      Gymnasium's and dm_env's own tests, on every family
   gymnasium   operators and controls in Gymnasium's C MuJoCo: Reacher-v5 and HalfCheetah-v5, hidden goals and dynamics
   scratch     Stable-Baselines3's PPO from scratch in the same simulator; not done by default, because it brings PyTorch
-  brax        Brax's PPO begun with the operator's output, with a random policy, and in its usual way
+  brax        Brax's PPO begun with an operator's output, with a random policy, and in its usual way
   black_box   what it costs on held-out tasks if of each policy only the actions are read; operators of the zoo
   cost        of acting and of improving
 
@@ -45,18 +45,21 @@ from metaimprove.adapters.numpy_policy import NumpyPolicy
 from metaimprove.episodes import episodes_of
 from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation import metrics
+from metaimprove.improvers import tuned
 from metaimprove.methods.method import initial_policies
 from metaimprove.operators import zoo
 from metaimprove.operators.checkpoints import load_operator
 from metaimprove.operators.operator import Operator
 from metaimprove.rng import stream
 from metaimprove.rollouts import make_play
+from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.registry import family_names, make_family
 from metaimprove.tasks.splits import sample_tasks
 from metaimprove.trees import stack, take
 from metaimprove.types import Params, Play, Task, mean_return
 
 FLAGS = flags.FLAGS
+_WARM_APPLICATIONS, _BRAX_EVALUATIONS = 3, 41
 PARTS = ('cost', 'black_box', 'gymnasium', 'scratch', 'brax', 'checks')
 
 if __name__ == '__main__':
@@ -68,8 +71,9 @@ if __name__ == '__main__':
   flags.DEFINE_integer('num_applications', 4, 'Of the operator there.', 1)
   flags.DEFINE_integer('scratch_tasks', 4, 'Held-out tasks on which PPO learns in MuJoCo.', 1)
   flags.DEFINE_integer('scratch_steps', 200_000, 'Environment steps that it learns.', 1)
+  flags.DEFINE_list('brax_operators', ['half_cheetah_vel', 'reacher_goal'], 'Operators that Brax begins with.')
   flags.DEFINE_integer('brax_tasks', 4, 'Held-out tasks on which Brax learns.', 1)
-  flags.DEFINE_integer('brax_steps', 200_000, 'Environment steps that it learns.', 1)
+  flags.DEFINE_float('warm_rate', 0.1, "Share of the learning rate where it begins with the operator's output.")
   flags.DEFINE_integer('seed', 0, 'Of tasks, policies and episodes.')
   flags.DEFINE_string('json', 'docs/results/import.json', 'The figures.')
 
@@ -141,19 +145,19 @@ def _improved(operator: tuple[Operator, Params], play: Play, tasks: Task, known:
 
 def brax_curves(operator: tuple[Operator, Params]) -> dict[str, Any]:
   """How many environment steps Brax's PPO needs on held-out tasks to the return that it ends with from scratch."""
-  family = make_family('reacher_goal', operator[0].config.backend)
+  family = make_family(operator[0].config.family, operator[0].config.backend)
   tasks = sample_tasks(family, FLAGS.seed, FLAGS.brax_tasks, 'heldout')
   curves: dict[str, list[Any]] = {'scratch': [], 'usual': [], 'operator': []}
   for n in range(FLAGS.brax_tasks):
     task = take(tasks, n)
     improving = ImprovingAgent(operator, FamilyEnv(family, task), seed=FLAGS.seed + n)
-    improving.run(2)
+    improving.run(_WARM_APPLICATIONS)
     random_policy = NumpyPolicy.of(operator[0].policy.init(stream(FLAGS.seed, f'policy {n}')))
     for name, start in (
       ('scratch', warm_start(random_policy)), ('operator', warm_start(improving.agents[0].policy)),
       ('usual', {'normalize_observations': True, 'network_factory': ppo_networks.make_ppo_networks}),
     ):
-      curves[name].append(_learn(family, task, start, n))
+      curves[name].append(_learn(family, task, start, n, FLAGS.warm_rate if name == 'operator' else 1.0))
       print(f'task {n}, {name}: ' + ', '.join(f'{steps}: {value:.1f}' for steps, value in curves[name][-1]))
   ends = [curve[-1][1] for curve in curves['scratch']]
   needed = {
@@ -162,20 +166,32 @@ def brax_curves(operator: tuple[Operator, Params]) -> dict[str, Any]:
   }
   known = [steps for steps in needed['operator'] if steps is not None]
   return {
-    'scratch_env_steps': float(np.mean(needed['scratch'])),
+    'family': family.name, 'scratch_env_steps': float(np.mean(needed['scratch'])),
     'operator_env_steps': float(np.mean(known)) if len(known) == len(ends) else None,
-    'operator_experience_env_steps': 2 * operator[0].config.num_episodes * family.episode_length,
+    'operator_experience_env_steps': (
+      _WARM_APPLICATIONS * operator[0].config.num_episodes * family.episode_length
+    ),
     'needed': needed, 'final_returns': ends, 'curves': curves,
   }
 
 
-def _learn(family: Any, task: Task, start: dict[str, Any], seed: int) -> list[tuple[int, float]]:
-  """[(environment steps, mean return)] of Brax's PPO on one task, from the start on."""
-  curve = []
+def _learn(
+  family: TaskFamily, task: Task, start: dict[str, Any], seed: int, rate: float
+) -> list[tuple[int, float]]:
+  """[(environment steps, mean return)] of Brax's PPO on one task, with the settings that suit the family, from the
+  start on; `rate` multiplies its learning rate."""
+  curve, tuned_to = [], tuned.settings_for(family)
+  settings = tuned_to.independent
+  pieces = settings.num_envs * family.episode_length // settings.unroll_length
   brax_ppo.train(
-    FamilyBraxEnv(family, task), num_timesteps=FLAGS.brax_steps, episode_length=family.episode_length, num_envs=16,
-    batch_size=16, num_minibatches=4, num_updates_per_batch=8, unroll_length=25, learning_rate=3e-4, discounting=0.97,
-    reward_scaling=0.1, entropy_cost=1e-3, wrap_env_fn=wrap_for_training, num_evals=41, num_eval_envs=64, seed=seed,
+    FamilyBraxEnv(family, task), episode_length=family.episode_length, wrap_env_fn=wrap_for_training,
+    num_timesteps=tuned_to.independent_updates * settings.num_envs * family.episode_length,
+    num_envs=settings.num_envs, batch_size=pieces // settings.num_minibatches,
+    num_minibatches=settings.num_minibatches, num_updates_per_batch=settings.num_epochs,
+    unroll_length=settings.unroll_length, learning_rate=rate * settings.learning_rate,
+    discounting=settings.discounting, gae_lambda=settings.gae_lambda, entropy_cost=settings.entropy_cost,
+    clipping_epsilon=settings.clipping_epsilon, reward_scaling=settings.reward_scaling,
+    max_grad_norm=settings.max_gradient_norm, num_evals=_BRAX_EVALUATIONS, num_eval_envs=64, seed=seed,
     max_devices_per_host=1,
     progress_fn=lambda steps, found: curve.append((int(steps), float(found['eval/episode_reward']))), **start,
   )
@@ -235,10 +251,8 @@ def main() -> None:
     found.update(parts, commands=commands)
     files.write_json(path, found)
 
-  needs_run = {'cost', 'brax'} & set(FLAGS.parts)
-  operator = None if not needs_run else load_operator(pathlib.Path(FLAGS.run) / 'operator', make_family('reacher_goal'))
   if 'cost' in FLAGS.parts and 'improve_ms' not in found:
-    keep(**costs(operator))
+    keep(**costs(load_operator('reacher_goal')))
   known = {row['operator'] for row in found.get('black_box', [])}
   if 'black_box' in FLAGS.parts and known != set(zoo.zoo_names()):
     keep(black_box=black_boxes())
@@ -252,7 +266,8 @@ def main() -> None:
           [transfer.learn_from_scratch(run, FLAGS.scratch_tasks, FLAGS.scratch_steps)]
         )})
   if 'brax' in FLAGS.parts and 'brax_warm_start' not in found:
-    keep(brax_warm_start=brax_curves(operator))
+    first, *others = [brax_curves(load_operator(name)) for name in FLAGS.brax_operators]
+    keep(brax_warm_start={**first, 'others': others})
   if 'checks' in FLAGS.parts:
     for name in FLAGS.families or family_names():
       checks = found.get('checks', {})

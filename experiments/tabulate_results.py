@@ -233,10 +233,13 @@ def import_tables(found: Mapping[str, Any]) -> list[str]:
     ]) + ['']
   if 'brax_warm_start' in found:
     names = {'scratch': 'a random policy', 'usual': 'as Brax begins', 'operator': "the operator's output"}
-    needed = found['brax_warm_start']['needed']
+    learned = [found['brax_warm_start'], *found['brax_warm_start']['others']]
     lines += table([
-      ("Brax's PPO begins with", *(f'task {n}' for n in range(len(needed['scratch'])))),
-      *((title, *map(counted, needed[name])) for name, title in names.items()),
+      ('family', "Brax's PPO begins with", 'steps to the last return from scratch, by task', 'returns at first',
+       'returns at the end'), *((
+        f'`{one["family"]}`', title, ', '.join(map(counted, one['needed'][name])),
+        *(', '.join(f'{curve[point][1]:.1f}' for curve in one['curves'][name]) for point in (0, -1)),
+      ) for one in learned for name, title in names.items())
     ]) + ['']
   if 'improve_ms' in found:
     lines += table([
