@@ -375,6 +375,17 @@ def test_a_step_that_blew_up_is_left_out_and_its_episode_is_not_the_best(loaded)
   agent.improve()
 
 
+def test_an_agent_draws_what_its_policy_draws(loaded):
+  """From a generator of the same seed, also beyond the first block of numbers; or it takes the most likely actions."""
+  for greedy, rng in ((False, np.random.default_rng(3)), (True, None)):
+    agent, observation = Agent(loaded, seed=3, greedy=greedy), np.zeros(loaded[0].config.observation_size, np.float32)
+    for step in range(300):
+      action = agent.act(observation)
+      np.testing.assert_array_equal(action, agent.policy(observation, rng))
+      observation = observation + np.float32(0.001)
+      agent.observe(0.0, observation, terminated=False, truncated=step % 8 == 7)
+
+
 def test_the_action_that_was_given_is_noted_whatever_becomes_of_it(loaded):
   agent = Agent(loaded)
   action = agent.act(np.zeros(1))

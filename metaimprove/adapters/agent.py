@@ -18,6 +18,8 @@ from metaimprove.operators.operator import Operator
 from metaimprove.rng import stream
 from metaimprove.types import Params
 
+_BLOCK = 256
+
 
 class Agent:
   """Acts on one task and is improved by an operator, in a loop of yours:
@@ -55,7 +57,8 @@ class Agent:
     self.operator, config = operator, operator[0].config
     self.spaces = spaces or Spaces.of(config.observation_size, config.action_size)
     self.num_episodes = config.num_episodes
-    self._rng, self._seed, self._greedy, self._sample = np.random.default_rng(seed), seed, greedy, sample
+    self._seed, self._sample = seed, sample
+    self._rng = None if greedy else _Noise(np.random.default_rng(seed), config.action_size)
     self._num_tasks, self._shape = 0, (self.spaces.observation_size,)
     self.begin_task(policy)
 
@@ -84,7 +87,7 @@ class Agent:
           'This is not the observation that came last. Say to `observe` when an episode ends, by terminated or '
           'truncated; now call `drop_episode`.'
         )
-    action = forward.act(self.policy.forward_policy, read, None if self._greedy else self._rng)
+    action = forward.act(self.policy.forward_policy, read, self._rng)
     self._acting = read, action.copy()
     return action
 
@@ -179,6 +182,21 @@ class Agent:
       self.policy = NumpyPolicy.of(params, self.spaces)
     self._memory, self._episodes, self.num_applications = memory, [], self.num_applications + 1
     return self.policy
+
+
+class _Noise:
+  """What one generator draws, drawn in blocks: a draw for every action takes longer than all that an agent notes."""
+
+  def __init__(self, rng: np.random.Generator, size: int):
+    self._rng, self._size, self._rows = rng, size, iter(())
+
+  def standard_normal(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """The next [size] numbers; as `numpy.random.Generator`'s, for that shape alone."""
+    row = next(self._rows, None)
+    if row is None:
+      self._rows = iter(self._rng.standard_normal((_BLOCK, self._size), dtype))
+      row = next(self._rows)
+    return row
 
 
 def _array(observation: np.ndarray) -> np.ndarray:
