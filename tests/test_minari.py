@@ -65,11 +65,15 @@ def test_it_is_read_back_as_a_log_to_learn_from(dataset, exported, point):
 
 @pytest.mark.parametrize('changes, message', [
   ({'histories': [99]}, 'There are histories 0 to'), ({'levels': []}, 'There are levels 0 to'),
-  ({'dataset_id': 'point/histories-v0'}, 'Minari does not take'), ({'dataset_id': '!'}, 'Minari does not take'),
+  ({'dataset_id': 'point/histories-v0'}, 'has a dataset .* already'), ({'dataset_id': '!'}, 'Minari does not take'),
 ])
 def test_what_can_not_be_exported(dataset, exported, changes, message):
+  told = []
   with pytest.raises(IncompatibleError, match=message):
-    export_minari(dataset, **{'dataset_id': 'point/other-v0', 'histories': [0], **changes})
+    export_minari(
+      dataset, **{'dataset_id': 'point/other-v0', 'histories': [0], **changes}, progress=lambda *_: told.append(1)
+    )
+  assert not told or '!' in changes.values()  # all but what Minari alone knows is refused before anything is read
 
 
 @pytest.mark.filterwarnings('ignore::UserWarning')  # of Minari: no author, no environment, ...

@@ -48,6 +48,8 @@ def export_minari(
   """
   chosen = _chosen('histories', histories, dataset.num_histories)
   wanted = _chosen('levels', levels, dataset.num_checkpoints)
+  if dataset_id in minari.list_local_datasets():  # known before minutes of reading
+    raise IncompatibleError(f'Minari has a dataset {dataset_id!r} already; delete it there, or take another name.')
   header = dataset.header
   box = gymnasium.spaces.Box
   buffers, metadata = [], []
