@@ -1,11 +1,11 @@
-# Two commands, each of which does all the set-up on a fresh machine: `make quickstart` and `make test`.
+# Commands that do all the set-up on a fresh machine: `make quickstart`, `make test`, and `make playground`.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
-.PHONY: quickstart test docs clean
+.PHONY: quickstart test playground docs clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.ready
@@ -14,6 +14,16 @@ quickstart: $(VENV)/.ready
 test: $(VENV)/.ready
 	@$(BIN)/ruff check .
 	@$(BIN)/python -m pytest $(ARGS)
+
+# Families of MuJoCo Playground's own environments, in a virtual environment of its own: it wants a newer JAX.
+playground: $(VENV)-playground/.ready
+	@$(VENV)-playground/bin/python -m pytest -n0 tests/test_playground.py $(ARGS)
+
+$(VENV)-playground/.ready: setup.py constraints_playground.txt
+	@echo 'Installing into $(VENV)-playground (about 1 GB, a minute or two)...'
+	@$(PYTHON) -m venv --clear $(VENV)-playground
+	@$(VENV)-playground/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints_playground.txt --editable '.[playground]' 'pytest<9.2' pytest-xdist hypothesis
+	@touch $@
 
 # The reference, made of the docstrings, without a network: runs/reference/index.html
 docs: $(VENV)/.ready
@@ -29,4 +39,4 @@ $(VENV)/.ready: setup.py constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .cache build *.egg-info
+	rm -rf $(VENV) $(VENV)-playground .cache build *.egg-info

@@ -13,6 +13,9 @@ EXTRAS = {
   'onnx': ['onnx>=1.16'],
 }
 
+# Wants a newer JAX than Brax's PPO runs on, so it has a virtual environment of its own: `make playground`.
+PLAYGROUND = ['playground>=0.2']
+
 setuptools.setup(
   name='metaimprove',
   version='0.1.0',
@@ -49,6 +52,7 @@ setuptools.setup(
   # pytest 9.2 does not see the groups in which pytest-xdist 3.8 keeps tests that share a compiled program together.
   extras_require={
     **EXTRAS,
+    'playground': PLAYGROUND,
     'test': [
       *itertools.chain(*EXTRAS.values()), 'hypothesis>=6.100', 'onnxruntime>=1.18', 'pytest>=8,<9.2',
       'pytest-xdist>=3.6', 'ruff>=0.9',

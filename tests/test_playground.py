@@ -1,7 +1,8 @@
-"""Families from MuJoCo Playground environments, on a stand-in with the same interface.
+"""Families from MuJoCo Playground environments, on a stand-in with the same interface, and on Playground itself.
 
-Playground itself wants a newer JAX than Brax's own PPO. The stand-in has what `MjxEnv` has, read in its code at commit
-1ab4cfd of google-deepmind/mujoco_playground, and a real MJX model.
+Playground wants a newer JAX than Brax's own PPO, so tests of itself are run by `make playground` and skipped elsewhere.
+The stand-in has what `MjxEnv` has, read in its code at commit 1ab4cfd of google-deepmind/mujoco_playground, and a real
+MJX model.
 """
 
 import copy
@@ -138,3 +139,35 @@ def test_what_does_not_fit_is_refused(env):
     from_playground_env(env, name='swing', dynamics=('colour',))
   with pytest.raises(IncompatibleError, match='needs a `reward`'):
     from_playground_env(env, name='swing', outcome=lambda before, after: after.data.qvel)
+
+
+@pytest.fixture(scope='module')
+def cartpole():
+  """Playground's own, and a family of it."""
+  suite = pytest.importorskip('mujoco_playground', reason='`make playground` runs it').dm_control_suite
+  env = suite.load('CartpoleBalance', config_overrides={'impl': 'jax'})
+  return env, from_playground_env(env, name='cartpole', dynamics=('gear', 'gravity'), episode_length=20)
+
+
+def test_a_family_of_playground_steps_as_playground_does(cartpole):
+  """On the stock robot; a motor of twice the gear accelerates the cart twice as much."""
+  env, family = cartpole
+  stock = {name: jnp.ones(()) for name in family.ranges}
+  task, step = family.sample(jax.random.key(0)).replace(dynamics=stock), jax.jit(family.step)
+  state = jax.jit(family.reset)(task, jax.random.key(1))
+  expected = jax.jit(env.step)(state.physics.env, jnp.ones(1))
+  after = step(task, state, jnp.ones(1))
+  np.testing.assert_allclose(after.observation, expected.obs, rtol=1e-5)
+  np.testing.assert_allclose(after.reward, expected.reward, rtol=1e-5)
+  still = step(task, state, jnp.zeros(1)).physics.qd[0]
+  strong = step(task.replace(dynamics={**stock, 'gear': jnp.float32(2.0)}), state, jnp.ones(1)).physics.qd[0]
+  np.testing.assert_allclose(strong - still, 2 * (after.physics.qd[0] - still), rtol=0.02)
+
+
+def test_hidden_tasks_of_playground_are_played_side_by_side(cartpole):
+  _, family = cartpole
+  policy, tasks = make_policy(5, 1, (8,)), jax.vmap(family.sample)(jax.random.split(jax.random.key(0), 4))
+  params = jax.tree.map(lambda x: jnp.stack([x] * 4), policy.init(jax.random.key(0)))
+  trajectory = make_play(family, policy, num_episodes=2)(params, tasks, jax.random.key(1))
+  assert np.asarray(trajectory.valid).all() and trajectory.finite.all()
+  assert len(np.unique(trajectory.observation[:, :, 0, 1])) == 8 and (trajectory.reward > 0).all()
