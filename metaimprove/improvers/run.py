@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from metaimprove import files, parallel
+from metaimprove.compiling import jit_once
 from metaimprove.errors import DamagedDataError
 from metaimprove.improvers.curves import num_updates_counted, without_gaps
 from metaimprove.improvers.source import Learning, Piece, Snapshots, Source
@@ -58,7 +59,7 @@ def make_learn(source: Source) -> Learn:
   def keys(rng_key, index):
     return rng_key if source.shared else jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng_key, index)
 
-  @jax.jit
+  @jit_once
   def init(rng_key, index, tasks, data):
     return batched(source.init)(keys(rng_key, index), tasks, *(() if data is None else (data,)))
 

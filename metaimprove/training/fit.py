@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 from metaimprove import files, parallel
+from metaimprove.compiling import jit_once
 from metaimprove.errors import DamagedDataError, IncompatibleError, NonFiniteLossError
 from metaimprove.rng import stream
 from metaimprove.types import Params, Progress, silent
@@ -187,7 +188,7 @@ def _compile(init, loss, settings, devices):
     return {'params': optax.apply_updates(state['params'], changes), 'optimizer': optimizer_state}, figures
 
   everywhere = parallel.replicated_sharding(devices)
-  return jax.jit(first_state, out_shardings=everywhere), jax.jit(update, out_shardings=everywhere)
+  return jit_once(first_state, out_shardings=everywhere), jax.jit(update, out_shardings=everywhere)
 
 
 class _Losses:
