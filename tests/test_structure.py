@@ -6,7 +6,8 @@ import pathlib
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = (
   'errors', 'types', 'episodes', 'trees', 'rng', 'files', 'quiet_brax', 'compiling', 'parallel', 'policies', 'asks',
-  'tasks', 'rollouts', 'improvers', 'histories', 'iteration', 'operators', 'training', 'methods', 'evaluation', 'adapters',
+  'tasks', 'rollouts', 'improvers', 'histories', 'iteration', 'operators', 'training', 'methods', 'evaluation',
+  'adapters',
 )
 LONGEST = 80
 
