@@ -50,7 +50,7 @@ def main() -> None:
   files.write_json(folder / zoo.CARD, {
     'family': results.family, 'backend': results.backend, 'seed': results.seed, 'licence': 'Apache-2.0',
     'command': f'python -m experiments.benchmark_operators --families={results.family} --seeds={_list(seeds)}' + (
-      '' if results.backend == backends_of(results.family)[0] else f' --backend={results.backend}'
+      '' if results.backend == next(iter(backends_of(results.family))) else f' --backend={results.backend}'
     ),
     'training_env_steps': dict(results.training_env_steps), 'versions': dict(results.versions),
     'heldout_tasks': results.heldout_tasks, 'num_seeds': results.num_seeds, 'episodes': results.episodes,
