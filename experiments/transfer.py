@@ -53,7 +53,7 @@ class Run:
     family: the task family.
     seed: of the run; its held-out tasks are those of this seed.
     operator: as `load_operator` gives it.
-    improvers: name -> what improves in its place: the operator, and the control that identifies the task.
+    improvers: name -> what improves: the operator, and the control that identifies the task in its place.
     fixed: name -> policies that do not improve; `reference` is told everything.
   """
 
@@ -73,39 +73,35 @@ def env_name(folder: pathlib.Path) -> str:
 
 
 def load_run(folder: pathlib.Path) -> Run:
-  """Reads a run; raises `IncompatibleError` for one that was not judged with controls."""
+  """Reads a run, with those controls that have learned in it."""
   operator = load_operator(folder / 'operator')
   family = make_family(operator[0].config.family, operator[0].config.backend)
   dataset = load_dataset(folder / 'histories', family, verify=False)
   seed, hidden_sizes = dataset.header['sources'][0]['seed'], tuple(dataset.header['hidden_sizes'])
   source, learning, _ = load_conditioned(folder / 'histories', family)
   snapshot, learners = learning.snapshots[-1], folder / 'evaluation' / 'learning'
-  if not (learners / 'identify').exists():
-    raise IncompatibleError(f'{folder} has not kept what its controls have learned; judge it again, with controls.')
-  identifier = stages.make_identifier(
-    family, *operator, snapshot, dataset, folder / 'training', seed=seed, folder=learners / 'identify'
-  )
-  network_params = identifier.train(silent)
-  # Both sources that serve all tasks learn equally long.
-  randomised = tuned.make_source(domain_randomised_ppo.NAME, family, hidden_sizes, num_updates=source.num_updates)
-  robust = runs.learn(
-    randomised, sample_tasks(family, seed, 1, 'heldout'), stream(seed, 'no_experience'),
-    folder=learners / 'no_experience',
-  )
-  identify = dataclasses.replace(
-    operator[0],
-    improve_behaviour=lambda params, memory, ask, rng_key=None: identifier.policy_for(params, snapshot, memory),
-  )
-  return Run(
-    family=family, seed=seed, operator=operator,
-    improvers={'operator': operator, 'identify': (identify, network_params)}, fixed={
-      'reference': lambda tasks: source.params_of(snapshot, tasks),
-      'told_goal': lambda tasks: source.params_of(
-        snapshot, tasks.replace(dynamics=dynamics.stock(tasks.dynamics))
-      ),
-      'no_experience': lambda tasks: randomised.params_of(robust.snapshots[-1], tasks),
-    },
-  )
+  improvers, fixed = {'operator': operator}, {
+    'reference': lambda tasks: source.params_of(snapshot, tasks),
+    'told_goal': lambda tasks: source.params_of(snapshot, tasks.replace(dynamics=dynamics.stock(tasks.dynamics))),
+  }
+  if (learners / 'identify').exists():
+    identifier = stages.make_identifier(
+      family, *operator, snapshot, dataset, folder / 'training', seed=seed, folder=learners / 'identify'
+    )
+    identify = dataclasses.replace(
+      operator[0],
+      improve_behaviour=lambda params, memory, ask, rng_key=None: identifier.policy_for(params, snapshot, memory),
+    )
+    improvers['identify'] = identify, identifier.train(silent)
+  if (learners / 'no_experience').exists():
+    # Both sources that serve all tasks learn equally long.
+    randomised = tuned.make_source(domain_randomised_ppo.NAME, family, hidden_sizes, num_updates=source.num_updates)
+    robust = runs.learn(
+      randomised, sample_tasks(family, seed, 1, 'heldout'), stream(seed, 'no_experience'),
+      folder=learners / 'no_experience',
+    )
+    fixed['no_experience'] = lambda tasks: randomised.params_of(robust.snapshots[-1], tasks)
+  return Run(family=family, seed=seed, operator=operator, improvers=improvers, fixed=fixed)
 
 
 def transfer(run: Run, num_tasks: int, num_applications: int) -> list[dict[str, Any]]:
