@@ -1,9 +1,8 @@
 """How well operators work in other libraries: interfaces, another simulator, Brax's PPO, and what it costs.
 
-  python -m experiments.benchmark_import --run=runs/benchmark/reacher_goal --json=docs/results/import.json
+  python -m experiments.benchmark_import --runs=runs/benchmark/reacher_goal --json=docs/results/import.json
 
-RUN is a folder of `benchmark_operators` or of the quickstart on reacher_goal, with histories and operator; CHEETAH_RUN
-one on half_cheetah_vel with the backend mjx_fast, without which HalfCheetah-v5 is left out. Parts:
+RUNS are folders of `benchmark_operators`, on reacher_goal, and on half_cheetah_vel with the backend mjx_fast. Parts:
 
   checks      Gymnasium's and dm_env's own tests, on every family
   gymnasium   operators and controls in Gymnasium's C MuJoCo: Reacher-v5 and HalfCheetah-v5, hidden goals and dynamics
@@ -63,15 +62,19 @@ _WARM_APPLICATIONS, _BRAX_EVALUATIONS = 3, 41
 PARTS = ('cost', 'black_box', 'gymnasium', 'scratch', 'brax', 'checks')
 
 if __name__ == '__main__':
-  flags.DEFINE_string('run', 'runs/benchmark/reacher_goal', 'Folder with `histories` and `operator` of reacher_goal.')
-  flags.DEFINE_string('cheetah_run', None, 'The same of half_cheetah_vel on mjx_fast, for HalfCheetah-v5.')
+  flags.DEFINE_list(
+    'runs', ['runs/benchmark/reacher_goal', 'runs/benchmark/half_cheetah_vel'],
+    'Folders of `benchmark_operators` with histories and an operator, to be judged in MuJoCo.',
+  )
   flags.DEFINE_list('parts', [part for part in PARTS if part != 'scratch'], f'Which: {", ".join(PARTS)}.')
   flags.DEFINE_list('families', None, 'Of the checks; all by default.')
   flags.DEFINE_integer('num_tasks', 64, 'Tasks in MuJoCo.', 2)
   flags.DEFINE_integer('num_applications', 4, 'Of the operator there.', 1)
   flags.DEFINE_integer('scratch_tasks', 4, 'Held-out tasks on which PPO learns in MuJoCo.', 1)
   flags.DEFINE_integer('scratch_steps', 200_000, 'Environment steps that it learns.', 1)
-  flags.DEFINE_list('brax_operators', ['half_cheetah_vel', 'reacher_goal'], 'Operators that Brax begins with.')
+  flags.DEFINE_list(
+    'brax_operators', ['runs/benchmark/half_cheetah_vel/operator', 'reacher_goal'], 'Operators that Brax begins with.'
+  )
   flags.DEFINE_integer('brax_tasks', 4, 'Held-out tasks on which Brax learns.', 1)
   flags.DEFINE_float('warm_rate', 0.1, "Share of the learning rate where it begins with the operator's output.")
   flags.DEFINE_integer('seed', 0, 'Of tasks, policies and episodes.')
@@ -256,7 +259,7 @@ def main() -> None:
   known = {row['operator'] for row in found.get('black_box', [])}
   if 'black_box' in FLAGS.parts and known != set(zoo.zoo_names()):
     keep(black_box=black_boxes())
-  for folder in [pathlib.Path(given) for given in (FLAGS.run, FLAGS.cheetah_run) if given is not None]:
+  for folder in map(pathlib.Path, FLAGS.runs):
     for part in ('gymnasium', 'scratch'):
       rows = found.get(part, [])
       if part in FLAGS.parts and transfer.env_name(folder) not in {row['env'] for row in rows}:
