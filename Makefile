@@ -17,6 +17,7 @@ test: $(VENV)/.ready
 
 # Families of MuJoCo Playground's own environments, in a virtual environment of its own: it wants a newer JAX.
 playground: $(VENV)-playground/.ready
+	@$(VENV)-playground/bin/python -c 'import mujoco_playground'  # or its tests would be skipped
 	@$(VENV)-playground/bin/python -m pytest -n0 tests/test_playground.py $(ARGS)
 
 $(VENV)-playground/.ready: setup.py constraints_playground.txt

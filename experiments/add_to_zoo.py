@@ -16,7 +16,7 @@ from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation import results as results_
 from metaimprove.operators import zoo
 from metaimprove.operators.checkpoints import load_operator
-from metaimprove.tasks.registry import backends_of, make_family
+from metaimprove.tasks.registry import make_family
 
 FLAGS = flags.FLAGS
 NUM_TASKS = 64
@@ -24,10 +24,6 @@ NUM_TASKS = 64
 
 if __name__ == '__main__':
   flags.DEFINE_string('run', 'runs/quickstart', 'Folder of the quickstart, or of a family of `benchmark_operators`.')
-
-
-def _list(seeds: list[int]) -> str:
-  return ','.join(map(str, seeds))
 
 
 def main() -> None:
@@ -49,9 +45,7 @@ def main() -> None:
     shutil.copyfile(part / 'operator' / name, folder / name)
   files.write_json(folder / zoo.CARD, {
     'family': results.family, 'backend': results.backend, 'seed': results.seed, 'licence': 'Apache-2.0',
-    'command': f'python -m experiments.benchmark_operators --families={results.family} --seeds={_list(seeds)}' + (
-      '' if results.backend == next(iter(backends_of(results.family))) else f' --backend={results.backend}'
-    ),
+    'command': console.benchmark_command(results.family, results.backend, seeds),
     'training_env_steps': dict(results.training_env_steps), 'versions': dict(results.versions),
     'heldout_tasks': results.heldout_tasks, 'num_seeds': results.num_seeds, 'episodes': results.episodes,
     'normalised_return': results.normalised_return, 'far': results.far,

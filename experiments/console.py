@@ -18,6 +18,7 @@ from tensorboardX.proto import event_pb2
 from metaimprove import files, types
 from metaimprove.errors import MetaImproveError
 from metaimprove.evaluation.results import IMPROVEMENTS, Results
+from metaimprove.tasks.registry import backends_of
 
 _SECONDS = 'wall_seconds.json'
 _TRAINING_SECONDS = 'training_wall_seconds.json'
@@ -83,6 +84,12 @@ def command_for(**values: Any) -> str:
   """The command of the running binary with these flags alone, as one would type it."""
   given = [f'--no{n}' if v is False else f'--{n}' if v is True else f'--{n}={v}' for n, v in values.items()]
   return shlex.join(['python', '-m', sys.modules['__main__'].__spec__.name, *given])
+
+
+def benchmark_command(family: str, backend: str, seeds: Sequence[int]) -> str:
+  """The command that makes the row of a family on a backend."""
+  command = f'python -m experiments.benchmark_operators --families={family} --seeds={",".join(map(str, seeds))}'
+  return command if backend == next(iter(backends_of(family))) else f'{command} --backend={backend}'
 
 
 def print_results(results: Results) -> None:

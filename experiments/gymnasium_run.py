@@ -42,9 +42,11 @@ def run(
   from metaimprove.adapters.gymnasium import ImprovingAgent
 
   # Gymnasium's own may show what an operator must not see, or show it otherwise.
-  name = mujoco.BRIDGES.get((name, operator[0].config.family), name)
+  bridge, settings = mujoco.BRIDGES.get((name, operator[0].config.family)), {}
+  if bridge is not None:
+    name, settings = bridge, {'backend': operator[0].config.backend}
   try:
-    env = gymnasium.make(name, render_mode='rgb_array')
+    env = gymnasium.make(name, render_mode='rgb_array', **settings)
   except gymnasium.error.Error as error:
     raise IncompatibleError(f'Gymnasium cannot make {name!r}: {error}') from None
   agent, films = ImprovingAgent(operator, env, seed=seed, **mapping), []

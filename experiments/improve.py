@@ -5,7 +5,7 @@
   python -m experiments.improve --operator=runs/quickstart/operator --gym_env=Reacher-v5
 
 With `--gym_env` it does so in any Gymnasium environment whose observations and actions fit. `Reacher-v5` stands for
-that robot in C MuJoCo with a hidden target, as `reacher_goal` has it.
+that robot in C MuJoCo with a hidden target, as `reacher_goal` has it, and `HalfCheetah-v5` for `half_cheetah_vel`.
 """
 
 import pathlib

@@ -40,15 +40,15 @@ if __name__ == '__main__':
   flags.adopt_module_key_flags(jobs)
 
 
-def known(family: str) -> NeedsRow | None:
-  """What the benchmark knows of a family; None if it knows no needs."""
+def known(family: str, backend: str) -> NeedsRow | None:
+  """What the benchmark knows of a family on a backend; None if it knows no needs."""
   path = pathlib.Path(FLAGS.benchmark) / family / 'results.json'
   if not path.exists():
     return None
   results = results_.read(path)
-  seeds = ','.join(map(str, results.per_seed['seeds']))
-  commands = [f'python -m experiments.benchmark_operators --families={family} --seeds={seeds}']
-  return None if None in results.need.values() else rows.needs_row(results, commands)
+  if None in results.need.values() or results.backend != backend:
+    return None
+  return rows.needs_row(results, [console.benchmark_command(family, backend, results.per_seed['seeds'])])
 
 
 def measure(job: Job, seeds: Sequence[int], folder: pathlib.Path) -> NeedsRow:
@@ -87,7 +87,8 @@ def main() -> None:
   seeds = [int(seed) for seed in FLAGS.seeds]
   for family in FLAGS.families:
     job = Job.of(family, **{'num_tasks': NUM_TASKS, 'num_steps': NUM_STEPS, **jobs.given()})
-    row = known(family) or measure(job, seeds, pathlib.Path(FLAGS.folder) / family)
+    backend = make_family(family, job.backend).backend
+    row = known(family, backend) or measure(job, seeds, pathlib.Path(FLAGS.folder) / family)
     rows.add(FLAGS.json, row)
     print(f'{family}: ' + ', '.join(f'{need.replace("_", " ")} {value}' for need, value in row.need.items()))
   print(f'Rows: {FLAGS.json}')

@@ -24,6 +24,7 @@ from metaimprove.evaluation import results as results_
 from metaimprove.evaluation import rows as rows_
 from metaimprove.evaluation.results import SMALL_NEED, Results, is_sparse
 from metaimprove.evaluation.rows import ANSWERS, AblationRow, NeedsRow, OperatorRow
+from metaimprove.tasks.registry import backends_of
 
 FLAGS = flags.FLAGS
 APPLICATIONS = (0, 1, 2, 3, 4, 6, 10, 20, 30)
@@ -134,8 +135,13 @@ def naming_is_enough(row: OperatorRow | NeedsRow) -> bool:
   return None not in needs and max(needs) < SMALL_NEED
 
 
+def _family(row: OperatorRow | NeedsRow) -> str:
+  """Its name, with the backend where that is not the family's first."""
+  return f'`{row.family}`' + ('' if row.backend == next(iter(backends_of(row.family))) else f' on {row.backend}')
+
+
 def _named(row: OperatorRow | NeedsRow) -> str:
-  return f'`{row.family}`' + (' (naming the task is enough)' if naming_is_enough(row) else '')
+  return _family(row) + (' (naming the task is enough)' if naming_is_enough(row) else '')
 
 
 def families_table(rows: Sequence[NeedsRow]) -> list[str]:
@@ -175,7 +181,7 @@ def needs_table(rows: Sequence[OperatorRow]) -> list[str]:
   for row in rows:
     means = {name: f'; mean {shown(row.methods[name]["mean"][-1])}' for name in row.methods if is_sparse(row.family)}
     reached = [interval(row.methods[name], -1) + means.get(name, '') if name in row.methods else '' for name in names]
-    lines.append([f'`{row.family}`', *(shown(row.need[need]) for need in rows_.NEEDS), *reached])
+    lines.append([_family(row), *(shown(row.need[need]) for need in rows_.NEEDS), *reached])
   return table(lines)
 
 
@@ -219,7 +225,7 @@ def import_tables(found: Mapping[str, Any]) -> list[str]:
     ]) + ['']
   if 'scratch' in found:
     lines += table([
-      ('environment', 'PPO from scratch: environment steps', 'score of each task at the end', 'steps to 0.95'), *((
+      ('environment', "Stable-Baselines3's PPO: environment steps", 'score of each task at the end', 'steps to 0.95'), *((
         row['env'], f'{row["env_steps"]:,d}', ', '.join(shown(value) for value in row['score']),
         ', '.join(map(counted, row['steps_to_95'])),
       ) for row in found['scratch'])
@@ -232,7 +238,10 @@ def import_tables(found: Mapping[str, Any]) -> list[str]:
       ) for row in found['black_box'])
     ]) + ['']
   if 'brax_warm_start' in found:
-    names = {'scratch': 'a random policy', 'usual': 'as Brax begins', 'operator': "the operator's output"}
+    names = {
+      'scratch': 'a random policy', 'scratch_slow': 'a random policy, slowly', 'usual': 'as Brax begins',
+      'operator': "the operator's output", 'operator_slow': "the operator's output, slowly",
+    }
     learned = [found['brax_warm_start'], *found['brax_warm_start']['others']]
     lines += table([
       ('family', "Brax's PPO begins with", 'steps to the last return from scratch, by task', 'returns at first',
@@ -275,7 +284,8 @@ def draw(rows: Sequence[OperatorRow], path: pathlib.Path) -> None:
       axes.fill_between(row.episodes, main['low'], main['high'], color=curves['operator'], alpha=0.2, linewidth=0)
     for name in (name for name in constants if name in row.methods):
       axes.axhline(row.methods[name][end][0], color=constants[name], linestyle='--', label=name.replace('_', ' '))
-    axes.set(title=row.family, xlabel='episodes of a task', ylabel='mean score' if end == 'mean' else 'score (IQM)')
+    axes.set_title(_family(row).replace('`', ''))
+    axes.set(xlabel='episodes of a task', ylabel='mean score' if end == 'mean' else 'score (IQM)')
     axes.legend(frameon=False, fontsize=7)
   figure.savefig(path, dpi=110)
 

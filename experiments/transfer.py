@@ -14,7 +14,7 @@ from experiments import stages
 from metaimprove.adapters.gymnasium import FamilyEnv, ImprovingAgent
 from metaimprove.adapters.mujoco import HalfCheetahEnv, ReacherEnv
 from metaimprove.adapters.numpy_policy import NumpyPolicy
-from metaimprove.errors import IncompatibleError
+from metaimprove.errors import IncompatibleError, NoScoreError
 from metaimprove.evaluation import metrics
 from metaimprove.histories.dataset import load_dataset
 from metaimprove.histories.reference import load_conditioned
@@ -39,7 +39,7 @@ IMPERFECT = {'action_delay': 0.5, 'action_noise': 0.1}
 SPLITS = (('stock', 'heldout'), ('inside', 'heldout'), ('outside', 'far'), ('late_and_noisy', 'heldout'))
 """(what is written, which tasks)."""
 _MEASURED_EPISODES = 4
-_REACHED = 0.95
+_REACHED, _SMOOTHED = 0.95, 20
 
 PolicyOf = Callable[[Task], Params]
 """Tasks [N] -> parameters [N, ...]."""
@@ -66,10 +66,17 @@ class Run:
 
 def env_name(folder: pathlib.Path) -> str:
   """The Gymnasium environment that stands for the robot of a run; raises `IncompatibleError` where there is none."""
-  family = load_operator(folder / 'operator')[0].config.family
+  config = load_operator(folder / 'operator')[0].config
+  family = config.family
   if family not in ENVS:
     raise IncompatibleError(f'{folder} is of {family}, which has no robot in MuJoCo; there are: {", ".join(ENVS)}.')
-  return ENVS[family].simulator.env_name
+  simulator = ENVS[family].simulator
+  if config.backend not in simulator.backends:
+    raise IncompatibleError(
+      f'{folder} is of {family} on {config.backend}, where the robot is not that of {simulator.env_name}; run it with '
+      f'--backend={simulator.backends[0]}.'
+    )
+  return simulator.env_name
 
 
 def load_run(folder: pathlib.Path) -> Run:
@@ -93,21 +100,23 @@ def load_run(folder: pathlib.Path) -> Run:
       improve_behaviour=lambda params, memory, ask, rng_key=None: identifier.policy_for(params, snapshot, memory),
     )
     improvers['identify'] = identify, identifier.train(silent)
-  if (learners / 'no_experience').exists():
-    # Both sources that serve all tasks learn equally long.
-    randomised = tuned.make_source(domain_randomised_ppo.NAME, family, hidden_sizes, num_updates=source.num_updates)
+  # Both sources that serve all tasks learn equally long.
+  randomised = tuned.make_source(domain_randomised_ppo.NAME, family, hidden_sizes, num_updates=source.num_updates)
+  if runs.is_learned(randomised, learners / 'no_experience'):
     robust = runs.learn(
       randomised, sample_tasks(family, seed, 1, 'heldout'), stream(seed, 'no_experience'),
       folder=learners / 'no_experience',
     )
     fixed['no_experience'] = lambda tasks: randomised.params_of(robust.snapshots[-1], tasks)
+  for name in {'identify', 'no_experience'} - {*improvers, *fixed}:
+    print(f'{folder} has not kept what its control {name} has learned; it is left out.')
   return Run(family=family, seed=seed, operator=operator, improvers=improvers, fixed=fixed)
 
 
 def transfer(run: Run, num_tasks: int, num_applications: int) -> list[dict[str, Any]]:
   """A row for each kind of dynamics. 0 is the random policy that is improved, 1 the source's final policy in that same
   simulator, told goal and dynamics but for delay and noise."""
-  rows = []
+  rows, env_of = [], ENVS[run.family.name].simulator
   for split, kind in SPLITS:
     tasks = sample_tasks(run.family, run.seed, num_tasks, kind)
     if split == 'stock':
@@ -119,14 +128,17 @@ def transfer(run: Run, num_tasks: int, num_applications: int) -> list[dict[str, 
     }
     stays = {name: _returns_of(env, jax.device_get(policies(tasks)), run.seed) for name, policies in run.fixed.items()}
     initial, reference = improved['operator'][0], stays.pop('reference')
+    kept = reference > initial  # the tasks that have a score
+    if not kept.any():
+      raise NoScoreError(f'In {env_of.env_name} the reference is on no task better than a random policy.')
     scores = {
-      name: metrics.normalise(returns, initial, reference)
+      name: metrics.normalise(returns[:, kept], initial[kept], reference[kept])
       for name, returns in {**improved, **{name: returns[None] for name, returns in stays.items()}}.items()
     }
     figures = {name: _figures(found) for name, found in scores.items()}
     episodes = np.arange(num_applications + 1) * run.operator[0].config.num_episodes
     rows.append({
-      'env': ENVS[run.family.name].simulator.env_name, 'split': split, 'tasks': num_tasks,
+      'env': env_of.env_name, 'backend': run.family.backend, 'split': split, 'tasks': int(kept.sum()),
       'episodes': episodes.tolist(), **figures.pop('operator'), 'reference': round(float(reference.mean()), 2),
       'initial': round(float(initial.mean()), 2), 'controls': figures,
     })
@@ -147,15 +159,15 @@ def _make(family: TaskFamily, tasks: Task, imperfections: Mapping[str, float]) -
 
 
 def _returns_of(env: SyncVectorEnv, params: Params, seed: int) -> np.ndarray:
-  """[N] mean returns of policies [N, ...], each in its environment; episodes are all of one length."""
+  """[N] mean returns of policies [N, ...], each in its environment."""
   policies = [NumpyPolicy.of(take(params, n)) for n in range(env.num_envs)]
-  rng, total, ended = np.random.default_rng(seed), np.zeros(env.num_envs), 0
+  rng, total, ended = np.random.default_rng(seed), np.zeros(env.num_envs), np.zeros(env.num_envs, int)
   observations, _ = env.reset(seed=seed + 10_000)
-  while ended < _MEASURED_EPISODES:
+  while (ended < _MEASURED_EPISODES).any():
     actions = np.stack([policy(observation, rng) for policy, observation in zip(policies, observations)])
-    observations, rewards, _, truncated, _ = env.step(actions)
-    total += rewards
-    ended += bool(truncated.all())
+    observations, rewards, terminated, truncated, _ = env.step(actions)
+    total += rewards * (ended < _MEASURED_EPISODES)
+    ended += terminated | truncated
   return total / _MEASURED_EPISODES
 
 
@@ -184,21 +196,17 @@ def learn_from_scratch(run: Run, num_tasks: int, num_steps: int) -> dict[str, An
   curves = []
   for n in range(num_tasks):
     alone = Monitor(ENVS[run.family.name](run.family, take(tasks, n)))
-    PPO('MlpPolicy', alone, seed=run.seed + n, device='cpu').learn(num_steps)
+    learned = PPO('MlpPolicy', alone, seed=run.seed + n, device='cpu').learn(num_steps)
     curves.append(metrics.normalise(_smooth(alone.get_episode_rewards()), initial[n], reference[n]))
     print(f'{run.family.name} in MuJoCo, task {n}: PPO from scratch {curves[-1][-1]:.3f}')
-  scores = np.stack(curves, axis=1)
-  reached = [np.flatnonzero(curve >= _REACHED) for curve in curves]
+  reached = [_SMOOTHED + np.flatnonzero(curve >= _REACHED) for curve in curves]
   return {
-    'env': ENVS[run.family.name].simulator.env_name, 'tasks': num_tasks, 'env_steps': num_steps,
-    'score': [round(float(value), 4) for value in scores[-1]],
-    'steps_to_95': [int(rows[0] + 1) * run.family.episode_length if len(rows) else None for rows in reached],
+    'env': ENVS[run.family.name].simulator.env_name, 'tasks': num_tasks, 'env_steps': learned.num_timesteps,
+    'score': [round(float(curve[-1]), 4) for curve in curves],
+    'steps_to_95': [int(rows[0]) * run.family.episode_length if len(rows) else None for rows in reached],
   }
 
 
 def _smooth(returns: Sequence[float]) -> np.ndarray:
-  """[E] the mean return of the last 20 episodes, after each."""
-  total = np.cumsum([0.0, *returns])
-  ends = np.arange(1, len(total))
-  begins = np.maximum(ends - 20, 0)
-  return (total[ends] - total[begins]) / (ends - begins)
+  """The mean return of the last 20 episodes, after the 20th and each later one."""
+  return np.convolve(returns, np.full(_SMOOTHED, 1 / _SMOOTHED), 'valid')

@@ -14,12 +14,16 @@ from metaimprove.adapters.extras import required
 from metaimprove.adapters.gymnasium import FamilyEnv
 from metaimprove.adapters.stepping import Stepper
 from metaimprove.errors import IncompatibleError
+from metaimprove.tasks.registry import backends_of
 from metaimprove.tasks.robots import dynamics, half_cheetah, reacher
 
 gymnasium = required('gymnasium')
 mujoco = required('mujoco')
 
 _IMPERFECTIONS = ('action_delay', 'action_noise')
+_BLOWN_UP = (
+  mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC
+)
 # A length changes inertia too, in another way than a multiplier.
 _MULTIPLIERS = {name: fields for name, fields in dynamics.FIELDS['mjx'].items() if name != 'length'}
 
@@ -30,10 +34,12 @@ class MuJoCoStepper(Stepper):
   Attributes:
     env_name: of the Gymnasium environment.
     family_name: of the only family that it stands for.
+    backends: of that family, on which the robot is the same.
   """
 
   env_name: ClassVar[str]
   family_name: ClassVar[str]
+  backends: ClassVar[tuple[str, ...]] = ('mjx_fast', 'mjx')
 
   def _start(self) -> None:
     """Places what belongs to the task, after a reset of Gymnasium's environment."""
@@ -49,6 +55,11 @@ class MuJoCoStepper(Stepper):
   def _prepare(self) -> None:
     if self.family.name != self.family_name:
       raise IncompatibleError(f'{self.env_name} stands for {self.family_name}, not for {self.family.name}.')
+    if self.family.backend not in self.backends:
+      raise IncompatibleError(
+        f'{self.env_name} has the robot of {self.family_name} on {" and ".join(self.backends)}; on '
+        f'{self.family.backend} it is another one.'
+      )
     with quiet_brax.known_warnings_ignored():  # Gymnasium's cheetah has the same old attribute as Brax's
       self._env = gymnasium.make(self.env_name).unwrapped
     fields = {field for fields in _MULTIPLIERS.values() for field in fields}
@@ -62,6 +73,8 @@ class MuJoCoStepper(Stepper):
 
   def _begin(self, rng: np.random.Generator) -> np.ndarray:
     self._check(self.task.dynamics)
+    if any(np.ndim(value) for value in self.task.dynamics.values()):
+      raise IncompatibleError('This bridge takes one multiplier for the whole robot, not one for each element.')
     model = self._env.model
     for field, stock in self._stock.items():
       _array(model, field)[...] = stock
@@ -80,7 +93,10 @@ class MuJoCoStepper(Stepper):
     command, self._sent = late * self._sent + (1 - late) * command, command
     before = self._env.data.qpos.copy()
     self._env.do_simulation(np.clip(command, -1, 1), self._env.frame_skip)
-    return self._observe(), self._reward(before, action), False
+    observation = self._observe()
+    if any(self._env.data.warning[kind].number for kind in _BLOWN_UP):  # MuJoCo has begun anew by itself
+      observation = np.full_like(observation, np.nan)
+    return observation, self._reward(before, action), False
 
   @property
   def q(self) -> np.ndarray | None:
@@ -141,7 +157,9 @@ BRIDGES: dict[tuple[str, str], str] = {}
 
 def _register(env: type[FamilyEnv], name: str) -> None:
   stepper = env.simulator
-  gymnasium.register(name, entry_point=env, kwargs={'family': stepper.family_name}, order_enforce=False)
+  first = next(backend for backend in stepper.backends if backend in backends_of(stepper.family_name))
+  kwargs = {'family': stepper.family_name, 'backend': first}
+  gymnasium.register(name, entry_point=env, kwargs=kwargs, order_enforce=False)
   BRIDGES[stepper.env_name, stepper.family_name] = name
 
 

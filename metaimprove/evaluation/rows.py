@@ -56,7 +56,7 @@ class OperatorRow:
   @property
   def key(self) -> tuple[str, ...]:
     """What a row is of: another one of the same replaces it."""
-    return (self.family,)
+    return self.family, self.backend
 
   def flaw(self) -> str | None:
     """What is wrong with it; None if nothing is."""
@@ -97,7 +97,7 @@ class NeedsRow:
   @property
   def key(self) -> tuple[str, ...]:
     """See `OperatorRow`."""
-    return (self.family,)
+    return self.family, self.backend
 
   def flaw(self) -> str | None:
     """See `OperatorRow`."""
