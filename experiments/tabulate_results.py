@@ -225,7 +225,7 @@ def import_tables(found: Mapping[str, Any]) -> list[str]:
     ]) + ['']
   if 'scratch' in found:
     lines += table([
-      ('environment', "Stable-Baselines3's PPO: environment steps", 'score of each task at the end', 'steps to 0.95'), *((
+      ('environment', "Stable-Baselines3's PPO: environment steps", 'score of each task at the end', 'to 0.95'), *((
         row['env'], f'{row["env_steps"]:,d}', ', '.join(shown(value) for value in row['score']),
         ', '.join(map(counted, row['steps_to_95'])),
       ) for row in found['scratch'])

@@ -18,9 +18,11 @@ import scipy.stats
 
 from experiments import learn_families, transfer
 from metaimprove import files
+from metaimprove.adapters.agent import Agent
 from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation.results import read
 from metaimprove.histories import merge
+from metaimprove.policies import layer_names
 from metaimprove.tasks.registry import make_family
 from metaimprove.tasks.splits import sample_tasks
 from metaimprove.trees import take
@@ -188,6 +190,22 @@ def test_what_controls_have_learned_acts_elsewhere(finished):
   first, second = (take(policies['no_experience'], n) for n in range(2))
   chex.assert_trees_all_equal(first, second)
   assert any((x[0] != x[1]).any() for x in jax.tree.leaves(policies['reference']))
+  # The control that identifies the task acts as the reference would if it were told the estimate: what it is told is in
+  # the first bias alone, and depends on what was experienced.
+  reference, estimated = take(policies['reference'], 0), []
+  for reward in (0.0, 1.0):
+    agent = Agent(read.improvers['identify'])
+    observation = np.zeros(read.family.observation_size, np.float32)
+    for step in range(read.family.episode_length):
+      agent.act(observation)
+      agent.observe(reward, observation, terminated=False, truncated=step == read.family.episode_length - 1)
+    params = agent.improve().params
+    first, *others = layer_names(params)
+    np.testing.assert_allclose(params[first]['w'], reference[first]['w'], rtol=1e-5)
+    for name in others:
+      jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), params[name], reference[name])
+    estimated.append(params[first]['b'])
+  assert (estimated[0] != estimated[1]).any()
   with pytest.raises(IncompatibleError, match='no robot in MuJoCo'):
     transfer.env_name(folder)
 
