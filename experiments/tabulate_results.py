@@ -220,7 +220,7 @@ def import_tables(found: Mapping[str, Any]) -> list[str]:
        *(f'{title}, IQM at the end' for title in controls.values())), *((
         row['env'], row['split'].replace('_', ' '), row['tasks'], ', '.join(map(str, row['episodes'])),
         ', '.join(shown(value) for value in row['iqm']), interval(row, -1), shown(row['mean'][-1]),
-        *(interval(row['controls'][name], -1) if name in row.get('controls', {}) else '' for name in controls),
+        *(interval(row['controls'][name], -1) if name in row['controls'] else '' for name in controls),
       ) for row in found['gymnasium'])
     ]) + ['']
   if 'scratch' in found:

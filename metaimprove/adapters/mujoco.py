@@ -4,6 +4,7 @@ Only what the family defines is taken from us: the task, the observation, the re
 and starts are those of Gymnasium's environment. Dynamics are changed in its MuJoCo model, by the same multipliers.
 """
 
+import abc
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -28,7 +29,7 @@ _BLOWN_UP = (
 _MULTIPLIERS = {name: fields for name, fields in dynamics.FIELDS['mjx'].items() if name != 'length'}
 
 
-class MuJoCoStepper(Stepper):
+class MuJoCoStepper(Stepper, abc.ABC):
   """A Gymnasium environment as a family. Subclasses say which, how it begins, what is observed and rewarded.
 
   Attributes:
@@ -44,13 +45,13 @@ class MuJoCoStepper(Stepper):
   def _start(self) -> None:
     """Places what belongs to the task, after a reset of Gymnasium's environment."""
 
+  @abc.abstractmethod
   def _observe(self) -> np.ndarray:
     """[O] as the family observes."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def _reward(self, qpos: np.ndarray, action: np.ndarray) -> float:
     """Of the step that began at qpos [nq], with the action [A] of the policy."""
-    raise NotImplementedError
 
   def _prepare(self) -> None:
     if self.family.name != self.family_name:
