@@ -11,7 +11,8 @@ RUNS are folders of `benchmark_operators`, on reacher_goal, and on half_cheetah_
   black_box   what it costs on held-out tasks if of each policy only the actions are read; operators of the zoo
   cost        of acting and of improving
 
-Each part is written to the file when it is done, and is not done again; delete it there to do it again.
+Each part, of `brax` each curve, is written to the file when it is done, and is not done again; delete it there to do it
+again.
 """
 
 import itertools
@@ -58,7 +59,9 @@ from metaimprove.trees import stack, take
 from metaimprove.types import Params, Play, Task, mean_return
 
 FLAGS = flags.FLAGS
-_WARM_APPLICATIONS, _BRAX_EVALUATIONS = 3, 41
+_WARM_APPLICATIONS, _BRAX_EVALUATIONS, _BRAX_EPISODES = 3, 41, 16
+Curve = list[tuple[int, float]]
+"""(environment steps, mean return) of a policy that learns."""
 PARTS = ('cost', 'black_box', 'gymnasium', 'scratch', 'brax', 'checks')
 
 if __name__ == '__main__':
@@ -112,22 +115,19 @@ def _passes(check: Callable[[], Any]) -> bool:
   return True
 
 
-def black_boxes() -> list[dict[str, Any]]:
-  """A row for each operator of the zoo: scores where policies are known, and where only their actions are read."""
-  rows = []
-  for name in zoo.zoo_names():
-    operator, card = load_operator(name), zoo.zoo_card(name)
-    family = make_family(name, card['backend'])
-    tasks = sample_tasks(family, card['seed'], FLAGS.num_tasks, 'heldout')
-    play = make_play(family, operator[0].policy, num_episodes=operator[0].config.num_episodes)
-    initial, reference = (np.array(card['first_tasks'][end][:FLAGS.num_tasks]) for end in ('initial', 'reference'))
-    row = {'operator': name, 'tasks': FLAGS.num_tasks, 'episodes': card['episodes'][:FLAGS.num_applications + 1]}
-    for kind in ('known', 'actions_only'):
-      scores = metrics.normalise(_improved(operator, play, tasks, kind == 'known'), initial, reference)
-      row[kind] = [round(float(value), 4) for value in scores.mean(axis=1)]
-      print(f'{name}, {kind}: mean score ' + ', '.join(f'{value:.3f}' for value in row[kind]))
-    rows.append(row)
-  return rows
+def black_box(name: str) -> dict[str, Any]:
+  """Scores of an operator of the zoo where policies are known, and where only their actions are read."""
+  operator, card = load_operator(name), zoo.zoo_card(name)
+  family = make_family(name, card['backend'])
+  tasks = sample_tasks(family, card['seed'], FLAGS.num_tasks, 'heldout')
+  play = make_play(family, operator[0].policy, num_episodes=operator[0].config.num_episodes)
+  initial, reference = (np.array(card['first_tasks'][end][:FLAGS.num_tasks]) for end in ('initial', 'reference'))
+  row = {'operator': name, 'tasks': FLAGS.num_tasks, 'episodes': card['episodes'][:FLAGS.num_applications + 1]}
+  for kind in ('known', 'actions_only'):
+    scores = metrics.normalise(_improved(operator, play, tasks, kind == 'known'), initial, reference)
+    row[kind] = [round(float(value), 4) for value in scores.mean(axis=1)]
+    print(f'{name}, {kind}: mean score ' + ', '.join(f'{value:.3f}' for value in row[kind]))
+  return row
 
 
 def _improved(operator: tuple[Operator, Params], play: Play, tasks: Task, known: bool) -> np.ndarray:
@@ -146,11 +146,12 @@ def _improved(operator: tuple[Operator, Params], play: Play, tasks: Task, known:
   return np.array(returns)
 
 
-def brax_curves(operator: tuple[Operator, Params]) -> dict[str, Any]:
-  """How many environment steps Brax's PPO needs on held-out tasks to the return that it ends with from scratch."""
+def learn_with_brax(
+  operator: tuple[Operator, Params], curves: Mapping[str, list[Curve]], keep: Callable[[dict[str, list[Curve]]], None]
+) -> None:
+  """From each start one curve a held-out task; hands all of them to `keep` after each that `curves` does not have."""
   family = make_family(operator[0].config.family, operator[0].config.backend)
   tasks = sample_tasks(family, FLAGS.seed, FLAGS.brax_tasks, 'heldout')
-  curves: dict[str, list[Any]] = {}
   for n in range(FLAGS.brax_tasks):
     task = take(tasks, n)
     improving = ImprovingAgent(operator, FamilyEnv(family, task), seed=FLAGS.seed + n)
@@ -162,19 +163,26 @@ def brax_curves(operator: tuple[Operator, Params]) -> dict[str, Any]:
       ('scratch', random, 1.0), ('scratch_slow', random, FLAGS.slow_rate), ('operator', improved, 1.0),
       ('operator_slow', improved, FLAGS.slow_rate), ('usual', usual, 1.0),
     ):
-      curves.setdefault(name, []).append(_learn(family, task, start, n, rate))
-      print(f'task {n}, {name}: ' + ', '.join(f'{steps}: {value:.1f}' for steps, value in curves[name][-1]))
-  ends = [max(curves[name][n][-1][1] for name in ('scratch', 'scratch_slow')) for n in range(FLAGS.brax_tasks)]
+      known = curves.get(name, [])
+      if len(known) <= n:
+        curves = {**curves, name: [*known, _learn(family, task, start, n, rate)]}
+        keep(curves)
+        print(f'task {n}, {name}: ' + ', '.join(f'{steps}: {value:.1f}' for steps, value in curves[name][-1]))
+
+
+def compare_starts(operator: Operator, curves: Mapping[str, Sequence[Curve]]) -> dict[str, Any]:
+  """How many environment steps Brax's PPO needs from each start to the return that it ends with from scratch."""
+  config, num_tasks = operator.config, min(map(len, curves.values()))
+  ends = [max(curves[name][n][-1][1] for name in ('scratch', 'scratch_slow')) for n in range(num_tasks)]
   needed = {
     name: [next((steps for steps, value in curve if value >= end), None) for curve, end in zip(found, ends)]
     for name, found in curves.items()
   }
   return {
-    'family': family.name, 'slow_rate': FLAGS.slow_rate, 'scratch_env_steps': _fewest(needed, 'scratch'),
-    'operator_env_steps': _fewest(needed, 'operator'), 'operator_experience_env_steps': (
-      _WARM_APPLICATIONS * operator[0].config.num_episodes * family.episode_length
-    ),
-    'needed': needed, 'final_returns': ends, 'curves': curves,
+    'family': config.family, 'slow_rate': FLAGS.slow_rate, 'scratch_env_steps': _fewest(needed, 'scratch'),
+    'operator_env_steps': _fewest(needed, 'operator'),
+    'operator_experience_env_steps': _WARM_APPLICATIONS * config.num_episodes * config.episode_length,
+    'needed': needed, 'final_returns': ends,
   }
 
 
@@ -189,9 +197,9 @@ def _fewest(needed: Mapping[str, Sequence[int | None]], start: str) -> float | N
 
 def _learn(
   family: TaskFamily, task: Task, start: dict[str, Any], seed: int, rate: float
-) -> list[tuple[int, float]]:
-  """[(environment steps, mean return)] of Brax's PPO on one task, with the settings that suit the family, from the
-  start on; `rate` multiplies its learning rate."""
+) -> Curve:
+  """Of Brax's PPO on one task, with the settings that suit the family, from the start on; `rate` multiplies its
+  learning rate."""
   curve, tuned_to = [], tuned.settings_for(family)
   settings = tuned_to.independent
   pieces = settings.num_envs * family.episode_length // settings.unroll_length
@@ -203,7 +211,7 @@ def _learn(
     unroll_length=settings.unroll_length, learning_rate=rate * settings.learning_rate,
     discounting=settings.discounting, gae_lambda=settings.gae_lambda, entropy_cost=settings.entropy_cost,
     clipping_epsilon=settings.clipping_epsilon, reward_scaling=settings.reward_scaling,
-    max_grad_norm=settings.max_gradient_norm, num_evals=_BRAX_EVALUATIONS, num_eval_envs=64, seed=seed,
+    max_grad_norm=settings.max_gradient_norm, num_evals=_BRAX_EVALUATIONS, num_eval_envs=_BRAX_EPISODES, seed=seed,
     max_devices_per_host=1,
     progress_fn=lambda steps, found: curve.append((int(steps), float(found['eval/episode_reward']))), **start,
   )
@@ -265,9 +273,11 @@ def main() -> None:
 
   if 'cost' in FLAGS.parts and 'improve_ms' not in found:
     keep(**costs(load_operator('reacher_goal')))
-  known = {row['operator'] for row in found.get('black_box', [])}
-  if 'black_box' in FLAGS.parts and known != set(zoo.zoo_names()):
-    keep(black_box=black_boxes())
+  if 'black_box' in FLAGS.parts:
+    for name in zoo.zoo_names():
+      rows = found.get('black_box', [])
+      if name not in {row['operator'] for row in rows}:
+        keep(black_box=[*rows, black_box(name)])
   for folder in map(pathlib.Path, FLAGS.runs):
     for part in ('gymnasium', 'scratch'):
       rows = found.get(part, [])
@@ -277,9 +287,16 @@ def main() -> None:
           transfer.transfer(run, FLAGS.num_tasks, FLAGS.num_applications) if part == 'gymnasium' else
           [transfer.learn_from_scratch(run, FLAGS.scratch_tasks, FLAGS.scratch_steps)]
         )})
-  if 'brax' in FLAGS.parts and 'brax_warm_start' not in found:
+  if 'brax' in FLAGS.parts:
     operators = [load_operator(name) for name in FLAGS.brax_operators]
-    first, *others = [brax_curves(operator) for operator in operators]
+    for loaded in operators:
+      family, curves = loaded[0].config.family, found.get('brax_curves', {})
+      learn_with_brax(
+        loaded, curves.get(family, {}), lambda now, of=family, others=curves: keep(brax_curves={**others, of: now})
+      )
+    first, *others = [
+      compare_starts(operator, found['brax_curves'][operator.config.family]) for operator, _ in operators
+    ]
     keep(brax_warm_start={**first, 'others': others})
   if 'checks' in FLAGS.parts:
     for name in FLAGS.families or family_names():

@@ -42,9 +42,9 @@ def run(
   from metaimprove.adapters.gymnasium import ImprovingAgent
 
   # Gymnasium's own may show what an operator must not see, or show it otherwise.
-  bridge, settings = mujoco.BRIDGES.get((name, operator[0].config.family)), {}
-  if bridge is not None:
-    name, settings = bridge, {'backend': operator[0].config.backend}
+  bridge, settings = mujoco.BRIDGES.get(operator[0].config.family), {}
+  if bridge is not None and name == bridge.simulator.env_name:
+    name, settings = bridge.registered, {'backend': operator[0].config.backend}
   try:
     env = gymnasium.make(name, render_mode='rgb_array', **settings)
   except gymnasium.error.Error as error:

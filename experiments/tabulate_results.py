@@ -242,12 +242,12 @@ def import_tables(found: Mapping[str, Any]) -> list[str]:
       'scratch': 'a random policy', 'scratch_slow': 'a random policy, slowly', 'usual': 'as Brax begins',
       'operator': "the operator's output", 'operator_slow': "the operator's output, slowly",
     }
-    learned = [found['brax_warm_start'], *found['brax_warm_start']['others']]
+    learned, curves = [found['brax_warm_start'], *found['brax_warm_start']['others']], found['brax_curves']
     lines += table([
       ('family', "Brax's PPO begins with", 'steps to the last return from scratch, by task', 'returns at first',
        'returns at the end'), *((
         f'`{one["family"]}`', title, ', '.join(map(counted, one['needed'][name])),
-        *(', '.join(f'{curve[point][1]:.1f}' for curve in one['curves'][name]) for point in (0, -1)),
+        *(', '.join(f'{curve[point][1]:.1f}' for curve in curves[one['family']][name]) for point in (0, -1)),
       ) for one in learned for name, title in names.items())
     ]) + ['']
   if 'improve_ms' in found:

@@ -11,8 +11,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from experiments import stages
-from metaimprove.adapters.gymnasium import FamilyEnv, ImprovingAgent
-from metaimprove.adapters.mujoco import HalfCheetahEnv, ReacherEnv
+from metaimprove.adapters.gymnasium import ImprovingAgent
+from metaimprove.adapters.mujoco import BRIDGES
 from metaimprove.adapters.numpy_policy import NumpyPolicy
 from metaimprove.errors import IncompatibleError, NoScoreError
 from metaimprove.evaluation import metrics
@@ -31,10 +31,6 @@ from metaimprove.tasks.splits import sample_tasks
 from metaimprove.trees import take
 from metaimprove.types import Params, Task, silent
 
-ENVS: Mapping[str, type[FamilyEnv]] = {
-  env.simulator.family_name: env for env in (ReacherEnv, HalfCheetahEnv)
-}
-"""Family -> the same robot in C MuJoCo."""
 IMPERFECT = {'action_delay': 0.5, 'action_noise': 0.1}
 SPLITS = (('stock', 'heldout'), ('inside', 'heldout'), ('outside', 'far'), ('late_and_noisy', 'heldout'))
 """(what is written, which tasks)."""
@@ -68,9 +64,9 @@ def env_name(folder: pathlib.Path) -> str:
   """The Gymnasium environment that stands for the robot of a run; raises `IncompatibleError` where there is none."""
   config = load_operator(folder / 'operator')[0].config
   family = config.family
-  if family not in ENVS:
-    raise IncompatibleError(f'{folder} is of {family}, which has no robot in MuJoCo; there are: {", ".join(ENVS)}.')
-  simulator = ENVS[family].simulator
+  if family not in BRIDGES:
+    raise IncompatibleError(f'{folder} is of {family}, which has no robot in MuJoCo; there are: {", ".join(BRIDGES)}.')
+  simulator = BRIDGES[family].simulator
   if config.backend not in simulator.backends:
     raise IncompatibleError(
       f'{folder} is of {family} on {config.backend}, where the robot is not that of {simulator.env_name}; run it with '
@@ -116,7 +112,7 @@ def load_run(folder: pathlib.Path) -> Run:
 def transfer(run: Run, num_tasks: int, num_applications: int) -> list[dict[str, Any]]:
   """A row for each kind of dynamics. 0 is the random policy that is improved, 1 the source's final policy in that same
   simulator, told goal and dynamics but for delay and noise."""
-  rows, env_of = [], ENVS[run.family.name].simulator
+  rows, env_of = [], BRIDGES[run.family.name].simulator
   for split, kind in SPLITS:
     tasks = sample_tasks(run.family, run.seed, num_tasks, kind)
     if split == 'stock':
@@ -151,7 +147,7 @@ def transfer(run: Run, num_tasks: int, num_applications: int) -> list[dict[str, 
 def _make(family: TaskFamily, tasks: Task, imperfections: Mapping[str, float]) -> SyncVectorEnv:
   """The environments of tasks [N], with imperfections that the family's own dynamics do not have."""
   late = make_family(family.name, family.backend, dynamics=[*family.ranges, *imperfections])
-  env = ENVS[family.name]
+  env = BRIDGES[family.name]
   return SyncVectorEnv(
     [functools.partial(env, late, take(tasks, n), imperfections) for n in range(len(tasks.goal))],
     autoreset_mode=AutoresetMode.SAME_STEP,
@@ -195,13 +191,13 @@ def learn_from_scratch(run: Run, num_tasks: int, num_steps: int) -> dict[str, An
   reference = _returns_of(env, jax.device_get(run.fixed['reference'](tasks)), run.seed)
   curves = []
   for n in range(num_tasks):
-    alone = Monitor(ENVS[run.family.name](run.family, take(tasks, n)))
+    alone = Monitor(BRIDGES[run.family.name](run.family, take(tasks, n)))
     learned = PPO('MlpPolicy', alone, seed=run.seed + n, device='cpu').learn(num_steps)
     curves.append(metrics.normalise(_smooth(alone.get_episode_rewards()), initial[n], reference[n]))
     print(f'{run.family.name} in MuJoCo, task {n}: PPO from scratch {curves[-1][-1]:.3f}')
   reached = [_SMOOTHED + np.flatnonzero(curve >= _REACHED) for curve in curves]
   return {
-    'env': ENVS[run.family.name].simulator.env_name, 'tasks': num_tasks, 'env_steps': learned.num_timesteps,
+    'env': BRIDGES[run.family.name].simulator.env_name, 'tasks': num_tasks, 'env_steps': learned.num_timesteps,
     'score': [round(float(curve[-1]), 4) for curve in curves],
     'steps_to_95': [int(rows[0]) * run.family.episode_length if len(rows) else None for rows in reached],
   }

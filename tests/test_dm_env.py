@@ -80,6 +80,15 @@ def test_an_actor_that_waits_is_improved_by_hand(operator, operator_params):
     actor.observe_first(dm_env.transition(0.0, np.zeros(1)))
 
 
+def test_episodes_that_blow_up_are_not_taken_for_good_ones(operator, operator_params):
+  environment = FamilyEnvironment(point_family(blow_up_beyond=0.9))
+  actor, finite = Actor((operator, operator_params), environment, num_episodes=0), []
+  for _ in range(8):
+    run_episode(actor, environment)
+    finite.append(environment.finite)
+  assert len(set(finite)) == 2 and [episode.finite for episode in actor.agent._episodes] == finite
+
+
 ARRAY = specs.BoundedArray((1,), np.float32, -1, 1)
 
 

@@ -20,7 +20,11 @@ specs = required('dm_env.specs', 'dm_env')
 
 
 class FamilyEnvironment(dm_env.Environment):
-  """A family as an environment. The observation does not tell the task: what is hidden stays hidden."""
+  """A family as an environment. The observation does not tell the task: what is hidden stays hidden.
+
+  Attributes:
+    finite: False if the simulation blew up in the last step, which a time step of `dm_env` can not tell.
+  """
 
   def __init__(self, family: str | TaskFamily, *args: Any, seed: int = 0, **kwargs: Any):
     """Makes the environment.
@@ -31,6 +35,7 @@ class FamilyEnvironment(dm_env.Environment):
       *args, **kwargs: `task`, `dynamics`, `backend`, `episodes_per_task`, `far`, as `stepping.Stepper` takes them.
     """
     self._stepper, self._rng, self._over = Stepper(family, *args, **kwargs), np.random.default_rng(seed), True
+    self.finite = True
 
   @property
   def task(self) -> Task | None:
@@ -38,7 +43,7 @@ class FamilyEnvironment(dm_env.Environment):
     return self._stepper.task
 
   def reset(self) -> Any:
-    self._over = False
+    self._over, self.finite = False, True
     return dm_env.restart(self._stepper.reset(self._rng))
 
   def step(self, action: np.ndarray) -> Any:
@@ -46,7 +51,7 @@ class FamilyEnvironment(dm_env.Environment):
     observation."""
     if self._over:
       return self.reset()
-    observation, reward, terminated, truncated, _ = self._stepper.step(action)
+    observation, reward, terminated, truncated, self.finite = self._stepper.step(action)
     self._over = terminated or truncated
     if terminated:
       return dm_env.termination(reward, observation)
@@ -92,7 +97,7 @@ class Actor:
     Raises:
       IncompatibleError: if they do not fit.
     """
-    spaces = spaces_of(environment, operator[0], **mapping)
+    spaces, self._environment = spaces_of(environment, operator[0], **mapping), environment
     self.agent = Agent(operator, spaces=spaces, seed=seed, greedy=greedy, sample=sample)
     self._ask = checked_ask(operator[0], ask)
     self._every = self.agent.num_episodes if num_episodes is None else num_episodes
@@ -110,7 +115,8 @@ class Actor:
   def observe(self, action: np.ndarray, next_timestep: Any) -> None:
     """Notes what the selected action led to; `action` is that of `select_action`."""
     terminated = next_timestep.last() and next_timestep.discount == 0
-    self.agent.observe(next_timestep.reward, next_timestep.observation, terminated, next_timestep.last())
+    finite = getattr(self._environment, 'finite', True)  # only environments of ours tell
+    self.agent.observe(next_timestep.reward, next_timestep.observation, terminated, next_timestep.last(), finite=finite)
     if next_timestep.last() and self._every and self.agent.num_finished >= self._every:
       self.agent.improve(self._ask)
 

@@ -5,7 +5,7 @@ and starts are those of Gymnasium's environment. Dynamics are changed in its MuJ
 """
 
 import abc
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -143,25 +143,17 @@ class HalfCheetahStepper(MuJoCoStepper):
 class ReacherEnv(FamilyEnv):
   """`Reacher-v5` with a hidden target, as an environment like those of our families; see `FamilyEnv`."""
 
-  simulator = ReacherStepper
+  simulator, registered = ReacherStepper, 'metaimprove/MuJoCoReacherGoal-v0'
 
 
 class HalfCheetahEnv(FamilyEnv):
   """`HalfCheetah-v5` with a hidden goal velocity, as an environment like those of our families; see `FamilyEnv`."""
 
-  simulator = HalfCheetahStepper
+  simulator, registered = HalfCheetahStepper, 'metaimprove/MuJoCoHalfCheetahVel-v0'
 
 
-BRIDGES: dict[tuple[str, str], str] = {}
-"""(Gymnasium environment, family) -> the environment that stands for both."""
-
-
-def _register(env: type[FamilyEnv], name: str) -> None:
-  stepper = env.simulator
-  first = next(backend for backend in stepper.backends if backend in backends_of(stepper.family_name))
-  kwargs = {'family': stepper.family_name, 'backend': first}
-  gymnasium.register(name, entry_point=env, kwargs=kwargs, order_enforce=False)
-  BRIDGES[stepper.env_name, stepper.family_name] = name
+BRIDGES: Mapping[str, type[FamilyEnv]] = {env.simulator.family_name: env for env in (ReacherEnv, HalfCheetahEnv)}
+"""Family -> the same robot in MuJoCo."""
 
 
 def _array(model, field: str) -> np.ndarray:
@@ -171,5 +163,9 @@ def _array(model, field: str) -> np.ndarray:
   return model
 
 
-_register(ReacherEnv, 'metaimprove/MuJoCoReacherGoal-v0')
-_register(HalfCheetahEnv, 'metaimprove/MuJoCoHalfCheetahVel-v0')
+for _env in BRIDGES.values():
+  _family = _env.simulator.family_name
+  _backend = next(backend for backend in _env.simulator.backends if backend in backends_of(_family))
+  gymnasium.register(
+    _env.registered, entry_point=_env, kwargs={'family': _family, 'backend': _backend}, order_enforce=False
+  )
