@@ -116,7 +116,9 @@ def judge(job: Job, name: str, changes: Mapping[str, Any], folder: pathlib.Path)
     strata = [found.scores('validation', method.name)]
     figures[method.name] = rows.kept({**metrics.iqm_with_interval(strata), **metrics.mean_and_found(strata)}, True)
   dataset = load_dataset(folder / 'histories', family, verify=False)
-  training = TrainingSettings.of(family, len(np.unique(dataset.task_index)), **{**job.training(), **settings})
+  training = TrainingSettings.of(
+    family, len(np.unique(dataset.task_index)), asks=operator.config.asks, **{**job.training(), **settings}
+  )
   return AblationRow(
     family=job.family, backend=family.backend, variant=name, changes=changes, seeds=[FLAGS.seed],
     answers=answers_of(operator, operator_params, dataset, training),

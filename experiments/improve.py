@@ -33,14 +33,14 @@ if __name__ == '__main__':
   flags.DEFINE_integer(
     'num_episodes', None, 'Episodes of experience before each application; as many as in training by default.', 1
   )
-  flags.DEFINE_string('ask', 'best', "What is asked for: 'best' or a number of levels.")
+  flags.DEFINE_string('ask', 'best', "'best', a number of levels, or KIND=VALUE,... as score=0.5.")
   flags.DEFINE_string('gym_env', None, 'A Gymnasium environment to improve in, instead of a task of ours.')
   flags.DEFINE_list('observation_indices', None, 'Which numbers of its observation the operator reads, if not all.')
   flags.DEFINE_string('page', 'runs/improve.html', 'Where the drawing goes.')
 
 
 def main():
-  ask = asks.ask(steps=FLAGS.ask)
+  ask = asks.from_words(FLAGS.ask)
   operator, operator_params = checkpoints.load_operator(FLAGS.operator)
   if FLAGS.gym_env is not None:
     indices = FLAGS.observation_indices

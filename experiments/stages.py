@@ -133,7 +133,9 @@ def train_operator(
   operator = make_operator(OperatorConfig.of(
     made_family, **{'hidden_sizes': tuple(dataset.header['hidden_sizes']), **config}
   ))
-  training = TrainingSettings.of(made_family, len(np.unique(dataset.task_index)), **settings)
+  training = TrainingSettings.of(
+    made_family, len(np.unique(dataset.task_index)), asks=operator.config.asks, **settings
+  )
   play = make_play(made_family, operator.policy, num_episodes=operator.config.num_episodes)
   explorers, explorers_env_steps = None, 0
   if explores and made_family.practice_reward is not None:

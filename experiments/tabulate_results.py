@@ -291,7 +291,10 @@ def draw(rows: Sequence[OperatorRow], path: pathlib.Path) -> None:
 
 
 def print_rows(path: pathlib.Path, picture: str | None) -> None:
-  """The tables of a file of rows, and a picture of the curves of operators if wanted."""
+  """The tables of a file of rows, or of that of `benchmark_import`; a picture of the curves of operators if wanted."""
+  if isinstance(found := files.read_json(path), dict):
+    print('\n'.join(import_tables(found)))
+    return
   rows = rows_.read_any(path)
   if rows and not isinstance(rows[0], OperatorRow):
     print('\n'.join(families_table(rows) if isinstance(rows[0], NeedsRow) else ablation_table(rows)))

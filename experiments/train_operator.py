@@ -18,7 +18,9 @@ from absl import flags
 
 from experiments import console, stages
 from experiments.jobs import Job
-from metaimprove.tasks.registry import family_names
+from metaimprove.asks import OF_LEVELS
+from metaimprove.operators.config import OperatorConfig
+from metaimprove.tasks.registry import family_names, make_family
 
 FLAGS = flags.FLAGS
 
@@ -33,6 +35,9 @@ if __name__ == '__main__':
   flags.DEFINE_integer('batch_size', None, 'Examples a step.', 2)
   flags.DEFINE_float('learning_rate', None, 'Peak of the cosine schedule.', 0.0)
   flags.DEFINE_integer('width', None, 'Of the operator; a multiple of 32.', 32)
+  flags.DEFINE_list(
+    'asks', [], f'Kinds of ask that it understands besides those of the family; of: {", ".join(OF_LEVELS)}.'
+  )
   flags.DEFINE_bool('verify', True, 'Compare all histories with their checksums first, about a second a gigabyte.')
   console.define_process_flags()
   flags.adopt_module_key_flags(console)
@@ -45,11 +50,12 @@ def given(**names: str) -> dict[str, Any]:
 
 def main():
   console.join_processes()
+  family_asks = OperatorConfig.of(make_family(FLAGS.family, FLAGS.backend)).asks
   config = given(num_episodes='num_episodes', width='width', code_size='width')
   operator = stages.train_operator(
     pathlib.Path(FLAGS.folder), pathlib.Path(FLAGS.histories), family=FLAGS.family, backend=FLAGS.backend,
     seed=FLAGS.seed, verify=FLAGS.verify,
-    config={'num_episodes': Job.of(FLAGS.family).num_episodes, **config},
+    config={'num_episodes': Job.of(FLAGS.family).num_episodes, 'asks': (*family_asks, *FLAGS.asks), **config},
     settings=given(num_steps='num_steps', batch_size='batch_size', learning_rate='learning_rate'),
   )
   print(f'The operator is in {operator}, the logs for TensorBoard in {FLAGS.folder}/tensorboard.')

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from metaimprove import asks
-from metaimprove.asks import OWN, SAME, ask, explore, steps
-from metaimprove.asks.ask import Ask, Kind, Pairs, describe, drop, features, num_features
+from metaimprove.asks import OWN, SAME, ask, explore, from_words, mean_return, score, skill, steps
+from metaimprove.asks.ask import Ask, Kind, Pairs, bumps, describe, drop, features, num_features
 from metaimprove.errors import IncompatibleError, UnknownNameError
 
 RETURN = Kind(
@@ -185,3 +185,73 @@ def test_exploring_instead():
   np.testing.assert_array_equal(found.given['explore'], [True, False, True])
   np.testing.assert_array_equal(found.values['explore'], explore.MOST)
   np.testing.assert_array_equal(found.values['steps'], [1, 2, 4])
+
+
+def test_what_a_level_is_like_by_hand():
+  """Of four levels with returns 4 lower than their ranks 0, 1, 1, 2: a worse answer, the best one, and two that are on
+  no level."""
+  pairs = pairs_of([1, 1, 1, 1], [0, 3, SAME, OWN], [0, 1, 1, 2])
+  found = describe(asks.KINDS, asks.OF_LEVELS, pairs, np.random.default_rng(0))
+  assert set(asks.OF_LEVELS) == {'mean_return', 'score', 'skill'}
+  for name, expected in (('mean_return', [-4, -2, 0, 0]), ('score', [0, 1, 0, 0]), ('skill', [0, 1, 0, 0])):
+    np.testing.assert_allclose(found.values[name], expected)
+    np.testing.assert_array_equal(found.given[name], [True, True, False, False])
+
+
+def test_score_and_skill_differ_where_returns_are_not_evenly_spaced():
+  pairs = dataclasses.replace(pairs_of([0], [1], [0, 1, 2]), returns=np.array([[10.0, 18.0, 20.0]]))
+  rng = np.random.default_rng(0)
+  np.testing.assert_allclose(score.describe(pairs, rng), [0.8])
+  np.testing.assert_allclose(skill.describe(pairs, rng), [0.5])
+  # A learner may end worse than its best level, and begin better than its worst.
+  pairs = pairs.replace(returns=np.array([[10.0, 0.0, 40.0]]))
+  np.testing.assert_allclose(score.describe(pairs, rng), [0.0])
+
+
+def test_no_size_leads_to_a_worse_level_or_to_another_one_of_the_same_policy():
+  """Nor is such a pair described by one; the best policy is always 'best'."""
+  pairs = pairs_of([1, 1, 1, 3, 2, 1], [0, 2, 3, 3, SAME, OWN], [0, 1, 1, 2])
+  np.testing.assert_array_equal(steps.is_known(pairs), [False, False, True, True, True, False])
+
+
+@pytest.mark.parametrize('kind, given, read, shown', [
+  (mean_return, '-20', -20.0, '-20'), (mean_return, 1234.5, 1234.5, '1234.5'), (score, 0.5, 0.5, '0.5'),
+  (score, '1.2', 1.2, '1.2'), (skill, 1, 1.0, '1'),
+])
+def test_numbers_are_read_and_written(kind, given, read, shown):
+  assert kind.KIND.value(given) == np.float32(read) and kind.KIND.words(np.float32(read)) == shown
+  np.testing.assert_array_equal(kind.KIND.value([read, read]), np.float32([read, read]))
+  assert kind.KIND.features(jnp.float32(read)).shape == (kind.KIND.num_features,)
+
+
+@pytest.mark.parametrize('kind, wrong', [
+  (mean_return, 'much'), (mean_return, np.nan), (mean_return, np.inf), (mean_return, None), (score, 3.5),
+  (score, 'high'), (skill, -0.1), (skill, '1.1'), (skill, [0.5, 2.0]), (explore, 1.5), (explore, 'least'),
+])
+def test_numbers_that_are_none_are_refused(kind, wrong):
+  with pytest.raises(UnknownNameError, match='number|share'):
+    kind.KIND.value(wrong)
+
+
+def test_bumps_by_hand():
+  """1 at the centre itself, 1/e at the next one."""
+  np.testing.assert_allclose(bumps(jnp.float32(0.5), np.array([0.0, 0.5, 1.0])), [np.exp(-1), 1, np.exp(-1)], rtol=1e-6)
+
+
+def test_returns_are_read_apart_whatever_their_size():
+  """The same share more is the same difference read, near 20 and near 2,000; and the sign counts."""
+  read = lambda value: np.asarray(mean_return.features(jnp.float32(value)))
+  apart = [np.linalg.norm(read(1.1 * value) - read(value)) for value in (20.0, -20.0, 2000.0)]
+  assert min(apart) > 0.05 and max(apart) < 3 * min(apart)
+  assert np.linalg.norm(read(20.0) - read(-20.0)) > 1
+
+
+def test_asks_in_words():
+  assert from_words('best') == ask(steps='best') and from_words('4').values['steps'] == 4
+  found = from_words('steps=best, mean_return=-20')
+  assert found.values == {'steps': steps.BEST, 'mean_return': -20} and all(found.given.values())
+  for wrong, message in (
+    ('score=0.5,best', 'KIND=VALUE'), ('fame=1', "no kind of ask 'fame'"), ('score=', 'A score is'), ('', "'best' or")
+  ):
+    with pytest.raises(UnknownNameError, match=message):
+      from_words(wrong)

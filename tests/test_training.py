@@ -24,7 +24,7 @@ from metaimprove.training import fit as fit_module
 from metaimprove.training import rounds, validation
 from metaimprove.training.examples import Examples, endless, split_histories
 from metaimprove.training.loop import env_steps, train
-from metaimprove.training.pairs import pairs_of
+from metaimprove.training.pairs import ANY, draw_sizes, pairs_of
 from metaimprove.training.settings import TrainingSettings
 from metaimprove.training.shown import memory_of_levels
 from metaimprove.trees import batch_size, concatenate, take
@@ -208,6 +208,31 @@ def test_sizes_are_drawn_by_the_shares_of_the_settings(dataset, operator):
     TrainingSettings(size_shares=(0.5, 0.5))
 
 
+def test_any_level_is_an_answer_where_an_ask_tells_which(dataset, operator, runs):
+  """Half of the answers are drawn from all levels alike; each is described by what was measured of it."""
+  config = dataclasses.replace(operator.config, asks=('steps', 'mean_return'))
+  examples = examples_of(dataset, config, any_share=0.5, batch_size=4000, drop_rate=0.0)
+  sizes = draw_sizes(examples.settings, 4000, np.random.default_rng(0))
+  np.testing.assert_allclose(np.mean(sizes == ANY), 0.5, atol=0.03)
+  history, level = np.zeros(4000, int), np.full(4000, 2)
+  pairs = pairs_of(dataset, history, level, np.full(4000, ANY), examples.settings, np.random.default_rng(0))
+  every = np.bincount(pairs.target, minlength=dataset.num_checkpoints) / 4000
+  np.testing.assert_allclose(every, 1 / dataset.num_checkpoints, atol=0.03)
+  for one in (
+    examples.of_histories(history[:64], sizes[:64], np.random.default_rng(1)),
+    examples.of_runs(runs, sizes[:64], np.random.default_rng(1)),
+  ):
+    given = one.ask.given['mean_return']
+    measured = np.concatenate([[SAME], dataset.returns.reshape(-1)]).astype(np.float32)
+    assert given.mean() > 0.8 and np.isin(one.ask.values['mean_return'][given], measured).all()
+    assert not one.ask.given['steps'].all()
+
+
+def test_answers_that_no_ask_describes_are_refused(operator, play, dataset, tmp_path):
+  with pytest.raises(IncompatibleError, match='any_share=0.5 needs an operator that understands one of: mean_return'):
+    train(operator, play, dataset, dataclasses.replace(SETTINGS, any_share=0.5), seed=0, folder=tmp_path)
+
+
 def test_matching_by_hand():
   """σ² is the sum of both squared errors: 2 for errors of 1, nearly 0 for none; far from all, the nearest counts."""
   level_returns = np.array([[-10.0, -5.0, 0.0]] * 3)
@@ -229,7 +254,7 @@ def test_a_policy_that_is_stored_twice_is_not_likelier():
 def test_one_level_better_is_another_policy(dataset):
   """Of all pairs for k = 1 whose policy shown is not the best one. The point's histories hold policies twice."""
   history, level = (index.reshape(-1) for index in np.indices(dataset.returns.shape))
-  pairs = pairs_of(dataset, history, level, np.ones_like(level), SETTINGS)
+  pairs = pairs_of(dataset, history, level, np.ones_like(level), SETTINGS, np.random.default_rng(0))
   rank = lambda levels: pairs.rank[np.arange(len(levels)), levels]
   beneath = level < dataset.best[history]
   assert (rank(pairs.target) == rank(level) + 1)[beneath].all() and (pairs.rank[:, -1] < 3).any()

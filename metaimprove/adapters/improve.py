@@ -107,7 +107,8 @@ def checked_ask(operator: Operator, ask: Ask | str | int) -> Ask:
     UnknownNameError: for what is no ask.
     IncompatibleError: for one that the operator does not understand, or that is for several policies.
   """
-  ask = ask if isinstance(ask, Ask) else asks.ask(steps=ask)
+  if not isinstance(ask, Ask):
+    ask = asks.from_words(ask) if isinstance(ask, str) else asks.ask(steps=ask)
   for name, given in ask.given.items():
     if name not in operator.config.asks:
       raise IncompatibleError(

@@ -7,12 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from metaimprove.asks import explore as _explore
+from metaimprove.asks import mean_return as _mean_return
+from metaimprove.asks import score as _score
+from metaimprove.asks import skill as _skill
 from metaimprove.asks import steps as _steps
-from metaimprove.asks.ask import OWN, SAME, Ask, Kind, Pairs, make_ask
+from metaimprove.asks.ask import OWN, SAME, Ask, Kind, Pairs, is_on_level, make_ask
+from metaimprove.errors import UnknownNameError
 
-KINDS: Mapping[str, Kind] = {kind.NAME: kind.KIND for kind in (_steps, _explore)}
+KINDS: Mapping[str, Kind] = {kind.NAME: kind.KIND for kind in (_steps, _explore, _mean_return, _score, _skill)}
+OF_LEVELS = tuple(name for name, kind in KINDS.items() if kind.is_known is is_on_level)
+"""The kinds that describe any level as an answer, worse ones than the policy shown too."""
 
-__all__ = ['KINDS', 'OWN', 'SAME', 'Ask', 'Kind', 'Pairs', 'ask']
+__all__ = ['KINDS', 'OF_LEVELS', 'OWN', 'SAME', 'Ask', 'Kind', 'Pairs', 'ask', 'from_words']
 
 
 def ask(**wanted: Any) -> Ask:
@@ -22,3 +28,18 @@ def ask(**wanted: Any) -> Ask:
     UnknownNameError: for a kind or value that does not exist.
   """
   return make_ask(KINDS, wanted)
+
+
+def from_words(text: str) -> Ask:
+  """An ask as it is written on a command line: 'best' or a number of levels, or kinds and values such as
+  'score=0.5' or 'steps=best,mean_return=-20'.
+
+  Raises:
+    UnknownNameError: for a kind or value that does not exist.
+  """
+  if '=' not in text:
+    return ask(steps=text)
+  parts = [part.strip().partition('=') for part in text.split(',')]
+  if not all(equals for _, equals, _ in parts):
+    raise UnknownNameError(f"{text!r} is no ask; write 'best', a number of levels, or KIND=VALUE,KIND=VALUE.")
+  return ask(**{name: value for name, _, value in parts})

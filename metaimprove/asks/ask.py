@@ -56,6 +56,10 @@ class Pairs:
   size_shares: tuple[float, ...]
   gain: np.ndarray
 
+  def of_target(self, levels: np.ndarray) -> np.ndarray:
+    """[B], of values of all levels [B, N + 1] that of the answer; any where the answer is on no level."""
+    return np.take_along_axis(levels, np.maximum(self.target, 0)[:, None], axis=1)[:, 0]
+
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
@@ -79,6 +83,30 @@ class Kind:
   features: Callable[[chex.Array], chex.Array]
   describe: Callable[[Pairs, np.random.Generator], np.ndarray]
   is_known: Callable[[Pairs], np.ndarray]
+
+
+def is_on_level(pairs: Pairs) -> np.ndarray:
+  """[B] bool, whether the answer is a level of its history, of which all was measured."""
+  return pairs.target >= 0
+
+
+def numbers(given: Any, low: float, high: float, what: str) -> np.ndarray:
+  """A number, its text, or an array of numbers, float32; raises `UnknownNameError`, that says `what` it should be, for
+  what is none from `low` to `high`."""
+  try:
+    array = np.asarray(float(given) if isinstance(given, str) else given, np.float32)
+  except (TypeError, ValueError):
+    array = np.float32('nan')
+  if not ((low <= array) & (array <= high)).all():
+    raise UnknownNameError(f'{what}, not {given!r}.')
+  return array
+
+
+def bumps(number: chex.Array, centres: np.ndarray) -> chex.Array:
+  """[] to [len(centres)] float32: how near it is to each of the evenly spaced centres, so that near numbers can be told
+  apart."""
+  width = centres[1] - centres[0]
+  return jnp.exp(-jnp.square((number - centres) / width)).astype(jnp.float32)
 
 
 def make_ask(kinds: Mapping[str, Kind], wanted: Mapping[str, Any]) -> Ask:

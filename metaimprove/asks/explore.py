@@ -13,8 +13,7 @@ import chex
 import jax.numpy as jnp
 import numpy as np
 
-from metaimprove.asks.ask import Ask, Kind, Pairs
-from metaimprove.errors import UnknownNameError
+from metaimprove.asks.ask import Ask, Kind, Pairs, numbers
 
 NAME = 'explore'
 MOST = 1.0
@@ -25,13 +24,8 @@ _LEAST = 0.01
 
 def value(given: Any) -> np.ndarray:
   """'most', a share from 0 to 1 such as 0.5 or '0.5', or an array of shares; raises `UnknownNameError` for others."""
-  try:
-    array = np.asarray(MOST if given == _WORD else float(given) if isinstance(given, str) else given, np.float32)
-  except (TypeError, ValueError):
-    array = np.float32('nan')
-  if not ((0 <= array) & (array <= 1)).all():
-    raise UnknownNameError(f"An ask to explore is 'most' or a share from 0 to 1, not {given!r}.")
-  return array
+  is_word = isinstance(given, str) and given == _WORD
+  return numbers(MOST if is_word else given, 0.0, 1.0, "An ask to explore is 'most' or a share from 0 to 1")
 
 
 def words(share: Any) -> str:

@@ -10,7 +10,7 @@ import chex
 import jax.numpy as jnp
 import numpy as np
 
-from metaimprove.asks.ask import OWN, SAME, Ask, Kind, Pairs
+from metaimprove.asks.ask import SAME, Ask, Kind, Pairs
 from metaimprove.errors import UnknownNameError
 
 NAME = 'steps'
@@ -95,8 +95,10 @@ def is_same(ask: Ask) -> chex.Array:
 
 
 def is_known(pairs: Pairs) -> np.ndarray:
-  """[B] bool, whether the answer is on a level, or is the policy shown."""
-  return pairs.target != OWN
+  """[B] bool, whether the answer is the policy shown, a better level, or the best one."""
+  target = pairs.of_target(pairs.rank)
+  better = (target > _rank_at(pairs.rank, pairs.level)) | (target == pairs.rank[:, -1])
+  return (pairs.target == SAME) | ((pairs.target >= 0) & better)
 
 
 KIND = Kind(

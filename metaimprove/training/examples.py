@@ -176,7 +176,7 @@ class Examples:
     )
 
   def _pairs(self, history, level, size, rng):
-    pairs = pairs_of(self.dataset, history, level, size, self.settings)
+    pairs = pairs_of(self.dataset, history, level, size, self.settings, rng)
     return pairs, describe_pairs(pairs, self.config.asks, self.settings, rng)
 
   def draw(self, step: int, rounds: Sequence[Runs] = (), share: Share = (0, 1)) -> Example:

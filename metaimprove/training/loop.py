@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaimprove import files
+from metaimprove.asks import OF_LEVELS
+from metaimprove.errors import IncompatibleError
 from metaimprove.histories.dataset import Dataset
 from metaimprove.operators.operator import Operator
 from metaimprove.operators.reading import experience_statistics
@@ -57,9 +59,13 @@ def train(
     operator_params.
 
   Raises:
-    IncompatibleError: if the folder was begun with other settings, histories or explorers, or the processes do not
-      divide a batch.
+    IncompatibleError: if the operator understands no ask that describes the pairs of the settings, if the folder was
+      begun with other settings, histories or explorers, or if the processes do not divide a batch.
   """
+  if settings.any_share and not {*operator.config.asks} & {*OF_LEVELS}:
+    raise IncompatibleError(
+      f'any_share={settings.any_share} needs an operator that understands one of: {", ".join(OF_LEVELS)}.'
+    )
   folder = pathlib.Path(folder)
   share = jax.process_index(), jax.process_count()
   training, kept_out = split_histories(dataset, settings.num_validation)

@@ -9,18 +9,27 @@ from metaimprove.histories.dataset import Dataset
 from metaimprove.training.settings import TrainingSettings
 
 
+ANY = -2
+"""Instead of a size of improvement: the answer is any level, worse ones too."""
+
+
 def draw_sizes(settings: TrainingSettings, num: int, rng: np.random.Generator) -> np.ndarray:
-  """[num] int, random sizes of improvement."""
-  return rng.choice(steps.SIZES, size=num, p=settings.size_shares)
+  """[num] int, random sizes of improvement, or `ANY`."""
+  sizes = rng.choice(steps.SIZES, size=num, p=settings.size_shares)
+  return np.where(rng.random(num) < settings.any_share, ANY, sizes) if settings.any_share else sizes
 
 
 def pairs_of(
-  dataset: Dataset, history: np.ndarray, level: np.ndarray, size: np.ndarray, settings: TrainingSettings
+  dataset: Dataset, history: np.ndarray, level: np.ndarray, size: np.ndarray, settings: TrainingSettings,
+  rng: np.random.Generator,
 ) -> asks.Pairs:
-  """The pairs [B] of the policy at a level of a history and the answer that is so much better."""
-  rank = dataset.rank[history]
+  """The pairs [B] of the policy at a level of a history and the answer that is so much better, or any."""
+  rank, is_any = dataset.rank[history], size == ANY
+  target = steps.target_level(level, np.where(is_any, 0, size), rank)
+  if is_any.any():
+    target = np.where(is_any, rng.integers(dataset.num_checkpoints, size=len(history)), target)
   return asks.Pairs(
-    level=level, target=steps.target_level(level, size, rank), rank=rank, returns=dataset.returns[history],
+    level=level, target=target, rank=rank, returns=dataset.returns[history],
     size_shares=settings.size_shares, gain=np.full(len(history), np.nan),
   )
 

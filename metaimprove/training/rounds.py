@@ -223,7 +223,7 @@ def _improver(
   """The operator as it is applied in a round: from run to run with other asks, with the most likely answers or drawn
   ones, and with policies of other tasks mixed in."""
   num = len(history)
-  pairs = pairs_of(dataset, history, level, draw_sizes(settings, num, rng), settings)
+  pairs = pairs_of(dataset, history, level, draw_sizes(settings, num, rng), settings, rng)
   ask = describe_pairs(pairs, operator.config.asks, settings, rng)
   explores = explore.NAME in operator.config.asks
   until = rng.integers(1 + settings.round_applications // 2, size=num) * (rng.random(num) < settings.round_explores)

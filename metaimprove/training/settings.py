@@ -1,9 +1,10 @@
 """How an operator is trained: everything that determines the result besides data, operator and seed."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
-from metaimprove.asks import steps
+from metaimprove.asks import OF_LEVELS, steps
 from metaimprove.errors import IncompatibleError
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.training.fit import FitSettings
@@ -29,6 +30,8 @@ class TrainingSettings(FitSettings):
     runs_share: share of a batch that shows the operator's own runs, once there are any.
     tries_share: share of these whose answer is what the operator itself gave, described by what it led to.
     size_shares: how often each size of `asks.steps.SIZES` is drawn, by which pairs of policies are chosen.
+    any_share: share of the pairs whose answer is any level, worse ones too, instead of one that is so much better. Only
+      for operators that understand an ask of `asks.OF_LEVELS`; others can not describe such a pair.
     rewired_share: share of the examples that are changed to another wiring; see `rewiring`. Only for families of which
       a wiring is part of the dynamics.
     drop_rate: how often each kind of an ask is left out where several kinds describe a pair; one always stays.
@@ -50,6 +53,7 @@ class TrainingSettings(FitSettings):
   runs_share: float = 0.5
   tries_share: float = 0.0
   size_shares: tuple[float, ...] = steps.SHARES
+  any_share: float = 0.0
   rewired_share: float = 0.0
   drop_rate: float = 0.3
   rounds: tuple[float, ...] = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8)
@@ -72,12 +76,15 @@ class TrainingSettings(FitSettings):
       )
 
   @classmethod
-  def of(cls, family: TaskFamily, num_tasks: int, **settings: Any) -> 'TrainingSettings':
-    """Settings that suit a family and a number of training tasks; `settings` other than these."""
+  def of(
+    cls, family: TaskFamily, num_tasks: int, *, asks: Sequence[str] = (), **settings: Any
+  ) -> 'TrainingSettings':
+    """Settings that suit a family, a number of training tasks, and the asks that the operator is to understand;
+    `settings` other than these."""
     suited = _SEARCHING if family.practice_reward is not None else {}
     applications = {**suited, **settings}.get('round_applications', cls.round_applications)
     suited = {
-      **suited, 'rewired_share': 0.5 if family.is_wired else 0.0,
+      **suited, 'rewired_share': 0.5 if family.is_wired else 0.0, 'any_share': 0.5 if {*asks} & {*OF_LEVELS} else 0.0,
       'round_tasks': max(1, min(512, num_tasks, _ROUND_STEPS // ((applications + 1) * family.episode_length))),
       'num_validation': min(64, max(1, num_tasks // 4)),
     }
