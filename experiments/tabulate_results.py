@@ -23,7 +23,7 @@ from metaimprove import files
 from metaimprove.evaluation import results as results_
 from metaimprove.evaluation import rows as rows_
 from metaimprove.evaluation.results import SMALL_NEED, Results, is_sparse
-from metaimprove.evaluation.rows import ANSWERS, AblationRow, NeedsRow, OperatorRow
+from metaimprove.evaluation.rows import ANSWERS, GOT, AblationRow, AskRow, NeedsRow, OperatorRow
 from metaimprove.tasks.registry import backends_of
 
 FLAGS = flags.FLAGS
@@ -210,6 +210,25 @@ def ablation_table(rows: Sequence[AblationRow]) -> list[str]:
   return table(lines)
 
 
+def asks_tables(rows: Sequence[AskRow]) -> list[str]:
+  """Figures of asks beside their controls; then what was asked and got."""
+  lines = [['ask', 'family', 'tasks, seeds', 'metric', 'value', 'control', 'its value']]
+  got: dict[tuple[str, str], list[list[str]]] = {}
+  for row in rows:
+    name, wanted = row.ask.replace('_', ' '), row.metric.removeprefix(GOT)
+    if wanted != row.metric:
+      got.setdefault((name, row.family), []).append([wanted, f'{row.value:.4g}', f'{row.control_value:.4g}'])
+    else:
+      lines.append([
+        name, f'`{row.family}`', f'{row.tasks}, {len(row.seeds)}', row.metric, f'{row.value:.3f}', row.control,
+        f'{row.control_value:.3f}',
+      ])
+  curves = [
+    [name, f'`{family}`', *(', '.join(values) for values in zip(*points))] for (name, family), points in got.items()
+  ]
+  return [*table(lines), '', *table([['ask', 'family', 'asked', 'got', "with another task's experience"], *curves])]
+
+
 def import_tables(found: Mapping[str, Any]) -> list[str]:
   """What `benchmark_import` wrote, a table for each part that it has."""
   lines = []
@@ -296,11 +315,9 @@ def print_rows(path: pathlib.Path, picture: str | None) -> None:
     print('\n'.join(import_tables(found)))
     return
   rows = rows_.read_any(path)
-  if rows and not isinstance(rows[0], OperatorRow):
-    print('\n'.join(families_table(rows) if isinstance(rows[0], NeedsRow) else ablation_table(rows)))
-    return
-  print('\n'.join(operator_tables(rows)))
-  if picture:
+  tables = {NeedsRow: families_table, AblationRow: ablation_table, AskRow: asks_tables}
+  print('\n'.join(tables.get(type(rows[0]) if rows else OperatorRow, operator_tables)(rows)))
+  if picture and rows and isinstance(rows[0], OperatorRow):
     draw(rows, pathlib.Path(picture))
 
 

@@ -36,6 +36,12 @@ ABLATION = rows.AblationRow(
 )
 
 
+ASK = rows.AskRow(
+  ask='mean_return', family='reacher_goal', seeds=[0, 1], tasks=9, metric='rank correlation', value=0.975,
+  control="another task's experience", control_value=0.25, command='a command',
+)
+
+
 def test_a_row_replaces_that_of_its_family_and_leaves_others(tmp_path):
   path = tmp_path / 'results' / 'operators.json'
   other = dataclasses.replace(
@@ -107,3 +113,23 @@ def test_kinds_of_rows_are_told_apart(tmp_path, capsys):
   rows.add(tmp_path / 'operators.json', OPERATOR)
   tabulate_results.print_rows(tmp_path / 'operators.json', str(tmp_path / 'operators.png'))
   assert '0.750' in capsys.readouterr().out and (tmp_path / 'operators.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_asks_are_shown_beside_their_controls(tmp_path, capsys):
+  got = [dataclasses.replace(ASK, metric=f'{rows.GOT}{value}', value=value / 2, control_value=-1) for value in (4, 8)]
+  for row in (ASK, *got):
+    rows.add(tmp_path / 'asks.json', row)
+  tabulate_results.print_rows(tmp_path / 'asks.json', None)
+  printed = capsys.readouterr().out
+  assert (
+    "| mean return | `reacher_goal` | 9, 2 | rank correlation | 0.975 | another task's experience | 0.250 |" in printed
+  )
+  assert '| mean return | `reacher_goal` | 4, 8 | 2, 4 | -1, -1 |' in printed
+
+
+def test_a_damaged_ask_is_refused(tmp_path):
+  rows.add(tmp_path / 'asks.json', ASK)
+  text = (tmp_path / 'asks.json').read_text()
+  (tmp_path / 'asks.json').write_text(text.replace('0.975', '"much"'))
+  with pytest.raises(DamagedDataError, match='damaged at value'):
+    rows.read(tmp_path / 'asks.json', rows.AskRow)

@@ -1,10 +1,11 @@
 """Figures of many families in one file, a row each, from which the tables and plots of the docs are made.
 
-Three files are kept in docs/results:
+Four files are kept in docs/results:
 
   operators.json  `OperatorRow`: how good operators are, with controls, on held-out tasks
   needs.json      `NeedsRow`: what families ask for, on held-out tasks, without an operator
   ablations.json  `AblationRow`: variants of an operator, on validation tasks
+  asks.json       `AskRow`: what operators give for what they are asked for, on held-out tasks
 
 All are lists of plain objects. The fields of these classes are all that there is in them.
 """
@@ -21,6 +22,8 @@ from metaimprove.errors import DamagedDataError
 from metaimprove.evaluation.results import Figures, Results, is_sparse
 
 NEEDS = ('experience', 'dynamics', 'second_look')
+GOT = 'got, asked for '
+"""Before what was asked for: the metric of a row that says what came of it."""
 ANSWERS = ('loss', 'divergence', 'in_use')
 _ENDS = ('iqm', 'low', 'high', 'mean')
 
@@ -143,7 +146,41 @@ class AblationRow:
     return next((f'methods[{n!r}]' for n, fs in self.methods.items() if not _are_figures(fs, lengths, True)), None)
 
 
-Row = TypeVar('Row', OperatorRow, NeedsRow, AblationRow)
+@dataclasses.dataclass(frozen=True)
+class AskRow:
+  """One figure of how an operator answers an ask on a family.
+
+  Attributes:
+    ask: kind of the ask, or 'best'.
+    family, seeds, tasks: see `OperatorRow`.
+    metric: what is measured.
+    value: of the operator.
+    control: what it is compared with.
+    control_value: the same metric of that.
+    command: that made the row.
+  """
+
+  ask: str
+  family: str
+  seeds: list[int]
+  tasks: int
+  metric: str
+  value: float
+  control: str
+  control_value: float
+  command: str
+
+  @property
+  def key(self) -> tuple[str, ...]:
+    """See `OperatorRow`."""
+    return self.ask, self.family, self.metric
+
+  def flaw(self) -> str | None:
+    """See `OperatorRow`."""
+    return next((n for n in ('value', 'control_value') if not isinstance(getattr(self, n), numbers.Real)), None)
+
+
+Row = TypeVar('Row', OperatorRow, NeedsRow, AblationRow, AskRow)
 
 
 def _are_figures(figures: Any, lengths: set[int], sparse: bool) -> bool:
@@ -213,11 +250,11 @@ def read(path: files.Path, kind: Callable[..., Row]) -> list[Row]:
   return rows
 
 
-def read_any(path: files.Path) -> list[OperatorRow] | list[NeedsRow] | list[AblationRow]:
-  """The rows of one of the three files, told apart by the fields of the first one; raises as `read` does."""
+def read_any(path: files.Path) -> list[OperatorRow] | list[NeedsRow] | list[AblationRow] | list[AskRow]:
+  """The rows of one of the four files, told apart by the fields of the first one; raises as `read` does."""
   value = files.read_json(path)
   first = value[0] if isinstance(value, list) and value and isinstance(value[0], dict) else {}
-  kinds = (OperatorRow, NeedsRow, AblationRow)
+  kinds = (OperatorRow, NeedsRow, AblationRow, AskRow)
   fits = (kind for kind in kinds if {field.name for field in dataclasses.fields(kind)} == set(first))
   return read(path, next(fits, OperatorRow))
 

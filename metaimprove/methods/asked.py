@@ -1,0 +1,76 @@
+"""An operator that is asked for one thing after the other, each time with the same experience.
+
+Its curve has a point for each ask, not for each amount of experience.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import chex
+import numpy as np
+
+from metaimprove import asks, files
+from metaimprove.asks import Ask
+from metaimprove.iteration import iterate
+from metaimprove.methods.method import Curve, Method, initial_policies
+from metaimprove.methods.operator import other_tasks_of, words_of
+from metaimprove.operators.apply import make_improve, make_remember
+from metaimprove.operators.operator import Operator
+from metaimprove.rng import stream
+from metaimprove.trees import batch_size
+from metaimprove.types import Play, Progress, Task, mean_return
+
+
+def asked_method(
+  operator: Operator, operator_params: Any, play: Play, measure: Play, wanted: Sequence[Ask], *, num_applications: int,
+  num_episodes: int, explores: bool = False, another_task: bool = False, **options: Any,
+) -> Method:
+  """An operator as a method that answers asks.
+
+  Args:
+    operator: see `Operator`.
+    operator_params: its parameters.
+    play: makes the experience, `num_episodes` episodes of each policy.
+    measure: measures the answers.
+    wanted: the asks, one after the other, each the same for all tasks.
+    num_applications: policies whose experience is remembered when it is asked: a random one, and those that it led to
+      when asked for the best.
+    num_episodes: of each of them.
+    explores: whether it explores on the way; see `make_improve`.
+    another_task: the control "another task's experience"; see `operator_method`.
+    **options: further fields of `Method`: its name, its title.
+  """
+  remember = make_remember(operator)
+
+  def run(tasks: Task, rng_key: chex.PRNGKey, progress: Progress) -> Curve:
+    last: list[Any] = []
+
+    def remember_and_keep(memory, params, trajectory):
+      memory = remember(memory, params, trajectory)
+      last[:] = params, memory
+      return memory
+
+    improve = make_improve(operator, operator_params, asks.ask(steps='best'), explores=explores)
+    iterates = iterate(
+      improve, remember_and_keep, play, initial_policies(operator.policy, batch_size(tasks), rng_key), tasks,
+      stream(rng_key, 'episodes'), num_applications=num_applications,
+    )
+    for found in iterates:
+      length = found.trajectory.reward.shape[2]
+    experience_of, returns = other_tasks_of(tasks) if another_task else None, []
+    for index, ask in enumerate(wanted):
+      answer = make_improve(operator, operator_params, ask, experience_of=experience_of)
+      policies = answer(*last, stream(rng_key, f'answer {index}'))
+      returns.append(np.asarray(mean_return(measure(policies, tasks, stream(rng_key, f'asked {index}')))))
+      progress(options['title'], index + 1, len(wanted), {})
+    used = np.full(len(wanted), num_applications * num_episodes)
+    return Curve(episodes=used, env_steps=used * length, returns=np.stack(returns))
+
+  settings = {
+    'operator': dataclasses.asdict(operator.config),
+    'operator_params': files.checksum(files.tree_to_bytes(operator_params)),
+    'wanted': [words_of(ask) for ask in wanted], 'num_applications': num_applications, 'num_episodes': num_episodes,
+    'explores': explores, 'another_task': another_task,
+  }
+  return Method(run=run, settings=settings, **options)
