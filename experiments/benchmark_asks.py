@@ -44,7 +44,7 @@ from metaimprove.tasks.registry import family_names, make_family
 FLAGS = flags.FLAGS
 ASKED = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5)
 """Scores that are asked for; returns are asked for where these are, on average over the histories. Skills end at 1."""
-OPERATORS = {'plain': (), 'asks': asks.OF_LEVELS}
+OPERATORS = {'plain': (), 'asks': asks.of_levels()}
 _SHUFFLED = "another task's experience"
 
 if __name__ == '__main__':

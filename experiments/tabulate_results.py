@@ -324,7 +324,7 @@ def print_rows(path: pathlib.Path, picture: str | None) -> None:
 DOCUMENTS = (
   ('README.md', 'operators.json', operators_table), ('docs/operators.md', 'operators.json', operator_tables),
   ('docs/operators.md', 'ablations.json', ablation_table), ('docs/task_suite.md', 'needs.json', families_table),
-  ('docs/import.md', 'import.json', import_tables),
+  ('docs/import.md', 'import.json', import_tables), ('docs/asks.md', 'asks.json', asks_tables),
 )
 """Document, the file in docs/results that a part of it is made from, and the tables of that part."""
 

@@ -191,8 +191,8 @@ def test_what_a_level_is_like_by_hand():
   """Of four levels with returns 4 lower than their ranks 0, 1, 1, 2: a worse answer, the best one, and two that are on
   no level."""
   pairs = pairs_of([1, 1, 1, 1], [0, 3, SAME, OWN], [0, 1, 1, 2])
-  found = describe(asks.KINDS, asks.OF_LEVELS, pairs, np.random.default_rng(0))
-  assert set(asks.OF_LEVELS) == {'mean_return', 'score', 'skill'}
+  found = describe(asks.KINDS, asks.of_levels(), pairs, np.random.default_rng(0))
+  assert set(asks.of_levels()) == {'mean_return', 'score', 'skill'}
   for name, expected in (('mean_return', [-4, -2, 0, 0]), ('score', [0, 1, 0, 0]), ('skill', [0, 1, 0, 0])):
     np.testing.assert_allclose(found.values[name], expected)
     np.testing.assert_array_equal(found.given[name], [True, True, False, False])

@@ -1,11 +1,19 @@
 """Figures in documents are those of the files they are made from."""
 
+import dataclasses
 import pathlib
 import re
 
+import numpy as np
 import pytest
 
 from experiments.tabulate_results import DOCUMENTS, document_with_tables, with_tables
+from metaimprove import asks
+from metaimprove.errors import UnknownNameError
+from metaimprove.training.examples import Examples
+from metaimprove.training.pairs import draw_sizes
+from metaimprove.training.settings import TrainingSettings
+from tests.point_family import point_family
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -37,6 +45,29 @@ def test_the_examples_of_using_an_operator_run(tmp_path, monkeypatch, capsys):
   assert [int(trial) for trial, _ in first] == list(range(10)) and max(float(total) for _, total in first) > 8
   assert names['actor'].agent.num_applications == 3 and names['returns'].shape == (1, 9, 1)
   assert (tmp_path / 'export' / 'policy.json').exists()
+
+
+def test_the_example_of_a_kind_of_ask_runs(dataset, operator):
+  """What it describes is true of the answers of training, of which some are worse than the policy shown."""
+  block, = re.findall(r'```python\n(.*?)```', (ROOT / 'docs' / 'asks.md').read_text(), re.DOTALL)
+  names = {}
+  try:
+    exec(block, names)
+    assert 'at_least' in names['operator'].config.asks and names['wanted'].values == {'at_least': 5.0}
+    config = dataclasses.replace(operator.config, asks=('steps', 'at_least'))
+    settings = TrainingSettings.of(point_family(), 8, asks=config.asks, drop_rate=0.0)
+    examples = Examples(dataset=dataset, histories=None, config=config, settings=settings, seed=0)
+    history, rng = np.zeros(200, int), np.random.default_rng(0)
+    found = examples.of_histories(history, draw_sizes(settings, 200, rng), rng).ask
+    given, returns = found.given['at_least'], dataset.returns[0]
+    assert given.mean() > 0.8 and not found.given['steps'].all()
+    values = found.values['at_least'][given]
+    assert values.min() >= returns.min() - 1e-3 and values.max() <= returns.max() + 1e-3
+    assert np.ptp(values) > np.ptp(returns) / 2
+    with pytest.raises(UnknownNameError, match='already'):
+      asks.register(dataclasses.replace(asks.KINDS['steps'], num_features=1))
+  finally:
+    asks.KINDS.pop('at_least', None)
 
 
 @pytest.mark.filterwarnings('ignore:Brax System')  # the notice of Brax to who calls it

@@ -1,9 +1,8 @@
 """What can be asked of an operator: one file a kind.
 
-To add a kind: write its file with a `Kind`, and add it to `KINDS`.
+To add a kind: write its file with a `Kind`, and add it to `KINDS`, or in code of your own call `register`.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from metaimprove.asks import explore as _explore
@@ -14,11 +13,21 @@ from metaimprove.asks import steps as _steps
 from metaimprove.asks.ask import OWN, SAME, Ask, Kind, Pairs, is_on_level, make_ask
 from metaimprove.errors import UnknownNameError
 
-KINDS: Mapping[str, Kind] = {kind.NAME: kind.KIND for kind in (_steps, _explore, _mean_return, _score, _skill)}
-OF_LEVELS = tuple(name for name, kind in KINDS.items() if kind.is_known is is_on_level)
-"""The kinds that describe any level as an answer, worse ones than the policy shown too."""
+KINDS: dict[str, Kind] = {kind.NAME: kind.KIND for kind in (_steps, _explore, _mean_return, _score, _skill)}
+__all__ = ['KINDS', 'OWN', 'SAME', 'Ask', 'Kind', 'Pairs', 'ask', 'from_words', 'is_on_level', 'of_levels', 'register']
 
-__all__ = ['KINDS', 'OF_LEVELS', 'OWN', 'SAME', 'Ask', 'Kind', 'Pairs', 'ask', 'from_words']
+
+def register(kind: Kind) -> None:
+  """Adds a kind of your own, before operators that understand it are made or loaded; raises `UnknownNameError` for a
+  name that is another kind's."""
+  if KINDS.get(kind.name, kind) is not kind:
+    raise UnknownNameError(f'There is a kind of ask {kind.name!r} already; give yours another name.')
+  KINDS[kind.name] = kind
+
+
+def of_levels() -> tuple[str, ...]:
+  """The names of the kinds that describe any level as an answer, worse ones than the policy shown too."""
+  return tuple(name for name, kind in KINDS.items() if kind.is_known is is_on_level)
 
 
 def ask(**wanted: Any) -> Ask:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaimprove import files
-from metaimprove.asks import OF_LEVELS
+from metaimprove.asks import of_levels
 from metaimprove.errors import IncompatibleError
 from metaimprove.histories.dataset import Dataset
 from metaimprove.operators.operator import Operator
@@ -62,9 +62,9 @@ def train(
     IncompatibleError: if the operator understands no ask that describes the pairs of the settings, if the folder was
       begun with other settings, histories or explorers, or if the processes do not divide a batch.
   """
-  if settings.any_share and not {*operator.config.asks} & {*OF_LEVELS}:
+  if settings.any_share and not {*operator.config.asks} & {*of_levels()}:
     raise IncompatibleError(
-      f'any_share={settings.any_share} needs an operator that understands one of: {", ".join(OF_LEVELS)}.'
+      f'any_share={settings.any_share} needs an operator that understands one of: {", ".join(of_levels())}.'
     )
   folder = pathlib.Path(folder)
   share = jax.process_index(), jax.process_count()

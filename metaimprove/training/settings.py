@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from metaimprove.asks import OF_LEVELS, steps
+from metaimprove.asks import of_levels, steps
 from metaimprove.errors import IncompatibleError
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.training.fit import FitSettings
@@ -31,7 +31,7 @@ class TrainingSettings(FitSettings):
     tries_share: share of these whose answer is what the operator itself gave, described by what it led to.
     size_shares: how often each size of `asks.steps.SIZES` is drawn, by which pairs of policies are chosen.
     any_share: share of the pairs whose answer is any level, worse ones too, instead of one that is so much better. Only
-      for operators that understand an ask of `asks.OF_LEVELS`; others can not describe such a pair.
+      for operators that understand an ask of `asks.of_levels`; others can not describe such a pair.
     rewired_share: share of the examples that are changed to another wiring; see `rewiring`. Only for families of which
       a wiring is part of the dynamics.
     drop_rate: how often each kind of an ask is left out where several kinds describe a pair; one always stays.
@@ -84,7 +84,7 @@ class TrainingSettings(FitSettings):
     suited = _SEARCHING if family.practice_reward is not None else {}
     applications = {**suited, **settings}.get('round_applications', cls.round_applications)
     suited = {
-      **suited, 'rewired_share': 0.5 if family.is_wired else 0.0, 'any_share': 0.5 if {*asks} & {*OF_LEVELS} else 0.0,
+      **suited, 'rewired_share': 0.5 if family.is_wired else 0.0, 'any_share': 0.5 if {*asks} & {*of_levels()} else 0.0,
       'round_tasks': max(1, min(512, num_tasks, _ROUND_STEPS // ((applications + 1) * family.episode_length))),
       'num_validation': min(64, max(1, num_tasks // 4)),
     }
