@@ -116,7 +116,7 @@ class Examples:
     self, runs: Runs, size: np.ndarray, rng: np.random.Generator, share: slice = slice(None)
   ) -> Example:
     """Examples [B] of random moments of runs, to be improved by the sizes [B]."""
-    rows = runs.draw(len(size), rng)
+    rows = runs.draw(len(size), rng, self.settings.early_share)
     history, level = runs.history[rows[0]], runs.draw_levels(rows, rng)
     # θⁿ itself is not stored: instead of it, one level better is the answer.
     pairs, ask = self._pairs(history, level, np.where(size == 0, 1, size), rng)

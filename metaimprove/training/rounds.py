@@ -37,6 +37,8 @@ _LITTLE = 0.01
 """Less than this share of what can be gained is nothing."""
 _MUCH = 0.3
 """A gain is much above this share."""
+_EARLY = 4
+"""So many policies of a run are the first ones."""
 _WIDEST = 4.0
 """What is added at most to the raw scales of policies that are mixed in: some cover more ground than any source's."""
 _POLL_SECONDS = 0.5
@@ -67,10 +69,16 @@ class Runs:
   gain: np.ndarray
   chance: np.ndarray
 
-  def draw(self, num: int, rng: np.random.Generator) -> np.ndarray:
-    """[2, num] int, random moments: rows of runs, and policies whose experience did not blow up."""
+  def draw(self, num: int, rng: np.random.Generator, early_share: float = 0.0) -> np.ndarray:
+    """[2, num] int, random moments: rows of runs, and policies whose experience did not blow up; a share of them of the
+    first few policies of their runs."""
     found = np.argwhere(np.isfinite(self.returns[:, :self.kept.shape[1]]))
-    return found[rng.integers(len(found), size=num)].T
+    if not early_share:
+      return found[rng.integers(len(found), size=num)].T
+    early = found[found[:, 1] < _EARLY]
+    is_early, index = len(early) and rng.random(num) < early_share, rng.random(num)
+    any_, first = (some[(index * len(some)).astype(int)] for some in (found, early if len(early) else found))
+    return np.where(np.reshape(is_early, (-1, 1)), first, any_).T
 
   def draw_tries(self, num: int, rng: np.random.Generator) -> np.ndarray:
     """[2, num] int, random moments before policies of which is known what they led to; half of them led to much, where

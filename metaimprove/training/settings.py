@@ -38,6 +38,7 @@ class TrainingSettings(FitSettings):
     rounds: after which shares of the steps the operator is applied to the training tasks. The first time, untrained, it
       emits random policies: bad ones of many kinds, to learn to improve.
     round_applications: how often in a row.
+    early_share: share of the examples of runs that are of the first four policies of a run; the others are of any.
     round_tasks: tasks of a round.
     round_fresh: share of them that begin with a fresh random policy, as tests do, instead of a stored one.
     round_sampled: share of them where answers are drawn; elsewhere the most likely one is taken.
@@ -58,6 +59,7 @@ class TrainingSettings(FitSettings):
   drop_rate: float = 0.3
   rounds: tuple[float, ...] = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8)
   round_applications: int = 4
+  early_share: float = 0.0
   round_tasks: int = 512
   round_fresh: float = 0.75
   round_sampled: float = 0.5
