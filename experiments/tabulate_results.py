@@ -210,6 +210,14 @@ def ablation_table(rows: Sequence[AblationRow]) -> list[str]:
   return table(lines)
 
 
+def ablation_tables(rows: Sequence[AblationRow]) -> list[str]:
+  """A table of variants for each family."""
+  lines = []
+  for family in dict.fromkeys(row.family for row in rows):
+    lines += [f'On `{family}`:', '', *ablation_table([row for row in rows if row.family == family]), '']
+  return lines
+
+
 def asks_tables(rows: Sequence[AskRow]) -> list[str]:
   """Figures of asks beside their controls; then what was asked and got."""
   lines = [['ask', 'family', 'tasks, seeds', 'metric', 'value', 'control', 'its value']]
@@ -315,7 +323,7 @@ def print_rows(path: pathlib.Path, picture: str | None) -> None:
     print('\n'.join(import_tables(found)))
     return
   rows = rows_.read_any(path)
-  tables = {NeedsRow: families_table, AblationRow: ablation_table, AskRow: asks_tables}
+  tables = {NeedsRow: families_table, AblationRow: ablation_tables, AskRow: asks_tables}
   print('\n'.join(tables.get(type(rows[0]) if rows else OperatorRow, operator_tables)(rows)))
   if picture and rows and isinstance(rows[0], OperatorRow):
     draw(rows, pathlib.Path(picture))
@@ -323,7 +331,7 @@ def print_rows(path: pathlib.Path, picture: str | None) -> None:
 
 DOCUMENTS = (
   ('README.md', 'operators.json', operators_table), ('docs/operators.md', 'operators.json', operator_tables),
-  ('docs/operators.md', 'ablations.json', ablation_table), ('docs/task_suite.md', 'needs.json', families_table),
+  ('docs/operators.md', 'ablations.json', ablation_tables), ('docs/task_suite.md', 'needs.json', families_table),
   ('docs/import.md', 'import.json', import_tables), ('docs/asks.md', 'asks.json', asks_tables),
 )
 """Document, the file in docs/results that a part of it is made from, and the tables of that part."""
