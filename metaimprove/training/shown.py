@@ -39,10 +39,11 @@ def memory_of_levels(
     earlier = np.sort(rng.choice(level[row], size=min(lower, level[row]), replace=False))
     count[row] = 1 + len(earlier)
     levels[row, :len(earlier)] = earlier
-  params, trajectory = dataset.read(np.repeat(history, most), levels.reshape(-1))
+  shown = (np.arange(most) < count[:, None]).reshape(-1)  # others are neither read nor computed, which takes longest
+  params, trajectory = dataset.read(np.repeat(history, most)[shown], levels.reshape(-1)[shown])
   chosen = np.stack([
     [rng.permutation(stored) for _ in range(most)] for rng in rngs
-  ]).reshape(batch * most, -1)[:, :int(wanted.max())]
+  ]).reshape(batch * most, -1)[shown, :int(wanted.max())]
   trajectory = jax.tree.map(lambda x: x[np.arange(len(x))[:, None], chosen], trajectory)
   short, time = thinned(trajectory, config.steps_kept)
   memory = Memory(
@@ -50,9 +51,17 @@ def memory_of_levels(
     episode_return=episode_return(trajectory), largest_reward=np.maximum(trajectory.reward.max(axis=-1), 0),
     application=None, number=None,
   )
+  memory = jax.tree.map(lambda x: _at(shown, x), memory)
   places = np.arange(most)[None, :, None], np.arange(chosen.shape[1])[None, None, :]
   there = (places[0] < count[:, None, None]) & (places[1] < wanted[:, None, None])
   return _filled(memory, there, np.broadcast_to(places[0], there.shape), config.capacity)
+
+
+def _at(places: np.ndarray, x: np.ndarray) -> np.ndarray:
+  """[N, ...] with the rows of x at the places [N] bool, and zeros elsewhere."""
+  result = np.zeros((len(places), *x.shape[1:]), x.dtype)
+  result[places] = x
+  return result
 
 
 def _filled(memory: Memory, there: np.ndarray, application: np.ndarray, capacity: int) -> Memory:
