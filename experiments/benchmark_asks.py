@@ -2,9 +2,11 @@
 
   python -m experiments.benchmark_asks --families=reacher_goal --seeds=0,1,2
 
-Two operators learn from the same histories: one that understands asks for a return, a score and a skill too, and one
-that does not. The first one gathers experience, asked for the best, and is then asked for one thing after the other.
-The control is given another task's experience. Both are asked for the best as well, which shows what the asks cost.
+Two operators learn from the same histories: one that understands asks for a return, a score, a skill and a goal too,
+and one that does not. The first one gathers experience, asked for the best, and is then asked for one thing after the
+other. The control is given another task's experience. Where tasks have goals, it is also asked for the best at the goal
+of the task, without any experience and with it; there the control is asked for another task's goal. Both are asked for
+the best as well, which shows what the asks cost.
 
 A family after the other; its rows are written when it is done, and rows of other families stay. Can be stopped at any
 moment; run again, it goes on where it was.
@@ -21,7 +23,7 @@ from scipy import stats
 from experiments import console, jobs, stages
 from experiments.jobs import Job
 from metaimprove import asks
-from metaimprove.asks import explore
+from metaimprove.asks import explore, goal
 from metaimprove.errors import UnknownNameError
 from metaimprove.evaluation import metrics, rows
 from metaimprove.evaluation.evaluate import Evaluation, evaluate
@@ -44,7 +46,11 @@ from metaimprove.tasks.registry import family_names, make_family
 FLAGS = flags.FLAGS
 ASKED = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5)
 """Scores that are asked for; returns are asked for where these are, on average over the histories. Skills end at 1."""
-OPERATORS = {'plain': (), 'asks': asks.of_levels()}
+OF_NUMBERS = ('mean_return', 'score', 'skill')
+OPERATORS = {'plain': (), 'asks': (*OF_NUMBERS, goal.NAME)}
+"""Operators, and the kinds of ask that each learns besides those of the family; a goal only where there are goals."""
+GOAL_EXPERIENCE = 0, 1, 2
+"""Policies whose experience is known when a goal is asked for: none, a random one, and one more."""
 _SHUFFLED = "another task's experience"
 
 if __name__ == '__main__':
@@ -70,7 +76,9 @@ def train(job: Job, family: TaskFamily, name: str, seed: int, folder: pathlib.Pa
   """The folder of one of both operators, trained if it was not."""
   operator_folder = folder / name / 'operator'
   if not (operator_folder / 'config.json').exists():
-    kinds = (*OperatorConfig.of(family).asks, *OPERATORS[name])
+    kinds = (*OperatorConfig.of(family).asks, *(
+      kind for kind in OPERATORS[name] if kind != goal.NAME or family.achieved is not None
+    ))
     stages.train_operator(
       folder / name, folder / 'histories', family=job.family, backend=job.backend, seed=seed,
       config={'num_episodes': job.num_episodes, 'asks': kinds}, settings=job.training(), num_updates=job.num_updates,
@@ -96,19 +104,29 @@ def judge(job: Job, name: str, seed: int, folder: pathlib.Path) -> Evaluation:
     num_episodes=job.num_episodes, explores=explores,
   )]
   dataset = load_dataset(folder / 'histories', family, verify=False)
-  for kind in OPERATORS[name]:
+  for kind in OF_NUMBERS if OPERATORS[name] else ():
     wanted = [asks.ask(**{kind: value}) for value in asked_of(kind, dataset)]
     methods += [asked_method(
       operator, operator_params, playground.play, measure[0], wanted, num_applications=experience(job),
       num_episodes=job.num_episodes, explores=explores, another_task=shuffled,
       name=f'{kind}_shuffled' if shuffled else kind, title=f'asked for a {kind.replace("_", " ")}',
     ) for shuffled in (False, True)]
+  if goal.NAME in operator.config.asks:
+    methods += [asked_method(
+      operator, operator_params, playground.play, measure[0], [asks.ask(steps='best')], num_applications=known,
+      num_episodes=job.num_episodes, goal_of=whose, name=goal_name(known, whose), title=f'asked for a goal ({whose})',
+    ) for known in GOAL_EXPERIENCE for whose in ('own', 'another')]
   with console.stage(folder, f'judge {name}') as progress:
     return evaluate(
       methods, family, initial=controls.random_policies(operator.policy, *measure), seed=seed,
       references=[controls.told_everything(conditioned, learning.snapshots[-1], *measure)],
       num_tasks=job.heldout_tasks, folder=folder / name / 'evaluation', splits=('heldout',), progress=progress,
     )
+
+
+def goal_name(known: int, whose: str) -> str:
+  """The name of the method that is asked for a goal after the experience of so many policies."""
+  return f'goal_{whose}_{known}'
 
 
 def experience(job: Job) -> int:
@@ -135,7 +153,7 @@ def rows_of(job: Job, seeds: Sequence[int], folder: pathlib.Path, command: str) 
     row('best', f'score after {n}', 'an operator without these asks', end(best['asks'][n]), end(best['plain'][n]))
     for n in (1, 4, job.num_applications) if n <= job.num_applications
   ]
-  for kind in OPERATORS['asks']:
+  for kind in OF_NUMBERS:
     asked = [asked_of(kind, load_dataset(part / 'histories', family, verify=False)) for part in parts]
     got = [[answers(one, name, kind) for one in found] for name in (kind, f'{kind}_shuffled')]
     result.append(row(kind, 'rank correlation', _SHUFFLED, *(rank_correlation(asked, one) for one in got)))
@@ -145,6 +163,10 @@ def rows_of(job: Job, seeds: Sequence[int], folder: pathlib.Path, command: str) 
       wanted = np.mean([one[index] for one in asked])
       means = (np.mean(np.concatenate([part[index] for part in one])) for one in got)
       result.append(row(kind, f'{GOT}{wanted:.4g}', _SHUFFLED, *means))
+  for known in GOAL_EXPERIENCE if goal_name(0, 'own') in found[0].curves['heldout'] else ():
+    scores = (np.concatenate([one.scores('heldout', goal_name(known, whose))[0] for one in found])
+              for whose in ('own', 'another'))
+    result.append(row(goal.NAME, f'score, asked after {known} policies', "another task's goal", *map(end, scores)))
   return result
 
 

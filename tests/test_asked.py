@@ -1,13 +1,19 @@
 """Operators that are asked for one thing after the other, and the figures of it."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from experiments import benchmark_asks
 from metaimprove.asks import ask
+from metaimprove.errors import IncompatibleError
 from metaimprove.methods.asked import asked_method
+from metaimprove.methods.method import initial_policies
 from metaimprove.methods.operator import operator_method, other_tasks_of
+from metaimprove.operators.apply import make_improve, make_remember
+from metaimprove.operators.operator import make_operator
 from metaimprove.rng import stream
 from metaimprove.rollouts import make_play
 from metaimprove.tasks.splits import sample_tasks
@@ -59,6 +65,41 @@ def test_each_ask_is_answered_from_the_same_experience(operator, operator_params
   assert_alike(asked[0], asked[2])
   with pytest.raises(AssertionError):
     assert_alike(asked[0], asked[1])
+
+
+def test_without_experience_only_the_ask_counts(operator, operator_params, point, play):
+  """The same goal gives the same policy on every task, and another one another policy; experience makes them differ."""
+  config = dataclasses.replace(operator.config, asks=('steps', 'goal'), goal_size=1)
+  knows = make_operator(config)
+  params = knows.init(jax.random.key(0), operator_params['statistics'])
+  tasks, key = sample_tasks(point, 0, NUM_TASKS, 'heldout'), stream(0, 'asked')
+
+  def asked(num_applications, **options):
+    measure, policies = acting(play)
+    curve = asked_method(
+      knows, params, play, measure, [ask(goal=[0.5]), ask(goal=[-0.5]), ask(steps='best')], num_episodes=2,
+      num_applications=num_applications, name='asked', title='asked', **options,
+    ).run(tasks, key, silent)
+    return curve, [np.asarray(found['mlp/~/linear_0']['w']) for found in policies]
+
+  curve, (first, second, _) = asked(0)
+  np.testing.assert_array_equal(curve.env_steps, 0)
+  np.testing.assert_allclose(first, np.broadcast_to(first[:1], first.shape), atol=1e-5)
+  assert np.abs(first - second).max() > 1e-3
+  _, (known, *_) = asked(1)
+  assert np.abs(known - known[:1]).max() > 1e-3
+  _, (_, _, own) = asked(0, goal_of='own')
+  _, (_, _, others) = asked(0, goal_of='another')
+  np.testing.assert_allclose(others, own[other_tasks_of(tasks)], atol=1e-5)
+  assert np.abs(own - own[:1]).max() > 1e-3
+  with pytest.raises(IncompatibleError, match='A goal of point is 1 numbers, not 2'):
+    make_improve(knows, params, ask(goal=[0.1, 0.2]))(*some_experience(knows, play, tasks), jax.random.key(0))
+
+
+def some_experience(operator, play, tasks):
+  """Random policies, and what is remembered of them."""
+  params = initial_policies(operator.policy, NUM_TASKS, jax.random.key(0))
+  return params, make_remember(operator)(None, params, play(params, tasks, jax.random.key(1)))
 
 
 def test_figures_by_hand():

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from metaimprove import asks
-from metaimprove.asks import OWN, SAME, ask, explore, from_words, mean_return, score, skill, steps
-from metaimprove.asks.ask import Ask, Kind, Pairs, bumps, describe, drop, features, num_features
+from metaimprove.asks import OWN, SAME, ask, explore, from_words, goal, mean_return, score, skill, steps
+from metaimprove.asks.ask import Ask, Kind, Pairs, batched, bumps, describe, drop, features, num_features
 from metaimprove.errors import IncompatibleError, UnknownNameError
 
 RETURN = Kind(
@@ -26,7 +26,7 @@ def pairs_of(level, target, rank, shares=steps.SHARES, gain=np.nan):
   rank = np.tile(rank, (len(level), 1))
   return Pairs(
     level=level, target=target, rank=rank, returns=rank - 4.0, size_shares=shares,
-    gain=np.broadcast_to(gain, level.shape),
+    gain=np.broadcast_to(gain, level.shape), achieved=np.full((len(level), 1), np.nan),
   )
 
 
@@ -57,7 +57,7 @@ def test_a_description_leads_to_the_target():
   target = steps.target_level(level, rng.choice(steps.SIZES, size=500), rank)
   pairs = Pairs(
     level=level, target=target, rank=rank, returns=np.zeros((500, 12)), size_shares=steps.SHARES,
-    gain=np.full(500, np.nan),
+    gain=np.full(500, np.nan), achieved=np.full((500, 1), np.nan),
   )
   found = steps.describe(pairs, rng)
   np.testing.assert_array_equal(steps.target_level(level, found, rank), target)
@@ -90,8 +90,8 @@ def test_words():
   for wrong in ('better', -2, 1.5, '-1', ''):
     with pytest.raises(UnknownNameError, match="'best' or a number"):
       ask(steps=wrong)
-  with pytest.raises(UnknownNameError, match="no kind of ask 'goal'; choose among: steps"):
-    ask(goal=3)
+  with pytest.raises(UnknownNameError, match="no kind of ask 'fame'; choose among: steps"):
+    ask(fame=3)
   with pytest.raises(UnknownNameError, match='must say what is wanted'):
     ask()
 
@@ -191,8 +191,11 @@ def test_what_a_level_is_like_by_hand():
   """Of four levels with returns 4 lower than their ranks 0, 1, 1, 2: a worse answer, the best one, and two that are on
   no level."""
   pairs = pairs_of([1, 1, 1, 1], [0, 3, SAME, OWN], [0, 1, 1, 2])
+  pairs = pairs.replace(achieved=np.array([[0.5, -1.0], [np.nan, 1.0], [2.0, 2.0], [3.0, 3.0]]))
   found = describe(asks.KINDS, asks.of_levels(), pairs, np.random.default_rng(0))
-  assert set(asks.of_levels()) == {'mean_return', 'score', 'skill'}
+  assert set(asks.of_levels()) == {'mean_return', 'score', 'skill', 'goal'}
+  np.testing.assert_array_equal(found.given['goal'], [True, False, False, False])
+  np.testing.assert_allclose(found.values['goal'], [[0.5, -1.0], [0, 0], [0, 0], [0, 0]])
   for name, expected in (('mean_return', [-4, -2, 0, 0]), ('score', [0, 1, 0, 0]), ('skill', [0, 1, 0, 0])):
     np.testing.assert_allclose(found.values[name], expected)
     np.testing.assert_array_equal(found.given[name], [True, True, False, False])
@@ -255,3 +258,31 @@ def test_asks_in_words():
   ):
     with pytest.raises(UnknownNameError, match=message):
       from_words(wrong)
+
+
+def test_goals_are_read_and_written():
+  for given in ('0.1:-0.05', [0.1, -0.05], np.float32([0.1, -0.05])):
+    np.testing.assert_allclose(goal.value(given), [0.1, -0.05], rtol=1e-6)
+  np.testing.assert_array_equal(goal.value(2), [2.0])
+  assert goal.words(goal.value('0.1:-0.05')) == '0.1:-0.05' == goal.words(from_words('goal=0.1:-0.05').values['goal'])
+  for wrong in ('0.1:', 'north', [], [1, 2, 3, 4], np.nan, None):
+    with pytest.raises(UnknownNameError, match='one to 3 numbers'):
+      goal.value(wrong)
+
+
+def test_goals_are_read_apart():
+  """A number that a goal lacks is read as nothing, so a velocity of 2 is no place (2, 0). Places a centimetre apart on
+  the reacher's table are told apart."""
+  read = lambda *numbers: np.asarray(goal.features(jnp.float32(numbers)))
+  assert read(2).shape == read(2, 0, 0).shape == (goal.KIND.num_features,) and (read(2)[7:] == 0).all()
+  assert np.linalg.norm(read(2) - read(2, 0)) > 1 and np.linalg.norm(read(0.1, 0.1) - read(0.1, 0.11)) > 0.1
+
+
+def test_one_ask_or_one_for_each():
+  """A goal has an axis of its own, which is no batch axis."""
+  one, each = ask(goal=[1.0, 2.0], steps='best'), ask(goal=[[1.0, 2.0], [3.0, 4.0]], steps=[1, 2])
+  assert one.given['goal'].shape == () and each.given['goal'].shape == (2,)
+  np.testing.assert_array_equal(batched(one, 2).values['goal'], [[1, 2], [1, 2]])
+  np.testing.assert_array_equal(batched(each, 2).values['goal'], [[1, 2], [3, 4]])
+  np.testing.assert_array_equal(batched(one, 2).values['steps'], [steps.BEST, steps.BEST])
+  assert batched(one, 2).given['goal'].shape == (2,)

@@ -13,13 +13,15 @@ from metaimprove import files
 from metaimprove.asks import SAME, ask, steps
 from metaimprove.errors import DamagedDataError, IncompatibleError, NonFiniteSimulationError, WaitingError
 from metaimprove.histories import storage
-from metaimprove.histories.dataset import load_dataset
+from metaimprove.histories.dataset import load_dataset, with_achieved
 from metaimprove.histories.header import planned_shards, read_header
 from metaimprove.histories.layout import layout_of
 from metaimprove.iteration import iterate
 from metaimprove.operators.apply import make_improve, make_remember
 from metaimprove.operators.memory import EMPTY
+from metaimprove.operators.operator import make_operator
 from metaimprove.rollouts import make_play
+from metaimprove.tasks.hindsight import achieved
 from metaimprove.training import fit as fit_module
 from metaimprove.training import rounds, validation
 from metaimprove.training.examples import Examples, endless, split_histories
@@ -231,6 +233,28 @@ def test_any_level_is_an_answer_where_an_ask_tells_which(dataset, operator, runs
 def test_answers_that_no_ask_describes_are_refused(operator, play, dataset, tmp_path):
   with pytest.raises(IncompatibleError, match='any_share=0.5 needs an operator that understands one of: mean_return'):
     train(operator, play, dataset, dataclasses.replace(SETTINGS, any_share=0.5), seed=0, folder=tmp_path)
+
+
+def test_goals_are_asked_for_as_they_were_achieved(dataset, operator, point):
+  """An ask for a goal describes what the answer achieved; a share of the examples shows nothing but the ask."""
+  with pytest.raises(IncompatibleError, match='see `with_achieved`'):
+    known = make_operator(dataclasses.replace(operator.config, asks=('steps', 'goal'), goal_size=1))
+    train(known, None, dataset, SETTINGS, seed=0, folder='nowhere')
+  told = with_achieved(dataset, point)
+  _, trajectory = dataset.read(np.array([1]), np.array([3]))
+  by_hand = np.mean([achieved(point, take(trajectory, 0))])
+  np.testing.assert_allclose(told.achieved[1, 3], by_hand, rtol=1e-5)
+  assert told.achieved.shape == (*dataset.returns.shape, 1) and np.ptp(told.achieved) > 0.1
+  config = dataclasses.replace(operator.config, asks=('steps', 'goal'), goal_size=1)
+  examples = examples_of(told, config, blank_share=0.5, any_share=0.5, drop_rate=0.0)
+  history, rng = np.full(300, 1), np.random.default_rng(0)
+  found = examples.of_histories(history, draw_sizes(examples.settings, 300, rng), rng)
+  given = found.ask.given['goal']
+  assert given.mean() > 0.8 and np.isin(found.ask.values['goal'][given], told.achieved[1].astype(np.float32)).all()
+  is_blank = (found.memory.number == EMPTY).all(axis=1)
+  np.testing.assert_allclose(is_blank.mean(), 0.5, atol=0.1)
+  np.testing.assert_array_equal(is_blank, ~found.memory.trajectory.valid.any(axis=(1, 2)))
+  assert found.weight.mean() > 0.9  # states of the memory are still learned from
 
 
 def test_matching_by_hand():
@@ -509,6 +533,7 @@ def test_states_of_a_policy_without_experience_do_not_count(examples):
     return params, trajectory.replace(valid=np.zeros(trajectory.valid.shape, bool))
 
   nothing = types.SimpleNamespace(
+    achieved=None,
     read=read, **{name: getattr(examples.dataset, name) for name in ('num_checkpoints', 'rank', 'returns', 'header')}
   )
   drawn = dataclasses.replace(examples, dataset=nothing).of_histories(

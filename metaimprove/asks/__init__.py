@@ -6,6 +6,7 @@ To add a kind: write its file with a `Kind`, and add it to `KINDS`, or in code o
 from typing import Any
 
 from metaimprove.asks import explore as _explore
+from metaimprove.asks import goal as _goal
 from metaimprove.asks import mean_return as _mean_return
 from metaimprove.asks import score as _score
 from metaimprove.asks import skill as _skill
@@ -13,7 +14,7 @@ from metaimprove.asks import steps as _steps
 from metaimprove.asks.ask import OWN, SAME, Ask, Kind, Pairs, is_on_level, make_ask
 from metaimprove.errors import UnknownNameError
 
-KINDS: dict[str, Kind] = {kind.NAME: kind.KIND for kind in (_steps, _explore, _mean_return, _score, _skill)}
+KINDS: dict[str, Kind] = {kind.NAME: kind.KIND for kind in (_steps, _explore, _mean_return, _score, _skill, _goal)}
 __all__ = ['KINDS', 'OWN', 'SAME', 'Ask', 'Kind', 'Pairs', 'ask', 'from_words', 'is_on_level', 'of_levels', 'register']
 
 
@@ -27,7 +28,7 @@ def register(kind: Kind) -> None:
 
 def of_levels() -> tuple[str, ...]:
   """The names of the kinds that describe any level as an answer, worse ones than the policy shown too."""
-  return tuple(name for name, kind in KINDS.items() if kind.is_known is is_on_level)
+  return tuple(name for name, kind in KINDS.items() if kind.of_levels)
 
 
 def ask(**wanted: Any) -> Ask:

@@ -47,6 +47,7 @@ class Pairs:
     returns: [B, N + 1] measured mean return of each level of the history.
     size_shares: how often each size of `steps.SIZES` is drawn, by which the pairs were chosen.
     gain: [B] what the answer led to in a run, see `explore.gain`; NaN where that is not known.
+    achieved: [B, G] the goal that the answer achieved in hindsight; NaN where that is not known.
   """
 
   level: np.ndarray
@@ -55,6 +56,7 @@ class Pairs:
   returns: np.ndarray
   size_shares: tuple[float, ...]
   gain: np.ndarray
+  achieved: np.ndarray
 
   def of_target(self, levels: np.ndarray) -> np.ndarray:
     """[B], of values of all levels [B, N + 1] that of the answer; any where the answer is on no level."""
@@ -74,6 +76,8 @@ class Kind:
     describe: (pairs, numpy generator) -> values [B], a true description of each pair; one of them at random, where
       several are true.
     is_known: (pairs) -> [B] bool, for which pairs there is a true description of this kind.
+    ndim: number of axes of a value: 0 for a number, 1 for several.
+    of_levels: whether it describes any level as an answer, worse ones than the policy shown too.
   """
 
   name: str
@@ -83,6 +87,8 @@ class Kind:
   features: Callable[[chex.Array], chex.Array]
   describe: Callable[[Pairs, np.random.Generator], np.ndarray]
   is_known: Callable[[Pairs], np.ndarray]
+  ndim: int = 0
+  of_levels: bool = False
 
 
 def is_on_level(pairs: Pairs) -> np.ndarray:
@@ -117,7 +123,19 @@ def make_ask(kinds: Mapping[str, Kind], wanted: Mapping[str, Any]) -> Ask:
   if not wanted:
     raise UnknownNameError(f'An ask must say what is wanted, by one or more of: {", ".join(kinds)}.')
   values = {name: kinds[name].value(value) for name, value in wanted.items()}
-  return Ask(values=values, given={name: np.ones(np.shape(value), bool) for name, value in values.items()})
+  given = {name: np.ones(np.shape(value)[:np.ndim(value) - kinds[name].ndim], bool) for name, value in values.items()}
+  return Ask(values=values, given=given)
+
+
+def batched(ask: Ask, num: int) -> Ask:
+  """Asks [num] from one ask or so many."""
+  def spread(value, given):
+    return jnp.broadcast_to(value, (num, *jnp.shape(value)[jnp.ndim(given):]))
+
+  return Ask(
+    values={name: spread(value, ask.given[name]) for name, value in ask.values.items()},
+    given={name: spread(given, given) for name, given in ask.given.items()},
+  )
 
 
 def describe(kinds: Mapping[str, Kind], names: Sequence[str], pairs: Pairs, rng: np.random.Generator) -> Ask:

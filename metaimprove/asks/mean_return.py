@@ -43,5 +43,6 @@ def describe(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
 
 KIND = Kind(
   name=NAME, value=value, words=words, num_features=1 + len(_CENTRES), features=features, describe=describe,
-  is_known=is_on_level
+  is_known=is_on_level,
+  of_levels=True,
 )

@@ -28,5 +28,5 @@ def describe(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
 
 KIND = Kind(
   name=NAME, value=value, words=score.words, num_features=score.KIND.num_features, features=score.features,
-  describe=describe, is_known=is_on_level
+  describe=describe, is_known=is_on_level, of_levels=True,
 )

@@ -4,9 +4,12 @@ Only what is looked at is read: a dataset in memory is its index, a few numbers 
 """
 
 import dataclasses
+import functools
 import json
+import math
 from typing import Any
 
+import jax
 import numpy as np
 
 from metaimprove import files, policies
@@ -16,7 +19,10 @@ from metaimprove.histories import storage
 from metaimprove.histories.header import planned_shards, read_header
 from metaimprove.histories.reader import OpenShard, Shards
 from metaimprove.tasks.family import TASK_SUITE_VERSION, TaskFamily, distribution_of
+from metaimprove.tasks.hindsight import achieved
 from metaimprove.types import Params, Task, Trajectory
+
+_AT_ONCE = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +45,8 @@ class Dataset:
     shard: [H] int, which shard a history is in.
     row: [H] int, where in its shard.
     shards: the shards' readers.
+    achieved: [H, N + 1, G] float32, the goal that each checkpoint achieved in hindsight, the mean over its episodes.
+      None: nobody has looked, see `with_achieved`.
   """
 
   header: dict[str, Any]
@@ -54,6 +62,7 @@ class Dataset:
   shard: np.ndarray
   row: np.ndarray
   shards: Shards
+  achieved: np.ndarray | None = None
 
   @property
   def num_histories(self) -> int:
@@ -186,6 +195,22 @@ def load_dataset(folder: files.Path, family: TaskFamily, *, verify: bool = True)
     best=best_level(update), rank=ranks(update), task_index=task_index[keep], source=source[keep],
     source_names=names, num_left_out=int((~keep).sum()), shard=shard[keep], row=row[keep], shards=Shards(paths),
   )
+
+
+def with_achieved(dataset: Dataset, family: TaskFamily) -> Dataset:
+  """The dataset with what its checkpoints achieved in hindsight, for which it reads all of them once.
+
+  Raises:
+    IncompatibleError: if the family can not tell what an episode achieved.
+  """
+  size = dataset.num_histories, dataset.num_checkpoints
+  of_batch = jax.jit(jax.vmap(functools.partial(achieved, family)))
+  every, found = np.arange(math.prod(size)), []
+  for start in range(0, len(every), _AT_ONCE):
+    rows = np.resize(every[start:start + _AT_ONCE], min(_AT_ONCE, len(every)))  # of one length: compiled once
+    _, trajectory = dataset.read(*divmod(rows, size[1]))
+    found.append(np.asarray(of_batch(trajectory)).mean(axis=1)[:len(every) - start])
+  return dataclasses.replace(dataset, achieved=np.concatenate(found).reshape(*size, -1))
 
 
 def best_level(update: np.ndarray) -> np.ndarray:

@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import chex
+import jax
 import numpy as np
 
 from metaimprove import asks, files
-from metaimprove.asks import Ask
+from metaimprove.asks import Ask, goal
+from metaimprove.asks.ask import batched
 from metaimprove.iteration import iterate
 from metaimprove.methods.method import Curve, Method, initial_policies
 from metaimprove.methods.operator import other_tasks_of, words_of
 from metaimprove.operators.apply import make_improve, make_remember
+from metaimprove.operators.memory import blank
 from metaimprove.operators.operator import Operator
 from metaimprove.rng import stream
 from metaimprove.trees import batch_size
@@ -24,7 +27,7 @@ from metaimprove.types import Play, Progress, Task, mean_return
 
 def asked_method(
   operator: Operator, operator_params: Any, play: Play, measure: Play, wanted: Sequence[Ask], *, num_applications: int,
-  num_episodes: int, explores: bool = False, another_task: bool = False, **options: Any,
+  num_episodes: int, explores: bool = False, another_task: bool = False, goal_of: str | None = None, **options: Any,
 ) -> Method:
   """An operator as a method that answers asks.
 
@@ -35,10 +38,11 @@ def asked_method(
     measure: measures the answers.
     wanted: the asks, one after the other, each the same for all tasks.
     num_applications: policies whose experience is remembered when it is asked: a random one, and those that it led to
-      when asked for the best.
+      when asked for the best. 0: it is asked without any experience.
     num_episodes: of each of them.
     explores: whether it explores on the way; see `make_improve`.
     another_task: the control "another task's experience"; see `operator_method`.
+    goal_of: whose goal is added to each ask: 'own', 'another' task's, which is a control, or None.
     **options: further fields of `Method`: its name, its title.
   """
   remember = make_remember(operator)
@@ -58,9 +62,15 @@ def asked_method(
     )
     for found in iterates:
       length = found.trajectory.reward.shape[2]
-    experience_of, returns = other_tasks_of(tasks) if another_task else None, []
+    if not num_applications:
+      remember_and_keep(None, found.params, found.trajectory)
+      last[1] = blank(jax.device_get(last[1]), np.ones(batch_size(tasks), bool))
+    others, returns = other_tasks_of(tasks), []
+    goals = {'own': tasks.goal, 'another': np.asarray(tasks.goal)[others]}
     for index, ask in enumerate(wanted):
-      answer = make_improve(operator, operator_params, ask, experience_of=experience_of)
+      if goal_of is not None:
+        ask = with_goals(ask, goals[goal_of])
+      answer = make_improve(operator, operator_params, ask, experience_of=others if another_task else None)
       policies = answer(*last, stream(rng_key, f'answer {index}'))
       returns.append(np.asarray(mean_return(measure(policies, tasks, stream(rng_key, f'asked {index}')))))
       progress(options['title'], index + 1, len(wanted), {})
@@ -71,6 +81,12 @@ def asked_method(
     'operator': dataclasses.asdict(operator.config),
     'operator_params': files.checksum(files.tree_to_bytes(operator_params)),
     'wanted': [words_of(ask) for ask in wanted], 'num_applications': num_applications, 'num_episodes': num_episodes,
-    'explores': explores, 'another_task': another_task,
+    'explores': explores, 'another_task': another_task, 'goal_of': goal_of,
   }
   return Method(run=run, settings=settings, **options)
+
+
+def with_goals(ask: Ask, goals: chex.Array) -> Ask:
+  """The asks [B] for what one ask wants, and each for its goal [B, G]."""
+  given = {**batched(ask, len(goals)).given, goal.NAME: np.ones(len(goals), bool)}
+  return Ask(values={**batched(ask, len(goals)).values, goal.NAME: np.asarray(goals)}, given=given)

@@ -4,11 +4,11 @@ import functools
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from metaimprove import iteration, parallel
 from metaimprove.asks import Ask, explore, steps
+from metaimprove.asks.ask import batched
 from metaimprove.operators.memory import Memory, newest_met_nothing
 from metaimprove.operators.operator import Operator
 from metaimprove.trees import batch_size, take
@@ -55,7 +55,7 @@ def _improve(
   explores: bool,
 ) -> Params:
   num = batch_size(params)
-  ask = jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *x.shape[1:])), ask)
+  ask = batched(ask, num)
   if explores:
     ask = explore.instead(ask, newest_met_nothing(memory) & ~steps.is_same(ask))
   keys = None if rng_key is None else jax.random.split(rng_key, num)

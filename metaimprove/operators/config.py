@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from metaimprove import asks, policies
-from metaimprove.asks import explore, steps
+from metaimprove.asks import explore, goal, steps
 from metaimprove.asks.ask import num_features as num_ask_features
 from metaimprove.errors import IncompatibleError
 from metaimprove.operators.reading import NUM_EPISODE_FEATURES, num_step_features
@@ -16,7 +16,7 @@ _LONGEST_NAME = 200
 _RANGES = {
   'observation_size': (1, 10**5), 'action_size': (1, 10**4), 'episode_length': (1, 10**7), 'num_episodes': (1, 10**4),
   'capacity': (1, 10**5), 'steps_kept': (1, 10**6), 'width': (32, 4096), 'num_latents': (1, 1024),
-  'num_blocks': (1, 64), 'code_size': (1, 4096), 'num_answers': (1, 4096),
+  'num_blocks': (1, 64), 'code_size': (1, 4096), 'num_answers': (1, 4096), 'goal_size': (0, goal.LARGEST),
 }
 
 _SEARCHING = {'num_episodes': 1, 'capacity': 16, 'num_answers': 8, 'asks': (steps.NAME, explore.NAME)}
@@ -43,6 +43,7 @@ class OperatorConfig:
     code_size: numbers from which a policy is generated.
     num_answers: M, among which it chooses where several may be right.
     asks: the kinds of ask it understands; see `metaimprove.asks.KINDS`.
+    goal_size: G, of the goals that it can be asked for; 0 if it does not understand such asks.
 
   Raises:
     IncompatibleError: for values that are no configuration of an operator, or of one that is too large to be meant.
@@ -63,14 +64,17 @@ class OperatorConfig:
   code_size: int = 64
   num_answers: int = 1
   asks: tuple[str, ...] = (steps.NAME,)
+  goal_size: int = 0
 
   @classmethod
   def of(cls, family: TaskFamily, **sizes: Any) -> 'OperatorConfig':
     """The configuration that suits a family; `sizes` other than that."""
-    suited = _SEARCHING if family.practice_reward is not None else {}
+    suited = {**(_SEARCHING if family.practice_reward is not None else {}), **sizes}
+    if goal.NAME in suited.get('asks', ()):
+      suited = {'goal_size': family.goal_size, **suited}
     return cls(
       family=family.name, backend=family.backend, observation_size=family.observation_size,
-      action_size=family.action_size, episode_length=family.episode_length, **{**suited, **sizes},
+      action_size=family.action_size, episode_length=family.episode_length, **suited,
     )
 
   def __post_init__(self):
@@ -92,6 +96,11 @@ class OperatorConfig:
     _check(
       bool(self.asks) and known and len(set(self.asks)) == len(self.asks), 'asks', self.asks,
       f'one or more of {", ".join(asks.KINDS)}',
+    )
+    understood = goal.NAME in self.asks
+    _check(
+      (self.goal_size > 0) == understood, 'goal_size', self.goal_size,
+      'at least 1' if understood else "0 for an operator that does not understand an ask for a 'goal'",
     )
     policy = sum((inputs + 1) * outputs for inputs, outputs in zip(self.layer_sizes[:-1], self.layer_sizes[1:]))
     _check(

@@ -7,6 +7,7 @@ When it is full, episodes are forgotten that are most like another one; the newe
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from metaimprove.policies import Policy
 from metaimprove.types import Params, Trajectory, episode_return, hide_outcome
@@ -111,6 +112,13 @@ def join(memory: Memory | None, new: Memory, capacity: int) -> Memory:
     number=new.number + jnp.max(memory.number) + 1,
   )
   return forget(jax.tree.map(lambda *x: jnp.concatenate(x), memory, new), capacity)
+
+
+def blank(memory: Memory, where: np.ndarray) -> Memory:
+  """Memories [..., C, K, ...] that hold no episode where `where` [...] holds, and are as they were elsewhere; numpy."""
+  kept = ~where[..., None]
+  trajectory = memory.trajectory.replace(valid=memory.trajectory.valid & kept[..., None])
+  return memory.replace(trajectory=trajectory, number=np.where(kept, memory.number, EMPTY).astype(np.int32))
 
 
 def newest_met_nothing(memory: Memory) -> chex.Array:

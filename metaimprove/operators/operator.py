@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from metaimprove import asks, policies
-from metaimprove.asks import steps
+from metaimprove.asks import goal, steps
 from metaimprove.asks.ask import Ask
 from metaimprove.asks.ask import features as ask_features
 from metaimprove.asks.ask import num_features as num_ask_features
@@ -111,6 +111,7 @@ def make_operator(config: OperatorConfig) -> Operator:
 
   def answers(operator_params, memory, ask):
     _check_memory(config, memory)
+    _check_goal(config, ask)
     reading = read(memory, operator_params['statistics'], episode_length=config.episode_length)
     return apply_answers(operator_params['network'], reading, ask_features(asks.KINDS, config.asks, ask))
 
@@ -170,3 +171,10 @@ def _check_memory(config: OperatorConfig, memory: Memory) -> None:
       f'This operator was trained on {config.family} with {config.observation_size} observations and '
       f'{config.action_size} actions; the experience has {sizes[0]} and {sizes[1]}.'
     )
+
+
+def _check_goal(config: OperatorConfig, ask: Ask) -> None:
+  if goal.NAME in ask.values and goal.NAME in config.asks:
+    size = jnp.shape(ask.values[goal.NAME])[-1]
+    if size != config.goal_size:
+      raise IncompatibleError(f'A goal of {config.family} is {config.goal_size} numbers, not {size}.')

@@ -17,7 +17,7 @@ from metaimprove.asks import SAME, Ask, explore
 from metaimprove.errors import IncompatibleError
 from metaimprove.histories.dataset import Dataset
 from metaimprove.operators.config import OperatorConfig
-from metaimprove.operators.memory import Memory
+from metaimprove.operators.memory import Memory, blank
 from metaimprove.rng import generator
 from metaimprove.training.explored import Explored
 from metaimprove.training.pairs import describe_pairs, draw_sizes, own_pairs, pairs_of
@@ -110,7 +110,11 @@ class Examples:
     history, level, target = history[share], level[share], pairs.target[share]
     memory = memory_of_levels(self.dataset, self.config, history, level, rngs)
     answer = self.dataset.read(history, np.where(target == SAME, level, target))
-    return self._example(memory, take(ask, share), *answer, rngs)
+    example = self._example(memory, take(ask, share), *answer, rngs)
+    if not self.settings.blank_share:
+      return example
+    is_blank = np.array([rng.random() < self.settings.blank_share for rng in rngs])
+    return example.replace(memory=blank(example.memory, is_blank))
 
   def of_runs(
     self, runs: Runs, size: np.ndarray, rng: np.random.Generator, share: slice = slice(None)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaimprove import files
-from metaimprove.asks import of_levels
+from metaimprove.asks import goal, of_levels
 from metaimprove.errors import IncompatibleError
 from metaimprove.histories.dataset import Dataset
 from metaimprove.operators.operator import Operator
@@ -66,6 +66,8 @@ def train(
     raise IncompatibleError(
       f'any_share={settings.any_share} needs an operator that understands one of: {", ".join(of_levels())}.'
     )
+  if goal.NAME in operator.config.asks and dataset.achieved is None:
+    raise IncompatibleError('To learn asks for goals the dataset must tell what was achieved; see `with_achieved`.')
   folder = pathlib.Path(folder)
   share = jax.process_index(), jax.process_count()
   training, kept_out = split_histories(dataset, settings.num_validation)

@@ -29,8 +29,8 @@ def pairs_of(
   if is_any.any():
     target = np.where(is_any, rng.integers(dataset.num_checkpoints, size=len(history)), target)
   return asks.Pairs(
-    level=level, target=target, rank=rank, returns=dataset.returns[history],
-    size_shares=settings.size_shares, gain=np.full(len(history), np.nan),
+    level=level, target=target, rank=rank, returns=dataset.returns[history], size_shares=settings.size_shares,
+    gain=np.full(len(history), np.nan), achieved=_achieved(dataset, history, target),
   )
 
 
@@ -40,8 +40,15 @@ def own_pairs(
   """The pairs [B] of the policy shown, on a level of a history, and what an operator gave next, which led to a gain."""
   return asks.Pairs(
     level=level, target=np.full(len(history), asks.OWN), rank=dataset.rank[history], returns=dataset.returns[history],
-    size_shares=settings.size_shares, gain=gain,
+    size_shares=settings.size_shares, gain=gain, achieved=_achieved(dataset, history, np.full(len(history), asks.OWN)),
   )
+
+
+def _achieved(dataset: Dataset, history: np.ndarray, target: np.ndarray) -> np.ndarray:
+  """[B, G] what the answers achieved; NaN where that is not known."""
+  if dataset.achieved is None:
+    return np.full((len(history), 1), np.nan)
+  return np.where((target >= 0)[:, None], dataset.achieved[history, np.maximum(target, 0)], np.nan)
 
 
 def describe_pairs(

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from metaimprove.asks import of_levels, steps
+from metaimprove.asks import goal, of_levels, steps
 from metaimprove.errors import IncompatibleError
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.training.fit import FitSettings
@@ -32,6 +32,8 @@ class TrainingSettings(FitSettings):
     size_shares: how often each size of `asks.steps.SIZES` is drawn, by which pairs of policies are chosen.
     any_share: share of the pairs whose answer is any level, worse ones too, instead of one that is so much better. Only
       for operators that understand an ask of `asks.of_levels`; others can not describe such a pair.
+    blank_share: share of the examples of histories that show no experience at all. Only for operators that understand
+      an ask that says what is wanted without it, such as for a goal.
     rewired_share: share of the examples that are changed to another wiring; see `rewiring`. Only for families of which
       a wiring is part of the dynamics.
     drop_rate: how often each kind of an ask is left out where several kinds describe a pair; one always stays.
@@ -55,6 +57,7 @@ class TrainingSettings(FitSettings):
   tries_share: float = 0.0
   size_shares: tuple[float, ...] = steps.SHARES
   any_share: float = 0.0
+  blank_share: float = 0.0
   rewired_share: float = 0.0
   drop_rate: float = 0.3
   rounds: tuple[float, ...] = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8)
@@ -87,6 +90,7 @@ class TrainingSettings(FitSettings):
     applications = {**suited, **settings}.get('round_applications', cls.round_applications)
     suited = {
       **suited, 'rewired_share': 0.5 if family.is_wired else 0.0, 'any_share': 0.5 if {*asks} & {*of_levels()} else 0.0,
+      'blank_share': 0.2 if goal.NAME in asks else 0.0,
       'round_tasks': max(1, min(512, num_tasks, _ROUND_STEPS // ((applications + 1) * family.episode_length))),
       'num_validation': min(64, max(1, num_tasks // 4)),
     }
