@@ -107,13 +107,13 @@ def judge(job: Job, name: str, seed: int, folder: pathlib.Path) -> Evaluation:
   for kind in OF_NUMBERS if OPERATORS[name] else ():
     wanted = [asks.ask(**{kind: value}) for value in asked_of(kind, dataset)]
     methods += [asked_method(
-      operator, operator_params, playground.play, measure[0], wanted, num_applications=experience(job),
+      operator, operator_params, playground.play, measure, wanted, num_applications=experience(job),
       num_episodes=job.num_episodes, explores=explores, another_task=shuffled,
       name=f'{kind}_shuffled' if shuffled else kind, title=f'asked for a {kind.replace("_", " ")}',
     ) for shuffled in (False, True)]
   if goal.NAME in operator.config.asks:
     methods += [asked_method(
-      operator, operator_params, playground.play, measure[0], [asks.ask(steps='best')], num_applications=known,
+      operator, operator_params, playground.play, measure, [asks.ask(steps='best')], num_applications=known,
       num_episodes=job.num_episodes, goal_of=whose, name=goal_name(known, whose), title=f'asked for a goal ({whose})',
     ) for known in GOAL_EXPERIENCE for whose in ('own', 'another')]
   with console.stage(folder, f'judge {name}') as progress:
@@ -139,18 +139,19 @@ def rows_of(job: Job, seeds: Sequence[int], folder: pathlib.Path, command: str) 
   parts = [folder / f'seed_{seed}' for seed in seeds]
   judged = {name: [judge(job, name, seed, part) for seed, part in zip(seeds, parts)] for name in OPERATORS}
   family, found = make_family(job.family, job.backend), judged['asks']
+  name = job.family if job.backend is None else f'{job.family} on {job.backend}'
   tasks = sum(int(np.sum(one.has_score('heldout', 'operator'))) for one in found)
 
   def row(ask: str, metric: str, control: str, value: float, control_value: float) -> AskRow:
     return AskRow(
-      ask=ask, family=job.family, seeds=list(seeds), tasks=tasks, metric=metric, value=round(float(value), 4),
+      ask=ask, family=name, seeds=list(seeds), tasks=tasks, metric=metric, value=round(float(value), 4),
       control=control, control_value=round(float(control_value), 4), command=command,
     )
 
-  end = np.mean if is_sparse(job.family) else metrics.iqm
+  end, title = (np.mean, 'mean score') if is_sparse(job.family) else (metrics.iqm, 'IQM of the score')
   best = {name: np.concatenate([one.scores('heldout', 'operator') for one in judged[name]], axis=1) for name in judged}
   result = [
-    row('best', f'score after {n}', 'an operator without these asks', end(best['asks'][n]), end(best['plain'][n]))
+    row('best', f'{title} after {n}', 'an operator without these asks', end(best['asks'][n]), end(best['plain'][n]))
     for n in (1, 4, job.num_applications) if n <= job.num_applications
   ]
   for kind in OF_NUMBERS:
@@ -166,7 +167,7 @@ def rows_of(job: Job, seeds: Sequence[int], folder: pathlib.Path, command: str) 
   for known in GOAL_EXPERIENCE if goal_name(0, 'own') in found[0].curves['heldout'] else ():
     scores = (np.concatenate([one.scores('heldout', goal_name(known, whose))[0] for one in found])
               for whose in ('own', 'another'))
-    result.append(row(goal.NAME, f'score, asked after {known} policies', "another task's goal", *map(end, scores)))
+    result.append(row(goal.NAME, f'{title}, asked after {known} policies', "another task's goal", *map(end, scores)))
   return result
 
 
@@ -210,8 +211,9 @@ def main() -> None:
   for name in FLAGS.families:
     job, folder = Job.of(name, **jobs.given()), pathlib.Path(FLAGS.folder) / name
     command = console.command_for(families=name, seeds=','.join(map(str, seeds)), **jobs.given())
-    for row in rows_of(job, seeds, folder, command):
-      rows.add(path, row)
+    found = rows_of(job, seeds, folder, command)
+    rows.replace(path, found, lambda row, of=found[0].family: row.family == of)
+    for row in found:
       print(f'{row.family}, {row.ask}, {row.metric}: {row.value:.3f}; {row.control}: {row.control_value:.3f}')
   print(f'Rows: {path}')
 

@@ -54,8 +54,8 @@ def test_each_ask_is_answered_from_the_same_experience(operator, operator_params
   measure, asked = acting(play)
   wanted = [ask(steps='best'), ask(steps=1), ask(steps='best')]
   curve = asked_method(
-    operator, operator_params, play, measure, wanted, num_applications=2, num_episodes=2, another_task=another_task,
-    name='asked', title='asked',
+    operator, operator_params, play, (measure, 2), wanted, num_applications=2, num_episodes=2,
+    another_task=another_task, name='asked', title='asked',
   ).run(tasks, key, silent)
   assert len(asked) == 3 and curve.returns.shape == (3, NUM_TASKS)
   np.testing.assert_array_equal(curve.episodes, [4, 4, 4])
@@ -77,7 +77,7 @@ def test_without_experience_only_the_ask_counts(operator, operator_params, point
   def asked(num_applications, **options):
     measure, policies = acting(play)
     curve = asked_method(
-      knows, params, play, measure, [ask(goal=[0.5]), ask(goal=[-0.5]), ask(steps='best')], num_episodes=2,
+      knows, params, play, (measure, 2), [ask(goal=[0.5]), ask(goal=[-0.5]), ask(steps='best')], num_episodes=2,
       num_applications=num_applications, name='asked', title='asked', **options,
     ).run(tasks, key, silent)
     return curve, [np.asarray(found['mlp/~/linear_0']['w']) for found in policies]

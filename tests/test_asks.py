@@ -10,6 +10,7 @@ from metaimprove import asks
 from metaimprove.asks import OWN, SAME, ask, explore, from_words, goal, mean_return, score, skill, steps
 from metaimprove.asks.ask import Ask, Kind, Pairs, batched, bumps, describe, drop, features, num_features
 from metaimprove.errors import IncompatibleError, UnknownNameError
+from metaimprove.training.pairs import ANY
 
 RETURN = Kind(
   name='return', value=np.float32, words=str, num_features=1, features=lambda value: jnp.asarray(value)[None],
@@ -47,7 +48,7 @@ def test_levels_that_are_one_policy_count_once():
 
 def test_same_is_no_level_and_no_size():
   """Else a target could be taken for a size, or the other way round."""
-  assert max(SAME, OWN) < 0 and SAME != OWN and not {SAME, OWN} & set(steps.SIZES)
+  assert max(SAME, OWN, ANY) < 0 and len({SAME, OWN, ANY}) == 3 and not {SAME, OWN, ANY} & set(steps.SIZES)
 
 
 def test_a_description_leads_to_the_target():
@@ -81,6 +82,12 @@ def test_a_difference_that_is_no_size_is_described_by_itself():
   np.testing.assert_array_equal(steps.describe(pairs_of([0], [4], rank), np.random.default_rng(0)), [3])
   only_best = pairs_of([0, 0], [1, SAME], rank, (0, 0, 0, 0, 0, 1.0))
   np.testing.assert_array_equal(steps.describe(only_best, np.random.default_rng(0)), [1, 0])
+
+
+def test_any_level_of_the_best_policy_is_the_best():
+  """Levels 2 and 3 are one policy; a size leads to the first of them, and both are its answer."""
+  found = steps.describe(pairs_of([0] * 500 + [1] * 500, [3] * 1000, [0, 1, 2, 2]), np.random.default_rng(0))
+  assert set(found[:500]) == {2, 4, 8, steps.BEST} and set(found[500:]) == {1, 2, 4, 8, steps.BEST}
 
 
 def test_words():
@@ -122,16 +129,35 @@ def test_same_is_asked_for_only_where_it_is_given():
 
 
 def test_kinds_are_left_out_but_never_all():
-  """Of two kinds each is left out in a third of the asks, unless it is the one that stays: 1/2 of 1/3."""
+  """Of two kinds one stays; the other one is left out in half of the asks, and in a third of the others."""
   num, rng = 6000, np.random.default_rng(0)
   described = describe(KINDS, ('steps', 'return'), pairs_of([0] * num, [2] * num, [0, 1, 2, 3]), rng)
   np.testing.assert_array_equal(described.values['return'], -2.0)
-  dropped = drop(described, 1 / 3, rng)
-  given = np.stack(list(dropped.given.values()))
+  given = np.stack(list(drop(described, 1 / 3, rng).given.values()))
   assert given.any(axis=0).all()
-  np.testing.assert_allclose(given.mean(axis=1), 1 - 1 / 6, atol=0.02)
-  everything = drop(described, 0.0, rng)
-  assert np.all(list(everything.given.values()))
+  np.testing.assert_allclose(given.mean(axis=1), 1 - (1 / 2 + 1 / 2 * 1 / 3) / 2, atol=0.02)
+  given = np.stack(list(drop(described, 0.0, rng).given.values()))
+  np.testing.assert_allclose(given.all(axis=0).mean(), 0.5, atol=0.02)
+
+
+def test_each_kind_is_often_asked_for_alone():
+  """Whatever the number of kinds, for that is what users do."""
+  num, names = 4000, ('steps', *asks.of_levels())
+  pairs = pairs_of([0] * num, [2] * num, [0, 1, 2, 3]).replace(achieved=np.zeros((num, 1)))
+  dropped = drop(describe(asks.KINDS, names, pairs, np.random.default_rng(0)), 0.3, np.random.default_rng(1))
+  given = np.stack(list(dropped.given.values()))
+  alone = given[:, given.sum(axis=0) == 1].sum(axis=1) / num
+  assert (alone > 0.08).all() and given.sum(axis=0).max() == len(names)
+
+
+def test_the_best_is_asked_for_instead():
+  before = Ask(values={'steps': np.array([1, 4]), 'return': np.zeros(2)}, given={
+    'steps': np.array([False, True]), 'return': np.array([True, True])
+  })
+  found = steps.best_instead(before, np.array([True, False]))
+  np.testing.assert_array_equal(found.values['steps'], [steps.BEST, 4])
+  np.testing.assert_array_equal(found.given['steps'], [True, True])
+  np.testing.assert_array_equal(found.given['return'], [False, True])
 
 
 def test_what_was_not_given_does_not_come_back():

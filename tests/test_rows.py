@@ -133,3 +133,14 @@ def test_a_damaged_ask_is_refused(tmp_path):
   (tmp_path / 'asks.json').write_text(text.replace('0.975', '"much"'))
   with pytest.raises(DamagedDataError, match='damaged at value'):
     rows.read(tmp_path / 'asks.json', rows.AskRow)
+
+
+def test_rows_of_a_family_are_replaced_together(tmp_path):
+  """What was asked for with other seeds does not stay."""
+  path = tmp_path / 'asks.json'
+  other = dataclasses.replace(ASK, family='point')
+  first = [dataclasses.replace(ASK, metric=f'{rows.GOT}{value}') for value in (1, 2)]
+  rows.replace(path, [*first, other], lambda row: False)
+  second = [dataclasses.replace(ASK, metric=f'{rows.GOT}{value}', seeds=[0, 1, 2]) for value in (1.5, 2.5)]
+  rows.replace(path, second, lambda row: row.family == ASK.family)
+  assert rows.read(path, rows.AskRow) == [*second, other]

@@ -7,10 +7,10 @@ import numpy as np
 
 from metaimprove import files
 from metaimprove.adapters import forward
-from metaimprove.adapters.improve import answer, remember
+from metaimprove.adapters.improve import answer, checked_ask, remember
 from metaimprove.adapters.numpy_policy import NumpyPolicy
 from metaimprove.adapters.spaces import Spaces
-from metaimprove.asks import Ask
+from metaimprove.asks import Ask, goal
 from metaimprove.episodes import LARGEST, Episode
 from metaimprove.errors import ExperienceError, NonFinitePolicyError
 from metaimprove.operators.checkpoints import load_operator
@@ -166,12 +166,15 @@ class Agent:
       ask, explores: see `metaimprove.improve`.
 
     Raises:
-      ExperienceError: if no episode has ended since the last application, or one has not ended yet.
+      ExperienceError: if an episode has not ended yet, or none has ended since the last application; but before the
+        first one a goal can be asked for.
     """
     if self._steps or self._acting is not None:
       raise ExperienceError('An episode has not ended yet; improve between episodes, or call `drop_episode`.')
-    capacity = self.operator[0].config.capacity
-    memory = remember(self.operator[0], self._memory, self.policy, self._episodes[-capacity:])
+    ask, memory = checked_ask(self.operator[0], ask), self._memory
+    if self._episodes or memory is not None or goal.NAME not in ask.given:
+      capacity = self.operator[0].config.capacity
+      memory = remember(self.operator[0], memory, self.policy, self._episodes[-capacity:])
     name = f'task {self._num_tasks} application {self.num_applications}'
     rng_key = stream(self._seed, name) if self._sample else None
     try:

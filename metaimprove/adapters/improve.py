@@ -11,11 +11,11 @@ import numpy as np
 
 from metaimprove import asks, policies
 from metaimprove.adapters.numpy_policy import NumpyPolicy
-from metaimprove.asks import Ask, explore, steps
+from metaimprove.asks import Ask, explore, goal, steps
 from metaimprove.episodes import Episode, as_trajectory, read_episode
 from metaimprove.errors import ExperienceError, IncompatibleError, NonFinitePolicyError
 from metaimprove.operators.config import OperatorConfig
-from metaimprove.operators.memory import Memory, join, newest_met_nothing, watched_memory
+from metaimprove.operators.memory import Memory, empty_memory, join, newest_met_nothing, watched_memory
 from metaimprove.operators.operator import Operator
 from metaimprove.trees import stack
 from metaimprove.types import Params, Trajectory
@@ -43,12 +43,12 @@ def improve(
   Args:
     operator: as `load_operator` gives it.
     policy: that acted: one of ours, its parameters, those of Brax's PPO, a `BlackBox`, or None.
-    episodes: what it did, at least one; `Episode`s of any lengths up to the operator's, or objects or mappings with
-      these fields, such as Minari's.
-    ask: see `metaimprove.ask`; a size of improvement may be given as such.
+    episodes: what it did, at least one, or none where a goal is asked for before anything was tried; `Episode`s of any
+      lengths up to the operator's, or objects or mappings with these fields, such as Minari's.
+    ask: see `metaimprove.ask`; a size of improvement may be given as such, and any ask as its text.
     before: policies that acted before on the same task, the first one first, and the episodes of each.
     explores: whether to ask to explore instead where `policy` met no reward above 0; by default if the operator
-      understands it.
+      understands it, and no more than a size of improvement is asked for.
     rng_key: to draw one of several possible answers; by default it is the most likely one.
 
   Raises:
@@ -56,9 +56,11 @@ def improve(
     IncompatibleError: for a policy of another shape, and an ask that it does not understand.
     NonFinitePolicyError: if the answer is no policy.
   """
-  memory = None
+  memory, ask = None, checked_ask(operator[0], ask)
   for acted, experienced in (*before, (policy, episodes)):
-    memory = remember(operator[0], memory, acted, experienced)
+    is_nothing = memory is None and hasattr(experienced, '__len__') and not len(experienced)
+    if not is_nothing or goal.NAME not in ask.given:
+      memory = remember(operator[0], memory, acted, experienced)
   return answer(operator, memory, policy, ask, explores=explores, rng_key=rng_key)
 
 
@@ -83,14 +85,19 @@ def remember(operator: Operator, memory: Memory | None, policy: AnyPolicy, episo
 
 
 def answer(
-  operator: tuple[Operator, Params], memory: Memory, policy: AnyPolicy, ask: Ask | str | int = 'best', *,
+  operator: tuple[Operator, Params], memory: Memory | None, policy: AnyPolicy, ask: Ask | str | int = 'best', *,
   explores: bool | None = None, rng_key: chex.PRNGKey | None = None,
 ) -> NumpyPolicy:
-  """A better policy than the one that acted last, from what is remembered; see `improve`."""
+  """A better policy than the one that acted last, from what is remembered, None if nothing is; see `improve`."""
   (shapes, operator_params), own, ask = operator, _own(policy), checked_ask(operator[0], ask)
   if own is not None and own.layer_sizes == shapes.config.layer_sizes and bool(steps.is_same(ask)):
     return own
-  explores = explore.NAME in shapes.config.asks if explores is None else explores
+  if explores is None:
+    explores = explore.NAME in shapes.config.asks and set(ask.given) == {steps.NAME}
+  if memory is None:
+    config, explores = shapes.config, False
+    kept = min(config.steps_kept, config.episode_length)
+    memory = empty_memory(config.capacity, kept, config.observation_size, config.action_size)
   params = jax.device_get(_answer(shapes, operator_params, memory, ask, rng_key, explores))
   if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
     raise NonFinitePolicyError(

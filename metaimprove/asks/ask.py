@@ -145,12 +145,17 @@ def describe(kinds: Mapping[str, Kind], names: Sequence[str], pairs: Pairs, rng:
 
 
 def drop(ask: Ask, rate: float, rng: np.random.Generator) -> Ask:
-  """Asks [B] in which each kind is left out with probability `rate`, so that asks for fewer kinds are learned too; one
-  of those that were given, at random, always stays."""
+  """Asks [B] in which kinds are left out, so that asks for fewer kinds are learned too.
+
+  In half of the asks for several kinds one of them stays alone, for so are most asks of users; in the others each is
+  left out with probability `rate`, but for one at random, which stays.
+  """
   names = list(ask.given)
   given = np.stack([ask.given[name] for name in names])
-  stays = np.where(given, rng.random(given.shape), -1).argmax(axis=0)
-  kept = given & ((rng.random(given.shape) >= rate) | (np.arange(len(names))[:, None] == stays))
+  stays = np.where(given, rng.random(given.shape), -1).argmax(axis=0) == np.arange(len(names))[:, None]
+  kept = given & ((rng.random(given.shape) >= rate) | stays)
+  if (given.sum(axis=0) > 1).any():
+    kept &= stays | (rng.random(given.shape[1]) < 0.5)
   return Ask(values=ask.values, given=dict(zip(names, kept)))
 
 

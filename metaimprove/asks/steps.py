@@ -51,8 +51,11 @@ def describe(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
   `SIZES` is drawn, in proportion to their shares. Where none of these is true, or only ones that are never drawn, it is
   the difference of the ranks.
   """
-  targets = [target_level(pairs.level, np.full_like(pairs.level, size), pairs.rank) for size in SIZES]
-  true = np.stack(targets, axis=1) == pairs.target[:, None]
+  targets = np.stack([target_level(pairs.level, np.full_like(pairs.level, size), pairs.rank) for size in SIZES], axis=1)
+  # The answer may be any of the levels that are one policy.
+  ranks = np.take_along_axis(pairs.rank, np.maximum(targets, 0), axis=1)
+  on_level = (targets >= 0) & (pairs.target >= 0)[:, None] & (ranks == pairs.of_target(pairs.rank)[:, None])
+  true = (targets == pairs.target[:, None]) | on_level
   weight = true * np.asarray(pairs.size_shares)
   total = weight.sum(axis=1, keepdims=True)
   drawn = np.argmax(np.cumsum(weight, axis=1) > rng.random((len(total), 1)) * total, axis=1)
@@ -92,6 +95,12 @@ def is_same(ask: Ask) -> chex.Array:
   if NAME not in ask.values:
     return jnp.zeros((), bool)
   return jnp.asarray(ask.given[NAME]) & (jnp.asarray(ask.values[NAME]) == 0)
+
+
+def best_instead(ask: Ask, where: np.ndarray) -> Ask:
+  """Asks [B] for the best, and nothing else, where `where` [B] holds; elsewhere as they are."""
+  values = {**ask.values, NAME: np.where(where, BEST, ask.values[NAME])}
+  return Ask(values=values, given={name: np.where(where, name == NAME, given) for name, given in ask.given.items()})
 
 
 def is_known(pairs: Pairs) -> np.ndarray:

@@ -152,7 +152,8 @@ class AskRow:
 
   Attributes:
     ask: kind of the ask, or 'best'.
-    family, seeds, tasks: see `OperatorRow`.
+    family: its name, and its backend where that is not its first one.
+    seeds, tasks: see `OperatorRow`.
     metric: what is measured.
     value: of the operator.
     control: what it is compared with.
@@ -260,8 +261,15 @@ def read_any(path: files.Path) -> list[OperatorRow] | list[NeedsRow] | list[Abla
 
 
 def add(path: files.Path, row: Row) -> None:
-  """Adds a row to a file, where it replaces the one of the same key, if there is one. A row is a line."""
-  rows = {other.key: other for other in read(path, type(row))} if pathlib.Path(path).exists() else {}
-  rows[row.key] = row
-  lines = [json.dumps(dataclasses.asdict(one), allow_nan=False) for one in rows.values()]
+  """Adds a row to a file, where it replaces the one of the same key, if there is one."""
+  replace(path, [row], lambda other: other.key == row.key)
+
+
+def replace(path: files.Path, rows: Sequence[Row], replaced: Callable[[Row], bool]) -> None:
+  """Writes rows to a file in place of those that are `replaced`; the first one of these tells the place. A row is a
+  line."""
+  known = read(path, type(rows[0])) if pathlib.Path(path).exists() else []
+  first = next((index for index, row in enumerate(known) if replaced(row)), len(known))
+  before, after = known[:first], [row for row in known[first:] if not replaced(row)]
+  lines = [json.dumps(dataclasses.asdict(one), allow_nan=False) for one in (*before, *rows, *after)]
   files.write_bytes(path, ('[\n' + ',\n'.join(lines) + '\n]\n').encode())

@@ -26,8 +26,9 @@ from metaimprove.types import Play, Progress, Task, mean_return
 
 
 def asked_method(
-  operator: Operator, operator_params: Any, play: Play, measure: Play, wanted: Sequence[Ask], *, num_applications: int,
-  num_episodes: int, explores: bool = False, another_task: bool = False, goal_of: str | None = None, **options: Any,
+  operator: Operator, operator_params: Any, play: Play, measure: tuple[Play, int], wanted: Sequence[Ask], *,
+  num_applications: int, num_episodes: int, explores: bool = False, another_task: bool = False,
+  goal_of: str | None = None, **options: Any,
 ) -> Method:
   """An operator as a method that answers asks.
 
@@ -35,7 +36,7 @@ def asked_method(
     operator: see `Operator`.
     operator_params: its parameters.
     play: makes the experience, `num_episodes` episodes of each policy.
-    measure: measures the answers.
+    measure: measures the answers; and its number of episodes.
     wanted: the asks, one after the other, each the same for all tasks.
     num_applications: policies whose experience is remembered when it is asked: a random one, and those that it led to
       when asked for the best. 0: it is asked without any experience.
@@ -72,7 +73,7 @@ def asked_method(
         ask = with_goals(ask, goals[goal_of])
       answer = make_improve(operator, operator_params, ask, experience_of=others if another_task else None)
       policies = answer(*last, stream(rng_key, f'answer {index}'))
-      returns.append(np.asarray(mean_return(measure(policies, tasks, stream(rng_key, f'asked {index}')))))
+      returns.append(np.asarray(mean_return(measure[0](policies, tasks, stream(rng_key, f'asked {index}')))))
       progress(options['title'], index + 1, len(wanted), {})
     used = np.full(len(wanted), num_applications * num_episodes)
     return Curve(episodes=used, env_steps=used * length, returns=np.stack(returns))
@@ -81,7 +82,7 @@ def asked_method(
     'operator': dataclasses.asdict(operator.config),
     'operator_params': files.checksum(files.tree_to_bytes(operator_params)),
     'wanted': [words_of(ask) for ask in wanted], 'num_applications': num_applications, 'num_episodes': num_episodes,
-    'explores': explores, 'another_task': another_task, 'goal_of': goal_of,
+    'num_measured': measure[1], 'explores': explores, 'another_task': another_task, 'goal_of': goal_of,
   }
   return Method(run=run, settings=settings, **options)
 

@@ -114,6 +114,23 @@ def join(memory: Memory | None, new: Memory, capacity: int) -> Memory:
   return forget(jax.tree.map(lambda *x: jnp.concatenate(x), memory, new), capacity)
 
 
+def empty_memory(capacity: int, num_steps: int, observation_size: int, action_size: int) -> Memory:
+  """The memory [C, K, ...] of a policy that has not acted yet."""
+  def zeros(*shape, dtype=np.float32):
+    return np.zeros((capacity, *shape), dtype)
+
+  trajectory = Trajectory(
+    observation=zeros(num_steps, observation_size), action=zeros(num_steps, action_size), reward=zeros(num_steps),
+    next_observation=zeros(num_steps, observation_size), outcome=zeros(num_steps, 0),
+    terminated=zeros(num_steps, dtype=bool), valid=zeros(num_steps, dtype=bool), finite=zeros(dtype=bool),
+  )
+  return Memory(
+    trajectory=trajectory, behaviour=zeros(num_steps, 2 * action_size), time=zeros(num_steps, dtype=np.int32),
+    episode_return=zeros(), largest_reward=zeros(), application=zeros(dtype=np.int32),
+    number=np.full(capacity, EMPTY, np.int32),
+  )
+
+
 def blank(memory: Memory, where: np.ndarray) -> Memory:
   """Memories [..., C, K, ...] that hold no episode where `where` [...] holds, and are as they were elsewhere; numpy."""
   kept = ~where[..., None]

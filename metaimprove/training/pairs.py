@@ -9,7 +9,7 @@ from metaimprove.histories.dataset import Dataset
 from metaimprove.training.settings import TrainingSettings
 
 
-ANY = -2
+ANY = -4
 """Instead of a size of improvement: the answer is any level, worse ones too."""
 
 

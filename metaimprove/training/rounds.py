@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from metaimprove import files
-from metaimprove.asks import explore
+from metaimprove.asks import explore, of_levels, steps
 from metaimprove.errors import DamagedDataError, NonFiniteSimulationError, WaitingError
 from metaimprove.histories.dataset import Dataset
 from metaimprove.iteration import ImproveBatch, iterate
@@ -37,6 +37,8 @@ _LITTLE = 0.01
 """Less than this share of what can be gained is nothing."""
 _MUCH = 0.3
 """A gain is much above this share."""
+_ASKED_FOR_BEST = 0.5
+"""Share of the runs that are asked for the best alone, as tests do, where there are many other things to ask for."""
 _EARLY = 4
 """So many policies of a run are the first ones."""
 _WIDEST = 4.0
@@ -233,6 +235,8 @@ def _improver(
   num = len(history)
   pairs = pairs_of(dataset, history, level, draw_sizes(settings, num, rng), settings, rng)
   ask = describe_pairs(pairs, operator.config.asks, settings, rng)
+  if {*operator.config.asks} & {*of_levels()} and steps.NAME in operator.config.asks:
+    ask = steps.best_instead(ask, rng.random(num) < _ASKED_FOR_BEST)
   explores = explore.NAME in operator.config.asks
   until = rng.integers(1 + settings.round_applications // 2, size=num) * (rng.random(num) < settings.round_explores)
   sampled = rng.random(num) < settings.round_sampled
