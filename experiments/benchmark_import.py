@@ -62,6 +62,7 @@ FLAGS = flags.FLAGS
 _WARM_APPLICATIONS, _BRAX_EVALUATIONS, _BRAX_EPISODES = 3, 41, 16
 Curve = list[tuple[int, float]]
 """(environment steps, mean return) of a policy that learns."""
+STARTS = ('scratch', 'scratch_slow', 'operator', 'operator_slow', 'usual')
 PARTS = ('cost', 'black_box', 'gymnasium', 'scratch', 'brax', 'checks')
 
 if __name__ == '__main__':
@@ -153,16 +154,16 @@ def learn_with_brax(
   family = make_family(operator[0].config.family, operator[0].config.backend)
   tasks = sample_tasks(family, FLAGS.seed, FLAGS.brax_tasks, 'heldout')
   for n in range(FLAGS.brax_tasks):
+    if min(len(curves.get(name, [])) for name in STARTS) > n:
+      continue
     task = take(tasks, n)
     improving = ImprovingAgent(operator, FamilyEnv(family, task), seed=FLAGS.seed + n)
     improving.run(_WARM_APPLICATIONS)
     random = warm_start(NumpyPolicy.of(operator[0].policy.init(stream(FLAGS.seed, f'policy {n}'))))
     improved = warm_start(improving.agents[0].policy)
     usual = {'normalize_observations': True, 'network_factory': ppo_networks.make_ppo_networks}
-    for name, start, rate in (
-      ('scratch', random, 1.0), ('scratch_slow', random, FLAGS.slow_rate), ('operator', improved, 1.0),
-      ('operator_slow', improved, FLAGS.slow_rate), ('usual', usual, 1.0),
-    ):
+    begun = (random, 1.0), (random, FLAGS.slow_rate), (improved, 1.0), (improved, FLAGS.slow_rate), (usual, 1.0)
+    for name, (start, rate) in zip(STARTS, begun):
       known = curves.get(name, [])
       if len(known) <= n:
         curves = {**curves, name: [*known, _learn(family, task, start, n, rate)]}
@@ -170,7 +171,17 @@ def learn_with_brax(
         print(f'task {n}, {name}: ' + ', '.join(f'{steps}: {value:.1f}' for steps, value in curves[name][-1]))
 
 
-def compare_starts(operator: Operator, curves: Mapping[str, Sequence[Curve]]) -> dict[str, Any]:
+def brax_settings(operator: tuple[Operator, Params]) -> dict[str, Any]:
+  """What determines the curves."""
+  return {
+    'seed': FLAGS.seed, 'slow_rate': FLAGS.slow_rate, 'evaluations': _BRAX_EVALUATIONS, 'episodes': _BRAX_EPISODES,
+    'operator': files.checksum(files.tree_to_bytes(operator[1])),
+  }
+
+
+def compare_starts(
+  operator: Operator, made_with: Mapping[str, Any], curves: Mapping[str, Sequence[Curve]]
+) -> dict[str, Any]:
   """How many environment steps Brax's PPO needs from each start to the return that it ends with from scratch."""
   config, num_tasks = operator.config, min(map(len, curves.values()))
   ends = [max(curves[name][n][-1][1] for name in ('scratch', 'scratch_slow')) for n in range(num_tasks)]
@@ -179,11 +190,29 @@ def compare_starts(operator: Operator, curves: Mapping[str, Sequence[Curve]]) ->
     for name, found in curves.items()
   }
   return {
-    'family': config.family, 'slow_rate': FLAGS.slow_rate, 'scratch_env_steps': _fewest(needed, 'scratch'),
+    'family': config.family, 'slow_rate': made_with['slow_rate'], 'scratch_env_steps': _fewest(needed, 'scratch'),
     'operator_env_steps': _fewest(needed, 'operator'),
     'operator_experience_env_steps': _WARM_APPLICATIONS * config.num_episodes * config.episode_length,
     'needed': needed, 'final_returns': ends,
   }
+
+
+def compare_with_brax(found: Mapping[str, Any], keep: Callable[..., None]) -> None:
+  """The part `brax`: goes on where the curves `found` end."""
+  operators, compared = [load_operator(name) for name in FLAGS.brax_operators], []
+  for loaded in operators:
+    family, made_with, others = loaded[0].config.family, brax_settings(loaded), found.get('brax_curves', {})
+    known = others.get(family, {'made_with': made_with, 'curves': {}})
+    files.check_same(known['made_with'], made_with, f'brax_curves of {family} in {FLAGS.json}')
+
+    def keep_curves(curves, others=others, family=family, made_with=made_with):
+      keep(brax_curves={**others, family: {'made_with': made_with, 'curves': curves}})
+
+    learn_with_brax(loaded, known['curves'], keep_curves)
+    compared.append(compare_starts(loaded[0], **found['brax_curves'][family]))
+  row = {**compared[0], 'others': compared[1:]}
+  if found.get('brax_warm_start') != row:
+    keep(brax_warm_start=row)
 
 
 def _fewest(needed: Mapping[str, Sequence[int | None]], start: str) -> float | None:
@@ -267,6 +296,8 @@ def main() -> None:
   found = files.read_json(path) if path.exists() else {}
 
   def keep(**parts: Any) -> None:
+    if path.exists():
+      found.update(files.read_json(path))  # another run may have added other parts
     commands = {**found.get('commands', {}), **dict.fromkeys(parts, console.command_line())}
     found.update(parts, commands=commands)
     files.write_json(path, found)
@@ -288,16 +319,7 @@ def main() -> None:
           [transfer.learn_from_scratch(run, FLAGS.scratch_tasks, FLAGS.scratch_steps)]
         )})
   if 'brax' in FLAGS.parts:
-    operators = [load_operator(name) for name in FLAGS.brax_operators]
-    for loaded in operators:
-      family, curves = loaded[0].config.family, found.get('brax_curves', {})
-      learn_with_brax(
-        loaded, curves.get(family, {}), lambda now, of=family, others=curves: keep(brax_curves={**others, of: now})
-      )
-    first, *others = [
-      compare_starts(operator, found['brax_curves'][operator.config.family]) for operator, _ in operators
-    ]
-    keep(brax_warm_start={**first, 'others': others})
+    compare_with_brax(found, keep)
   if 'checks' in FLAGS.parts:
     for name in FLAGS.families or family_names():
       checks = found.get('checks', {})

@@ -274,7 +274,7 @@ def import_tables(found: Mapping[str, Any]) -> list[str]:
       ('family', "Brax's PPO begins with", 'steps to the last return from scratch, by task', 'returns at first',
        'returns at the end'), *((
         f'`{one["family"]}`', title, ', '.join(map(counted, one['needed'][name])),
-        *(', '.join(f'{curve[point][1]:.1f}' for curve in curves[one['family']][name]) for point in (0, -1)),
+        *(', '.join(f'{curve[point][1]:.1f}' for curve in curves[one['family']]['curves'][name]) for point in (0, -1)),
       ) for one in learned for name, title in names.items())
     ]) + ['']
   if 'improve_ms' in found:

@@ -23,6 +23,7 @@ from metaimprove.asks import ask
 from metaimprove.episodes import Episode, as_trajectory, episodes_of
 from metaimprove.errors import DamagedDataError, ExperienceError, IncompatibleError, NonFinitePolicyError
 from metaimprove.operators.apply import make_improve, make_remember
+from metaimprove.operators.operator import make_operator
 from metaimprove.rollouts import make_play
 from metaimprove.tasks.splits import sample_tasks
 from metaimprove.trees import take
@@ -104,6 +105,29 @@ def test_policies_of_every_make_are_read_alike(loaded, played):
   assert_same(blind, improve(loaded, None, episodes).params)
   difference = jax.tree.map(lambda x, y: np.abs(x - y).max(), blind.params, first.params)
   assert 0 < max(jax.tree.leaves(difference)) < 1
+
+
+@pytest.fixture(scope='module')
+def told(operator, operator_params):
+  """An operator that can be asked for a goal."""
+  knows = make_operator(dataclasses.replace(operator.config, asks=('steps', 'goal'), goal_size=1))
+  return knows, knows.init(jax.random.key(0), operator_params['statistics'])
+
+
+def test_a_goal_can_be_asked_for_before_anything_was_tried(loaded, told):
+  first, again, other = (improve(told, None, [], text) for text in ('goal=0.5', 'goal=0.5', 'goal=-0.5'))
+  assert_same(first, again.params)
+  assert any(np.abs(x - y).max() > 1e-3 for x, y in zip(*map(jax.tree.leaves, (first.params, other.params))))
+  agent = Agent(told)
+  assert_same(agent.improve('goal=0.5'), first.params)
+  assert agent.num_applications == 1
+  for without in (lambda: improve(told, None, [], 'best'), lambda: Agent(told).improve()):
+    with pytest.raises(ExperienceError, match='There are 0 episodes'):
+      without()
+  with pytest.raises(IncompatibleError, match="does not understand an ask for 'goal'"):
+    improve(loaded, None, [], 'goal=0.5')
+  with pytest.raises(IncompatibleError, match='1 numbers, not 2'):
+    improve(told, None, [], 'goal=0.5:0.5')
 
 
 def test_asked_for_nothing_a_policy_stays_and_a_black_box_is_imitated(loaded, played):

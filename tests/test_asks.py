@@ -280,7 +280,8 @@ def test_asks_in_words():
   found = from_words('steps=best, mean_return=-20')
   assert found.values == {'steps': steps.BEST, 'mean_return': -20} and all(found.given.values())
   for wrong, message in (
-    ('score=0.5,best', 'KIND=VALUE'), ('fame=1', "no kind of ask 'fame'"), ('score=', 'A score is'), ('', "'best' or")
+    ('score=0.5,best', 'KIND=VALUE'), ('fame=1', "no kind of ask 'fame'"), ('score=', 'A score is'), ('', "'best' or"),
+    ('score=0.1,score=0.9', 'twice'),
   ):
     with pytest.raises(UnknownNameError, match=message):
       from_words(wrong)

@@ -87,6 +87,13 @@ def test_episodes_that_blow_up_are_not_taken_for_good_ones(operator, operator_pa
     run_episode(actor, environment)
     finite.append(environment.finite)
   assert len(set(finite)) == 2 and [episode.finite for episode in actor.agent._episodes] == finite
+  step = environment.reset()
+  actor.observe_first(step)
+  for says in (None, False):  # that it blew up can be told by hand too
+    actor.select_action(step.observation)
+    step = environment.step(np.zeros(1))
+    actor.observe(None, step, finite=says)
+  assert len(actor.agent._episodes) == 9 and not actor.agent._episodes[-1].finite
 
 
 ARRAY = specs.BoundedArray((1,), np.float32, -1, 1)

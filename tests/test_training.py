@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from metaimprove import files
+from metaimprove import files, policies
 from metaimprove.asks import SAME, ask, steps
 from metaimprove.errors import DamagedDataError, IncompatibleError, NonFiniteSimulationError, WaitingError
 from metaimprove.histories import storage
@@ -203,6 +203,21 @@ def test_the_stream_is_what_is_drawn_from_any_step_on(examples):
     jax.tree.map(np.testing.assert_array_equal, drawn, examples.draw(step))
 
 
+def test_shares_that_are_none_are_refused():
+  for name in ('any_share', 'blank_share', 'early_share', 'runs_share'):
+    with pytest.raises(IncompatibleError, match=f'{name}=1.5 must be a share'):
+      TrainingSettings(**{name: 1.5})
+
+
+def test_first_policies_of_runs_are_shown_more_often(runs):
+  """Of runs of eight policies, half of the moments and half of the rest are of the first four."""
+  long = dataclasses.replace(runs, kept=np.zeros((5, 8, 1), int), returns=np.zeros((5, 9)))
+  share = lambda early_share: np.mean(long.draw(4000, np.random.default_rng(0), early_share)[1] < 4)
+  np.testing.assert_allclose([share(0.0), share(0.5), share(1.0)], [0.5, 0.75, 1.0], atol=0.03)
+  late = dataclasses.replace(long, returns=np.where(np.arange(9) < 4, np.nan, np.zeros((5, 9))))
+  assert set(late.draw(200, np.random.default_rng(0), 0.5)[1]) == {4, 5, 6, 7}
+
+
 def test_sizes_are_drawn_by_the_shares_of_the_settings(dataset, operator):
   only_nothing = examples_of(dataset, operator.config, size_shares=(1.0, 0, 0, 0, 0, 0)).draw(0)
   assert (only_nothing.ask.values['steps'] == 0).all()
@@ -220,14 +235,19 @@ def test_any_level_is_an_answer_where_an_ask_tells_which(dataset, operator, runs
   pairs = pairs_of(dataset, history, level, np.full(4000, ANY), examples.settings, np.random.default_rng(0))
   every = np.bincount(pairs.target, minlength=dataset.num_checkpoints) / 4000
   np.testing.assert_allclose(every, 1 / dataset.num_checkpoints, atol=0.03)
-  for one in (
-    examples.of_histories(history[:64], sizes[:64], np.random.default_rng(1)),
-    examples.of_runs(runs, sizes[:64], np.random.default_rng(1)),
-  ):
-    given = one.ask.given['mean_return']
-    measured = np.concatenate([[SAME], dataset.returns.reshape(-1)]).astype(np.float32)
-    assert given.mean() > 0.8 and np.isin(one.ask.values['mean_return'][given], measured).all()
-    assert not one.ask.given['steps'].all()
+  found = examples.of_histories(history[:64], sizes[:64], np.random.default_rng(1))
+  params = dataset.read_params(history[:dataset.num_checkpoints], np.arange(dataset.num_checkpoints))
+  answers = policies.apply_numpy(params, np.broadcast_to(
+    found.states.reshape(1, -1, 1), (dataset.num_checkpoints, found.states[..., 0].size, 1)
+  )).reshape(dataset.num_checkpoints, *found.answer.shape)
+  unlike = np.abs(answers - found.answer).max(axis=(2, 3))  # [N + 1, B]
+  given, returns = found.ask.given['mean_return'], found.ask.values['mean_return']
+  is_answer = np.isclose(returns, dataset.returns[0][:, None], atol=1e-5)  # levels that are as good as was asked for
+  assert given.sum() > 30 and np.where(is_answer, unlike, np.inf).min(axis=0)[given].max() < 1e-4
+  assert not found.ask.given['steps'].all()
+  of_runs = examples.of_runs(runs, sizes[:64], np.random.default_rng(1)).ask
+  measured = of_runs.values['mean_return'][of_runs.given['mean_return']]
+  assert len(measured) > 30 and np.isin(measured, dataset.returns.astype(np.float32)).all()
 
 
 def test_answers_that_no_ask_describes_are_refused(operator, play, dataset, tmp_path):
@@ -250,7 +270,7 @@ def test_goals_are_asked_for_as_they_were_achieved(dataset, operator, point):
   history, rng = np.full(300, 1), np.random.default_rng(0)
   found = examples.of_histories(history, draw_sizes(examples.settings, 300, rng), rng)
   given = found.ask.given['goal']
-  assert given.mean() > 0.8 and np.isin(found.ask.values['goal'][given], told.achieved[1].astype(np.float32)).all()
+  assert given.mean() > 0.6 and np.isin(found.ask.values['goal'][given], told.achieved[1].astype(np.float32)).all()
   is_blank = (found.memory.number == EMPTY).all(axis=1)
   np.testing.assert_allclose(is_blank.mean(), 0.5, atol=0.1)
   np.testing.assert_array_equal(is_blank, ~found.memory.trajectory.valid.any(axis=(1, 2)))

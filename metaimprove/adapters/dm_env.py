@@ -112,10 +112,17 @@ class Actor:
     """The action [A] of the environment for its observation."""
     return self.agent.act(observation)
 
-  def observe(self, action: np.ndarray, next_timestep: Any) -> None:
-    """Notes what the selected action led to; `action` is that of `select_action`."""
+  def observe(self, action: np.ndarray, next_timestep: Any, finite: bool | None = None) -> None:
+    """Notes what the selected action led to.
+
+    Args:
+      action: that of `select_action`.
+      next_timestep: of the environment.
+      finite: False if the simulation blew up in this step; by default as the environment's attribute of that name says,
+        which those of ours have, and wrappers around them may hide.
+    """
     terminated = next_timestep.last() and next_timestep.discount == 0
-    finite = getattr(self._environment, 'finite', True)  # only environments of ours tell
+    finite = getattr(self._environment, 'finite', True) if finite is None else finite
     self.agent.observe(next_timestep.reward, next_timestep.observation, terminated, next_timestep.last(), finite=finite)
     if next_timestep.last() and self._every and self.agent.num_finished >= self._every:
       self.agent.improve(self._ask)

@@ -11,11 +11,14 @@ from metaimprove.asks import mean_return as _mean_return
 from metaimprove.asks import score as _score
 from metaimprove.asks import skill as _skill
 from metaimprove.asks import steps as _steps
-from metaimprove.asks.ask import OWN, SAME, Ask, Kind, Pairs, is_on_level, make_ask
+from metaimprove.asks.ask import OWN, SAME, Ask, Kind, Pairs, is_on_level, make_ask, numbers
 from metaimprove.errors import UnknownNameError
 
 KINDS: dict[str, Kind] = {kind.NAME: kind.KIND for kind in (_steps, _explore, _mean_return, _score, _skill, _goal)}
-__all__ = ['KINDS', 'OWN', 'SAME', 'Ask', 'Kind', 'Pairs', 'ask', 'from_words', 'is_on_level', 'of_levels', 'register']
+__all__ = [
+  'KINDS', 'OWN', 'SAME', 'Ask', 'Kind', 'Pairs', 'ask', 'from_words', 'is_on_level', 'numbers', 'of_levels',
+  'register',
+]
 
 
 def register(kind: Kind) -> None:
@@ -52,4 +55,7 @@ def from_words(text: str) -> Ask:
   parts = [part.strip().partition('=') for part in text.split(',')]
   if not all(equals for _, equals, _ in parts):
     raise UnknownNameError(f"{text!r} is no ask; write 'best', a number of levels, or KIND=VALUE,KIND=VALUE.")
-  return ask(**{name: value for name, _, value in parts})
+  wanted = {name: value for name, _, value in parts}
+  if len(wanted) < len(parts):
+    raise UnknownNameError(f'{text!r} names a kind of ask twice.')
+  return ask(**wanted)

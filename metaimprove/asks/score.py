@@ -1,7 +1,8 @@
 """The score: what the next policy's normalised return is to be: 0 is the worst level of the task's history, 1 the best.
 
-It asks for a return by a number that means the same on every task, though nobody knows the returns of the task when
-asking. The description of an answer is the measured return of its level between those two.
+It asks for a return by a number that means about the same on every task, though nobody knows the returns of the task
+when asking. The description of an answer is the measured return of its level between those two; the best is that of the
+answer's own source.
 """
 
 from typing import Any

@@ -78,9 +78,9 @@ class Runs:
     if not early_share:
       return found[rng.integers(len(found), size=num)].T
     early = found[found[:, 1] < _EARLY]
-    is_early, index = len(early) and rng.random(num) < early_share, rng.random(num)
-    any_, first = (some[(index * len(some)).astype(int)] for some in (found, early if len(early) else found))
-    return np.where(np.reshape(is_early, (-1, 1)), first, any_).T
+    early = early if len(early) else found
+    moments = [some[rng.integers(len(some), size=num)] for some in (early, found)]
+    return np.where(rng.random(num) < early_share, *(some.T for some in moments))
 
   def draw_tries(self, num: int, rng: np.random.Generator) -> np.ndarray:
     """[2, num] int, random moments before policies of which is known what they led to; half of them led to much, where

@@ -73,6 +73,9 @@ class TrainingSettings(FitSettings):
   num_evaluations: int = 8
 
   def __post_init__(self):
+    for name in (field.name for field in dataclasses.fields(self) if field.name.endswith('_share')):
+      if not 0 <= getattr(self, name) <= 1:
+        raise IncompatibleError(f'{name}={getattr(self, name)} must be a share from 0 to 1.')
     shares = self.size_shares
     if len(shares) != len(steps.SIZES) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
       raise IncompatibleError(
