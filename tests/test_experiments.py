@@ -144,11 +144,11 @@ def test_the_main_job_on_the_second_family(finished):
   controls = {'told_goal', 'no_experience', 'identify', 'identify_once', 'shuffled_experience'}
   assert set(results.controls) == controls
   assert set(results.improvement) == {'1', '2', '4', 'best'} and results.verdict in out
-  # The source makes 3 updates of 256 environments; one round's 4 tasks see 5 iterates, there are 6 rounds; validation
+  # The source makes 3 updates of 256 environments; one round's 4 tasks see 10 iterates, there are 6 rounds; validation
   # figures are taken 8 times of a task. Episodes have 100 steps, and there are two of each.
   steps = results.training_env_steps
   assert (steps['source'], steps['controls']) == (3 * 256 * 100, 3 * 256 * 100)
-  assert (steps['rounds'], steps['validation_figures']) == (6 * 4 * 5 * 200, 8 * 1 * 5 * 200)
+  assert (steps['rounds'], steps['validation_figures']) == (6 * 4 * 10 * 200, 8 * 1 * 10 * 200)
   assert steps['histories'] >= 4 * 11 * 200
 
 

@@ -218,6 +218,14 @@ def test_first_policies_of_runs_are_shown_more_often(runs):
   assert set(late.draw(200, np.random.default_rng(0), 0.5)[1]) == {4, 5, 6, 7}
 
 
+@pytest.mark.parametrize(('length', 'applications', 'tasks'), [(50, 16, 376), (100, 9, 320), (200, 4, 320)])
+def test_runs_are_as_long_as_a_round_allows(point, length, applications, tasks):
+  """320,000 steps for 300 tasks or more, but 4 to 16 applications; first policies are shown more where runs are long."""
+  settings = TrainingSettings.of(dataclasses.replace(point, episode_length=length), 1024)
+  assert (settings.round_applications, settings.round_tasks) == (applications, tasks)
+  assert settings.early_share == (0.5 if applications > 4 else 0.0)
+
+
 def test_sizes_are_drawn_by_the_shares_of_the_settings(dataset, operator):
   only_nothing = examples_of(dataset, operator.config, size_shares=(1.0, 0, 0, 0, 0, 0)).draw(0)
   assert (only_nothing.ask.values['steps'] == 0).all()

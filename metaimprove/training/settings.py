@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from metaimprove.asks import goal, of_levels, steps
 from metaimprove.errors import IncompatibleError
 from metaimprove.tasks.family import TaskFamily
@@ -12,6 +14,8 @@ from metaimprove.training.fit import FitSettings
 _ROUND_STEPS = 320_000
 """Environment steps of a round, one episode before each application: where episodes or runs are long, a round has fewer
 tasks, so that simulating it takes no longer than the gradient steps."""
+_ROUND_APPLICATIONS, _ROUND_TASKS = (4, 16), 300
+"""Runs are as long as these steps allow on so many tasks, within this range."""
 
 _SEARCHING = {
   'num_steps': 4000, 'runs_share': 0.75, 'tries_share': 0.3, 'round_applications': 16,
@@ -89,8 +93,12 @@ class TrainingSettings(FitSettings):
   ) -> 'TrainingSettings':
     """Settings that suit a family, a number of training tasks, and the asks that the operator is to understand;
     `settings` other than these."""
-    suited = _SEARCHING if family.practice_reward is not None else {}
-    applications = {**suited, **settings}.get('round_applications', cls.round_applications)
+    shortest, longest = _ROUND_APPLICATIONS
+    length = int(np.clip(_ROUND_STEPS // (_ROUND_TASKS * family.episode_length) - 1, shortest, longest))
+    suited = _SEARCHING if family.practice_reward is not None else {
+      'round_applications': length, 'early_share': 0.5 if length > shortest else 0.0,
+    }
+    applications = {**suited, **settings}['round_applications']
     suited = {
       **suited, 'rewired_share': 0.5 if family.is_wired else 0.0, 'any_share': 0.5 if {*asks} & {*of_levels()} else 0.0,
       'blank_share': 0.2 if goal.NAME in asks else 0.0,
