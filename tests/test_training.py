@@ -220,7 +220,7 @@ def test_first_policies_of_runs_are_shown_more_often(runs):
 
 @pytest.mark.parametrize(('length', 'applications', 'tasks'), [(50, 16, 376), (100, 9, 320), (200, 4, 320)])
 def test_runs_are_as_long_as_a_round_allows(point, length, applications, tasks):
-  """320,000 steps for 300 tasks or more, but 4 to 16 applications; first policies are shown more where runs are long."""
+  """320,000 steps for 300 tasks or more, but 4 to 16 applications; in long runs first policies are shown more."""
   settings = TrainingSettings.of(dataclasses.replace(point, episode_length=length), 1024)
   assert (settings.round_applications, settings.round_tasks) == (applications, tasks)
   assert settings.early_share == (0.5 if applications > 4 else 0.0)
