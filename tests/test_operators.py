@@ -225,7 +225,8 @@ CONFIG = {'family': 'point', 'backend': 'none', 'observation_size': 1, 'action_s
   {'width': 0}, {'width': 48}, {'width': 64.0}, {'width': True}, {'num_blocks': 10_000}, {'steps_kept': 0},
   {'capacity': 1}, {'num_answers': 0}, {'num_answers': 10_000},
   {'family': ''}, {'backend': None}, {'hidden_sizes': (0,)}, {'hidden_sizes': 'ab'}, {'hidden_sizes': (4096,) * 3},
-  {'asks': ()}, {'asks': ('goal',)}, {'asks': ('steps', 'steps')}, {'asks': (['steps'],)}, {'episode_length': -1},
+  {'asks': ()}, {'asks': ('goal',)}, {'asks': ('fame',)}, {'asks': ('steps', 'goal'), 'goal_size': 4}, {'goal_size': 2},
+  {'asks': ('steps', 'steps')}, {'asks': (['steps'],)}, {'episode_length': -1},
   {'observation_size': 10**5, 'hidden_sizes': (90,), 'code_size': 4096}, {'action_size': 10**30},
   {'width': 4096, 'num_latents': 1024},
 ])
@@ -283,6 +284,13 @@ def test_a_loaded_operator_does_the_same(stored, operator, operator_params, poin
   after = loaded.improve(loaded_params, shown[0], memory, ask(steps=1))
   jax.tree.map(np.testing.assert_array_equal, before, after)
   assert sorted(path.name for path in stored.iterdir()) == ['config.json', 'operator.safetensors']
+
+
+def test_operators_from_before_goals_could_be_asked_for_are_read(saved, operator):
+  values = json.loads((saved / 'config.json').read_text())['operator']
+  del values['goal_size']
+  edit(saved, operator=values)
+  assert checkpoints.load_operator(saved)[0].config == operator.config
 
 
 def test_an_operator_of_another_family_is_refused(stored):
