@@ -62,7 +62,7 @@ FLAGS = flags.FLAGS
 _WARM_APPLICATIONS, _BRAX_EVALUATIONS, _BRAX_EPISODES = 3, 41, 16
 Curve = list[tuple[int, float]]
 """(environment steps, mean return) of a policy that learns."""
-STARTS = ('scratch', 'scratch_slow', 'operator', 'operator_slow', 'usual')
+SCRATCH, IMPROVED = ('scratch', 'scratch_slow', 'usual'), ('operator', 'operator_slow')
 PARTS = ('cost', 'black_box', 'gymnasium', 'scratch', 'brax', 'checks')
 
 if __name__ == '__main__':
@@ -154,7 +154,7 @@ def learn_with_brax(
   family = make_family(operator[0].config.family, operator[0].config.backend)
   tasks = sample_tasks(family, FLAGS.seed, FLAGS.brax_tasks, 'heldout')
   for n in range(FLAGS.brax_tasks):
-    if min(len(curves.get(name, [])) for name in STARTS) > n:
+    if min(len(curves.get(name, [])) for name in (*SCRATCH, *IMPROVED)) > n:
       continue
     task = take(tasks, n)
     improving = ImprovingAgent(operator, FamilyEnv(family, task), seed=FLAGS.seed + n)
@@ -162,8 +162,8 @@ def learn_with_brax(
     random = warm_start(NumpyPolicy.of(operator[0].policy.init(stream(FLAGS.seed, f'policy {n}'))))
     improved = warm_start(improving.agents[0].policy)
     usual = {'normalize_observations': True, 'network_factory': ppo_networks.make_ppo_networks}
-    begun = (random, 1.0), (random, FLAGS.slow_rate), (improved, 1.0), (improved, FLAGS.slow_rate), (usual, 1.0)
-    for name, (start, rate) in zip(STARTS, begun):
+    begun = (random, 1.0), (random, FLAGS.slow_rate), (usual, 1.0), (improved, 1.0), (improved, FLAGS.slow_rate)
+    for name, (start, rate) in zip((*SCRATCH, *IMPROVED), begun):
       known = curves.get(name, [])
       if len(known) <= n:
         curves = {**curves, name: [*known, _learn(family, task, start, n, rate)]}
@@ -182,16 +182,17 @@ def brax_settings(operator: tuple[Operator, Params]) -> dict[str, Any]:
 def compare_starts(
   operator: Operator, made_with: Mapping[str, Any], curves: Mapping[str, Sequence[Curve]]
 ) -> dict[str, Any]:
-  """How many environment steps Brax's PPO needs from each start to the return that it ends with from scratch."""
+  """How many environment steps Brax's PPO needs from each start to the best return that it ends with from scratch, be it
+  from a random policy of ours or in Brax's usual way."""
   config, num_tasks = operator.config, min(map(len, curves.values()))
-  ends = [max(curves[name][n][-1][1] for name in ('scratch', 'scratch_slow')) for n in range(num_tasks)]
+  ends = [max(curves[name][n][-1][1] for name in SCRATCH) for n in range(num_tasks)]
   needed = {
     name: [next((steps for steps, value in curve if value >= end), None) for curve, end in zip(found, ends)]
     for name, found in curves.items()
   }
   return {
-    'family': config.family, 'slow_rate': made_with['slow_rate'], 'scratch_env_steps': _fewest(needed, 'scratch'),
-    'operator_env_steps': _fewest(needed, 'operator'),
+    'family': config.family, 'slow_rate': made_with['slow_rate'], 'scratch_env_steps': _fewest(needed, SCRATCH),
+    'operator_env_steps': _fewest(needed, IMPROVED),
     'operator_experience_env_steps': _WARM_APPLICATIONS * config.num_episodes * config.episode_length,
     'needed': needed, 'final_returns': ends,
   }
@@ -215,12 +216,11 @@ def compare_with_brax(found: Mapping[str, Any], keep: Callable[..., None]) -> No
     keep(brax_warm_start=row)
 
 
-def _fewest(needed: Mapping[str, Sequence[int | None]], start: str) -> float | None:
-  """The mean over tasks of the steps at the better of both learning rates; None if one task never gets there."""
-  best = [
-    min((steps for steps in both if steps is not None), default=None)
-    for both in zip(needed[start], needed[f'{start}_slow'])
-  ]
+def _fewest(needed: Mapping[str, Sequence[int | None]], starts: Sequence[str]) -> float | None:
+  """The mean over tasks of the steps from the best of some starts; None if one task never gets there."""
+  best = [min((steps for steps in of_task if steps is not None), default=None) for of_task in zip(
+    *(needed[start] for start in starts)
+  )]
   return None if None in best else float(np.mean(best))
 
 
