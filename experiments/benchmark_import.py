@@ -182,8 +182,8 @@ def brax_settings(operator: tuple[Operator, Params]) -> dict[str, Any]:
 def compare_starts(
   operator: Operator, made_with: Mapping[str, Any], curves: Mapping[str, Sequence[Curve]]
 ) -> dict[str, Any]:
-  """How many environment steps Brax's PPO needs from each start to the best return that it ends with from scratch, be it
-  from a random policy of ours or in Brax's usual way."""
+  """How many environment steps Brax's PPO needs from each start to the best return that it ends with from scratch, be
+  it from a random policy of ours or in Brax's usual way."""
   config, num_tasks = operator.config, min(map(len, curves.values()))
   ends = [max(curves[name][n][-1][1] for name in SCRATCH) for n in range(num_tasks)]
   needed = {
