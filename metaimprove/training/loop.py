@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -62,12 +63,7 @@ def train(
     IncompatibleError: if the operator understands no ask that describes the pairs of the settings, if the folder was
       begun with other settings, histories or explorers, or if the processes do not divide a batch.
   """
-  if settings.any_share and not {*operator.config.asks} & {*of_levels()}:
-    raise IncompatibleError(
-      f'any_share={settings.any_share} needs an operator that understands one of: {", ".join(of_levels())}.'
-    )
-  if goal.NAME in operator.config.asks and dataset.achieved is None:
-    raise IncompatibleError('To learn asks for goals the dataset must tell what was achieved; see `with_achieved`.')
+  _check_asks(operator.config.asks, dataset, settings)
   folder = pathlib.Path(folder)
   share = jax.process_index(), jax.process_count()
   training, kept_out = split_histories(dataset, settings.num_validation)
@@ -120,6 +116,15 @@ def train(
     progress=lambda stage, done, total, figures: progress(stage, done, total, {**figures, **shown}),
   )
   return operator_params(network)
+
+
+def _check_asks(names: Sequence[str], dataset: Dataset, settings: TrainingSettings) -> None:
+  if settings.any_share and not {*names} & {*of_levels()}:
+    raise IncompatibleError(
+      f'any_share={settings.any_share} needs an operator that understands one of: {", ".join(of_levels())}.'
+    )
+  if goal.NAME in names and dataset.achieved is None:
+    raise IncompatibleError('To learn asks for goals the dataset must tell what was achieved; see `with_achieved`.')
 
 
 def _pauses(settings, add_round, judge) -> dict[int, list[Pause]]:
