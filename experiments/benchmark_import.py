@@ -62,7 +62,8 @@ FLAGS = flags.FLAGS
 _WARM_APPLICATIONS, _BRAX_EVALUATIONS, _BRAX_EPISODES = 3, 41, 16
 Curve = list[tuple[int, float]]
 """(environment steps, mean return) of a policy that learns."""
-SCRATCH, IMPROVED = ('scratch', 'scratch_slow', 'usual'), ('operator', 'operator_slow')
+STARTS = {'scratch': ('scratch', 'scratch_slow'), 'usual': ('usual',), 'operator': ('operator', 'operator_slow')}
+"""What Brax's PPO begins with -> curves of it, of which the better one counts."""
 PARTS = ('cost', 'black_box', 'gymnasium', 'scratch', 'brax', 'checks')
 
 if __name__ == '__main__':
@@ -154,7 +155,7 @@ def learn_with_brax(
   family = make_family(operator[0].config.family, operator[0].config.backend)
   tasks = sample_tasks(family, FLAGS.seed, FLAGS.brax_tasks, 'heldout')
   for n in range(FLAGS.brax_tasks):
-    if min(len(curves.get(name, [])) for name in (*SCRATCH, *IMPROVED)) > n:
+    if min(len(curves.get(name, [])) for name in itertools.chain(*STARTS.values())) > n:
       continue
     task = take(tasks, n)
     improving = ImprovingAgent(operator, FamilyEnv(family, task), seed=FLAGS.seed + n)
@@ -163,7 +164,7 @@ def learn_with_brax(
     improved = warm_start(improving.agents[0].policy)
     usual = {'normalize_observations': True, 'network_factory': ppo_networks.make_ppo_networks}
     begun = (random, 1.0), (random, FLAGS.slow_rate), (usual, 1.0), (improved, 1.0), (improved, FLAGS.slow_rate)
-    for name, (start, rate) in zip((*SCRATCH, *IMPROVED), begun):
+    for name, (start, rate) in zip(itertools.chain(*STARTS.values()), begun):
       known = curves.get(name, [])
       if len(known) <= n:
         curves = {**curves, name: [*known, _learn(family, task, start, n, rate)]}
@@ -182,19 +183,21 @@ def brax_settings(operator: tuple[Operator, Params]) -> dict[str, Any]:
 def compare_starts(
   operator: Operator, made_with: Mapping[str, Any], curves: Mapping[str, Sequence[Curve]]
 ) -> dict[str, Any]:
-  """How many environment steps Brax's PPO needs from each start to the best return that it ends with from scratch, be
-  it from a random policy of ours or in Brax's usual way."""
+  """How many environment steps Brax's PPO needs from each start to the return that it ends with from a random policy of
+  ours, 'scratch', and from its own usual one, 'usual': 'needed' by task, and means over tasks."""
   config, num_tasks = operator.config, min(map(len, curves.values()))
-  ends = [max(curves[name][n][-1][1] for name in SCRATCH) for n in range(num_tasks)]
-  needed = {
-    name: [next((steps for steps, value in curve if value >= end), None) for curve, end in zip(found, ends)]
-    for name, found in curves.items()
-  }
+
+  def needed(start: str, end_of: str) -> list[int | None]:
+    return [_fewest(
+      [curves[name][n] for name in STARTS[start]], max(curves[name][n][-1][1] for name in STARTS[end_of])
+    ) for n in range(num_tasks)]
+
+  found = {end_of: {start: needed(start, end_of) for start in STARTS} for end_of in ('scratch', 'usual')}
   return {
-    'family': config.family, 'slow_rate': made_with['slow_rate'], 'scratch_env_steps': _fewest(needed, SCRATCH),
-    'operator_env_steps': _fewest(needed, IMPROVED),
-    'operator_experience_env_steps': _WARM_APPLICATIONS * config.num_episodes * config.episode_length,
-    'needed': needed, 'final_returns': ends,
+    'family': config.family, 'slow_rate': made_with['slow_rate'],
+    'scratch_env_steps': _mean(found['scratch']['scratch']), 'operator_env_steps': _mean(found['scratch']['operator']),
+    'usual_env_steps': _mean(found['usual']['usual']), 'operator_env_steps_to_usual': _mean(found['usual']['operator']),
+    'operator_experience_env_steps': _WARM_APPLICATIONS * config.num_episodes * config.episode_length, 'needed': found,
   }
 
 
@@ -216,12 +219,14 @@ def compare_with_brax(found: Mapping[str, Any], keep: Callable[..., None]) -> No
     keep(brax_warm_start=row)
 
 
-def _fewest(needed: Mapping[str, Sequence[int | None]], starts: Sequence[str]) -> float | None:
-  """The mean over tasks of the steps from the best of some starts; None if one task never gets there."""
-  best = [min((steps for steps in of_task if steps is not None), default=None) for of_task in zip(
-    *(needed[start] for start in starts)
-  )]
-  return None if None in best else float(np.mean(best))
+def _fewest(curves: Sequence[Curve], end: float) -> int | None:
+  """The first steps at which one of some curves is at a return; None if none ever is."""
+  return min((steps for curve in curves for steps, value in curve if value >= end), default=None)
+
+
+def _mean(needed: Sequence[int | None]) -> float | None:
+  """Over tasks; None if one of them never gets there."""
+  return None if None in needed else float(np.mean(needed))
 
 
 def _learn(

@@ -265,15 +265,12 @@ def import_tables(found: Mapping[str, Any]) -> list[str]:
       ) for row in found['black_box'])
     ]) + ['']
   if 'brax_warm_start' in found:
-    names = {
-      'scratch': 'a random policy', 'scratch_slow': 'a random policy, slowly', 'usual': 'as Brax begins',
-      'operator': "the operator's output", 'operator_slow': "the operator's output, slowly",
-    }
+    names = {'scratch': 'a random policy', 'usual': 'what it begins with', 'operator': "the operator's output"}
     learned, curves = [found['brax_warm_start'], *found['brax_warm_start']['others']], found['brax_curves']
     lines += table([
-      ('family', "Brax's PPO begins with", 'steps to the last return from scratch, by task', 'returns at first',
-       'returns at the end'), *((
-        f'`{one["family"]}`', title, ', '.join(map(counted, one['needed'][name])),
+      ('family', "Brax's PPO begins with", 'steps to the last return from a random policy, by task',
+       'steps to the last return from what it begins with', 'returns at first', 'returns at the end'), *((
+        f'`{one["family"]}`', title, *('; '.join(map(counted, of[name])) for of in one['needed'].values()),
         *(', '.join(f'{curve[point][1]:.1f}' for curve in curves[one['family']]['curves'][name]) for point in (0, -1)),
       ) for one in learned for name, title in names.items())
     ]) + ['']
