@@ -12,7 +12,7 @@ _EXPENSIVE = {'num_tasks': 256, 'heldout_tasks': 64, 'ppo_tasks': 4}
 _EXPENSIVE_ROBOTS = ('half_cheetah', 'ant', 'humanoid')
 
 # A few minutes on the point robot.
-_SMALL = {'num_tasks': 512, 'controls': False, 'ppo_tasks': 4, 'num_steps': 1500, 'num_updates': 100}
+_SMALL = {'num_tasks': 512, 'controls': False, 'ppo_tasks': 4, 'num_steps': 1200, 'num_updates': 60}
 
 
 def sizes_of(family: str, small: bool = False) -> Mapping[str, Any]:
