@@ -545,6 +545,7 @@ def test_states_are_of_both_policies_and_none_is_padding(examples, monkeypatch):
     return params, trajectory.replace(valid=np.broadcast_to(np.arange(8) < 1, trajectory.valid.shape))
 
   short = types.SimpleNamespace(
+    achieved=None,
     read=read, **{name: getattr(examples.dataset, name) for name in ('num_checkpoints', 'rank', 'returns', 'header')}
   )
   many = dataclasses.replace(examples, dataset=short, settings=dataclasses.replace(SETTINGS, num_states=100))
