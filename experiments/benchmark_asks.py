@@ -24,7 +24,6 @@ from experiments import console, jobs, stages
 from experiments.jobs import Job
 from metaimprove import asks
 from metaimprove.asks import explore, goal
-from metaimprove.errors import UnknownNameError
 from metaimprove.evaluation import metrics, rows
 from metaimprove.evaluation.evaluate import Evaluation, evaluate
 from metaimprove.evaluation.results import is_sparse
@@ -41,11 +40,12 @@ from metaimprove.operators.checkpoints import load_operator
 from metaimprove.operators.config import OperatorConfig
 from metaimprove.rollouts import make_play
 from metaimprove.tasks.family import TaskFamily
-from metaimprove.tasks.registry import family_names, make_family
+from metaimprove.tasks.registry import make_family
 
 FLAGS = flags.FLAGS
 ASKED = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5)
-"""Scores that are asked for; returns are asked for where these are, on average over the histories. Skills end at 1."""
+"""Scores that are asked for; returns at the same shares of the way from the mean worst to the mean best level of the
+training histories. Skills end at 1."""
 OF_NUMBERS = ('mean_return', 'score', 'skill')
 OPERATORS = {'plain': (), 'asks': (*OF_NUMBERS, goal.NAME)}
 """Operators, and the kinds of ask that each learns besides those of the family; a goal only where there are goals."""
@@ -54,16 +54,12 @@ GOAL_EXPERIENCE = 0, 1, 2
 _SHUFFLED = "another task's experience"
 
 if __name__ == '__main__':
-  flags.DEFINE_list('families', None, 'Task families.', required=True)
-  flags.DEFINE_list('seeds', ['0'], 'Each has histories, operators and held-out tasks of its own.')
-  flags.DEFINE_string('folder', 'runs/asks', 'Where everything goes, in FOLDER/FAMILY.')
-  flags.DEFINE_string('json', 'docs/results/asks.json', 'The rows.')
-  jobs.define_flags()
+  jobs.define_row_flags('runs/asks', 'docs/results/asks.json')
   flags.adopt_module_key_flags(jobs)
 
 
 def asked_of(kind: str, dataset: Dataset) -> list[float]:
-  """What is asked for by a kind: scores, skills, or returns that are these scores on average over the histories."""
+  """What is asked for by a kind; see `ASKED`."""
   if kind == 'skill':
     return [value for value in ASKED if value <= 1]
   if kind == 'score':
@@ -202,13 +198,10 @@ def mean_error(asked: Sequence[Sequence[float]], got: Sequence[np.ndarray]) -> f
 
 def main() -> None:
   """Judges the families one after the other."""
-  for family in FLAGS.families:
-    if family not in family_names():
-      raise UnknownNameError(f'Task family {family!r} is unknown; choose among: {", ".join(family_names())}.')
-  seeds, path = [int(seed) for seed in FLAGS.seeds], pathlib.Path(FLAGS.json)
+  (families, seeds), path = jobs.families_and_seeds(), pathlib.Path(FLAGS.json)
   if path.exists():
     rows.read(path, AskRow)  # a damaged file is refused before any work
-  for name in FLAGS.families:
+  for name in families:
     job, folder = Job.of(name, **jobs.given()), pathlib.Path(FLAGS.folder) / name
     command = console.command_for(families=name, seeds=','.join(map(str, seeds)), **jobs.given())
     found = rows_of(job, seeds, folder, command)

@@ -12,31 +12,22 @@ from absl import flags
 
 from experiments import console, jobs
 from experiments.jobs import Job
-from metaimprove.errors import UnknownNameError
 from metaimprove.evaluation import rows
 from metaimprove.evaluation.report import write_report
-from metaimprove.tasks.registry import family_names
 
 FLAGS = flags.FLAGS
 
 if __name__ == '__main__':
-  flags.DEFINE_list('families', None, 'Task families.', required=True)
-  flags.DEFINE_list('seeds', ['0'], 'Each has histories, an operator and held-out tasks of its own.')
-  flags.DEFINE_string('folder', 'runs/benchmark', 'Where everything goes, in FOLDER/FAMILY.')
-  flags.DEFINE_string('json', 'docs/results/operators.json', 'The rows.')
-  jobs.define_flags()
+  jobs.define_row_flags('runs/benchmark', 'docs/results/operators.json')
   flags.adopt_module_key_flags(jobs)
 
 
 def main() -> None:
   """Runs the families one after the other."""
-  for family in FLAGS.families:
-    if family not in family_names():
-      raise UnknownNameError(f'Task family {family!r} is unknown; choose among: {", ".join(family_names())}.')
-  seeds, path = [int(seed) for seed in FLAGS.seeds], pathlib.Path(FLAGS.json)
+  (families, seeds), path = jobs.families_and_seeds(), pathlib.Path(FLAGS.json)
   if path.exists():
     rows.read(path, rows.OperatorRow)  # a damaged file is refused before any work
-  for family in FLAGS.families:
+  for family in families:
     folder = pathlib.Path(FLAGS.folder) / family
     panel = jobs.run(Job.of(family, **jobs.given()), seeds, folder)
     commands = [console.command_for(families=family, seeds=','.join(map(str, seeds)), **jobs.given())]

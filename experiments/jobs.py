@@ -9,12 +9,13 @@ from absl import flags
 
 from experiments import forecast, stages
 from experiments.sizes import sizes_of
+from metaimprove.errors import UnknownNameError
 from metaimprove.evaluation import results as results_
 from metaimprove.evaluation.report import Panel
 from metaimprove.files import claim
 from metaimprove.improvers import domain_randomised_ppo, independent_ppo, task_conditioned_ppo, tuned
 from metaimprove.methods.standard import IMPROVEMENT_SIZES, EvaluationSettings
-from metaimprove.tasks.registry import make_family
+from metaimprove.tasks.registry import family_names, make_family
 from metaimprove.training.settings import TrainingSettings
 
 
@@ -87,6 +88,23 @@ def define_flags() -> None:
   flags.DEFINE_integer('ppo_tasks', None, 'Held-out tasks that PPO learns from scratch.', 1)
   flags.DEFINE_integer('num_updates', None, "PPO updates, instead of the family's tuned number.", 1)
   flags.DEFINE_bool('controls', None, 'Train and judge the controls too, which is so by default.')
+
+
+def define_row_flags(folder: str, json: str) -> None:
+  """The flags of a binary that writes rows of many families, and those of its jobs."""
+  flags.DEFINE_list('families', None, 'Task families.', required=True)
+  flags.DEFINE_list('seeds', ['0'], 'Each has histories, operators or controls, and held-out tasks of its own.')
+  flags.DEFINE_string('folder', folder, 'Where everything goes, in FOLDER/FAMILY.')
+  flags.DEFINE_string('json', json, 'The rows.')
+  define_flags()
+
+
+def families_and_seeds() -> tuple[list[str], list[int]]:
+  """What the flags say; raises `UnknownNameError` for a family that does not exist, before any work."""
+  for family in flags.FLAGS.families:
+    if family not in family_names():
+      raise UnknownNameError(f'Task family {family!r} is unknown; choose among: {", ".join(family_names())}.')
+  return flags.FLAGS.families, [int(seed) for seed in flags.FLAGS.seeds]
 
 
 def given() -> dict[str, Any]:

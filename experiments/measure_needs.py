@@ -19,24 +19,20 @@ from absl import flags
 
 from experiments import console, jobs, stages
 from experiments.jobs import Job
-from metaimprove.errors import NoScoreError, UnknownNameError
+from metaimprove.errors import NoScoreError
 from metaimprove.evaluation import results as results_
 from metaimprove.evaluation import rows
 from metaimprove.evaluation.evaluate import Evaluation
 from metaimprove.evaluation.rows import NeedsRow
-from metaimprove.tasks.registry import family_names, make_family
+from metaimprove.tasks.registry import make_family
 
 FLAGS = flags.FLAGS
 NUM_TASKS, NUM_STEPS = 256, 2000
 """Training tasks with a history, and gradient steps of the network, where no other numbers are given."""
 
 if __name__ == '__main__':
-  flags.DEFINE_list('families', None, 'Task families.', required=True)
-  flags.DEFINE_list('seeds', ['0'], 'Each has histories, controls and held-out tasks of its own.')
-  flags.DEFINE_string('folder', 'runs/needs', 'Where everything goes, in FOLDER/FAMILY.')
   flags.DEFINE_string('benchmark', 'runs/benchmark', 'Folder of `benchmark_operators`, whose figures are taken.')
-  flags.DEFINE_string('json', 'docs/results/needs.json', 'The rows.')
-  jobs.define_flags()
+  jobs.define_row_flags('runs/needs', 'docs/results/needs.json')
   flags.adopt_module_key_flags(jobs)
 
 
@@ -81,11 +77,8 @@ def _scored(evaluations: Sequence[Evaluation], end: str) -> np.ndarray:
 
 def main() -> None:
   """Measures the families one after the other."""
-  for family in FLAGS.families:
-    if family not in family_names():
-      raise UnknownNameError(f'Task family {family!r} is unknown; choose among: {", ".join(family_names())}.')
-  seeds = [int(seed) for seed in FLAGS.seeds]
-  for family in FLAGS.families:
+  families, seeds = jobs.families_and_seeds()
+  for family in families:
     job = Job.of(family, **{'num_tasks': NUM_TASKS, 'num_steps': NUM_STEPS, **jobs.given()})
     backend = make_family(family, job.backend).backend
     row = known(family, backend) or measure(job, seeds, pathlib.Path(FLAGS.folder) / family)
