@@ -279,6 +279,8 @@ def test_goals_are_asked_for_as_they_were_achieved(dataset, operator, point):
   found = examples.of_histories(history, draw_sizes(examples.settings, 300, rng), rng)
   given = found.ask.given['goal']
   assert given.mean() > 0.6 and np.isin(found.ask.values['goal'][given], told.achieved[1].astype(np.float32)).all()
+  # Of each level as often: the goals that were asked for are all that were achieved.
+  assert set(found.ask.values['goal'][given].ravel()) == set(told.achieved[1].astype(np.float32).ravel())
   is_blank = (found.memory.number == EMPTY).all(axis=1)
   np.testing.assert_allclose(is_blank.mean(), 0.5, atol=0.1)
   np.testing.assert_array_equal(is_blank, ~found.memory.trajectory.valid.any(axis=(1, 2)))

@@ -20,8 +20,8 @@ from metaimprove.types import Params
 
 FORMAT_VERSION = 3
 _CONFIG, _PARAMS = 'config.json', 'operator.safetensors'
-_LATER = {'goal_size': 0}
-"""Fields that came later than the first operators of this version, with what these mean."""
+_LATER = {'goal_size'}
+"""Fields that came later than the first operators of this version, for which their defaults hold."""
 
 
 def save_operator(folder: files.Path, operator: Operator, operator_params: Params) -> None:
@@ -87,9 +87,9 @@ def _read_config(path: pathlib.Path) -> tuple[OperatorConfig, str]:
     )
   fields = {field.name for field in dataclasses.fields(OperatorConfig)}
   values, digest = stored.get('operator'), stored.get('sha256')
-  if not isinstance(values, dict) or set(values) | set(_LATER) != fields or not isinstance(digest, str):
+  if not isinstance(values, dict) or set(values) | _LATER != fields or not isinstance(digest, str):
     raise DamagedDataError(f'{path} does not describe an operator; copy the whole folder of the operator again.')
-  return OperatorConfig(**{**_LATER, **values}), digest
+  return OperatorConfig(**values), digest
 
 
 def _check_params(operator_params: Mapping[str, Any], path: pathlib.Path) -> None:
