@@ -23,13 +23,12 @@ from experiments import console, jobs, stages
 from experiments.jobs import Job
 from experiments.tabulate_results import ablation_table
 from metaimprove import asks
-from metaimprove.asks import goal
 from metaimprove.errors import UnknownNameError
 from metaimprove.evaluation import metrics, rows
 from metaimprove.evaluation.evaluate import evaluate
 from metaimprove.evaluation.rows import AblationRow
 from metaimprove.files import claim
-from metaimprove.histories.dataset import Dataset, load_dataset, with_achieved
+from metaimprove.histories.dataset import Dataset, load_dataset, with_hindsight
 from metaimprove.histories.reference import load_conditioned
 from metaimprove.iteration import iterate
 from metaimprove.methods import controls
@@ -117,8 +116,8 @@ def judge(job: Job, name: str, changes: Mapping[str, Any], folder: pathlib.Path)
     strata = [found.scores('validation', method.name)]
     figures[method.name] = rows.kept({**metrics.iqm_with_interval(strata), **metrics.mean_and_found(strata)}, True)
   dataset = load_dataset(folder / 'histories', family, verify=False)
-  if goal.NAME in operator.config.asks:
-    dataset = with_achieved(dataset, family)
+  if {*operator.config.asks} & {*asks.say_all()}:
+    dataset = with_hindsight(dataset, family)
   training = TrainingSettings.of(
     family, len(np.unique(dataset.task_index)), asks=operator.config.asks, **{**job.training(), **settings}
   )

@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments import console
 from metaimprove import asks, files
-from metaimprove.asks import explore, goal
+from metaimprove.asks import explore
 from metaimprove.errors import IncompatibleError, MetaImproveError
 from metaimprove.evaluation import results as results_
 from metaimprove.evaluation.bill import histories_env_steps
@@ -23,7 +23,7 @@ from metaimprove.evaluation.exploration import record_exploration, shows_places
 from metaimprove.evaluation.report import Panel, Shown, record_improvement
 from metaimprove.evaluation.results import Results
 from metaimprove.histories.collect import collect
-from metaimprove.histories.dataset import Dataset, load_dataset, with_achieved
+from metaimprove.histories.dataset import Dataset, load_dataset, with_hindsight
 from metaimprove.histories.rates import collecting_rates
 from metaimprove.histories.reference import final_policies, load_conditioned
 from metaimprove.improvers import domain_randomised_ppo, independent_ppo, tuned
@@ -133,8 +133,8 @@ def train_operator(
   operator = make_operator(OperatorConfig.of(
     made_family, **{'hidden_sizes': tuple(dataset.header['hidden_sizes']), **config}
   ))
-  if goal.NAME in operator.config.asks:
-    dataset = with_achieved(dataset, made_family)
+  if {*operator.config.asks} & {*asks.say_all()}:
+    dataset = with_hindsight(dataset, made_family)
   training = TrainingSettings.of(
     made_family, len(np.unique(dataset.task_index)), asks=operator.config.asks, **settings
   )

@@ -224,15 +224,17 @@ def asks_tables(rows: Sequence[AskRow]) -> list[str]:
   got: dict[tuple[str, str], list[list[str]]] = {}
   for row in rows:
     name, wanted = row.ask.replace('_', ' '), row.metric.removeprefix(GOT)
+    family = _named(row)
     if wanted != row.metric:
-      got.setdefault((name, row.family), []).append([wanted, f'{row.value:.4g}', f'{row.control_value:.4g}'])
+      got.setdefault((name, family), []).append([wanted, f'{row.value:.4g}', f'{row.control_value:.4g}'])
     else:
       lines.append([
-        name, f'`{row.family}`', f'{row.tasks}, {len(row.seeds)}', row.metric, f'{row.value:.3f}', row.control,
+        name, family, f'{row.tasks}, {len(row.seeds)}', row.metric,
+        f'{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]', row.control,
         f'{row.control_value:.3f}',
       ])
   curves = [
-    [name, f'`{family}`', *(', '.join(values) for values in zip(*points))] for (name, family), points in got.items()
+    [name, family, *(', '.join(values) for values in zip(*points))] for (name, family), points in got.items()
   ]
   return [*table(lines), '', *table([['ask', 'family', 'asked', 'got', "with another task's experience"], *curves])]
 

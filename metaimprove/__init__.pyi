@@ -74,6 +74,7 @@ from .tasks.from_brax import from_brax_env as from_brax_env
 from .tasks.from_playground import from_playground_env as from_playground_env
 from .tasks.goal import Goal as Goal
 from .tasks.hindsight import achieved as achieved
+from .tasks.hindsight import describe_trajectory as describe_trajectory
 from .tasks.hindsight import relabel as relabel
 from .tasks.parameters import Choice as Choice
 from .tasks.parameters import Range as Range

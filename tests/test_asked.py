@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import benchmark_asks
+from experiments import ask_methods, ask_rows
 from metaimprove.asks import ask
 from metaimprove.errors import IncompatibleError
 from metaimprove.methods.asked import asked_method
@@ -104,22 +104,22 @@ def some_experience(operator, play, tasks):
 
 def test_figures_by_hand():
   """Two tasks and three asks inside of the range, one beyond it, which does not count."""
-  inside, beyond = [index for index, value in enumerate(benchmark_asks.ASKED) if value <= 1], len(benchmark_asks.ASKED)
-  asked = [list(benchmark_asks.ASKED)]
-  exact = np.tile(np.array(benchmark_asks.ASKED)[:, None], (1, 2))
+  inside, beyond = [index for index, value in enumerate(ask_methods.ASKED) if value <= 1], len(ask_methods.ASKED)
+  asked = [list(ask_methods.ASKED)]
+  exact = np.tile(np.array(ask_methods.ASKED)[:, None], (1, 2))
   exact[len(inside):] = -5.0
-  assert benchmark_asks.rank_correlation(asked, [exact]) == pytest.approx(1)
-  assert benchmark_asks.rank_correlation(asked, [-exact]) == pytest.approx(-1)
-  assert benchmark_asks.rank_correlation(asked, [np.ones((beyond, 2))]) == 0
-  assert benchmark_asks.mean_error(asked, [exact + [[0.1, 0.3]]]) == pytest.approx(0.2)
+  assert ask_rows.rank_correlation(asked, [exact]) == pytest.approx(1)
+  assert ask_rows.rank_correlation(asked, [-exact]) == pytest.approx(-1)
+  assert ask_rows.rank_correlation(asked, [np.ones((beyond, 2))]) == 0
+  assert ask_rows.mean_error(asked, [exact + [[0.1, 0.3]]]) == pytest.approx(0.2)
   # A skill ends at 1, so nothing is left out of it.
-  assert benchmark_asks.mean_error([asked[0][:len(inside)]], [exact[:len(inside)] + 0.1]) == pytest.approx(0.1)
+  assert ask_rows.mean_error([asked[0][:len(inside)]], [exact[:len(inside)] + 0.1]) == pytest.approx(0.1)
 
 
 def test_what_is_asked_for(dataset):
   """Returns between the mean worst and the mean best level of the histories, and beyond; skills up to 1."""
-  asked = benchmark_asks.asked_of('mean_return', dataset)
+  asked = ask_methods.asked_of('mean_return', dataset)
   assert asked[0] == pytest.approx(dataset.returns.min(axis=1).mean(), abs=1e-3)
-  assert asked[benchmark_asks.ASKED.index(1.0)] == pytest.approx(dataset.returns.max(axis=1).mean(), abs=1e-3)
-  assert max(asked) > asked[benchmark_asks.ASKED.index(1.0)]
-  assert max(benchmark_asks.asked_of('skill', dataset)) == 1 < max(benchmark_asks.asked_of('score', dataset))
+  assert asked[ask_methods.ASKED.index(1.0)] == pytest.approx(dataset.returns.max(axis=1).mean(), abs=1e-3)
+  assert max(asked) > asked[ask_methods.ASKED.index(1.0)]
+  assert max(ask_methods.asked_of('skill', dataset)) == 1 < max(ask_methods.asked_of('score', dataset))

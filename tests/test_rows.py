@@ -37,7 +37,8 @@ ABLATION = rows.AblationRow(
 
 
 ASK = rows.AskRow(
-  ask='mean_return', family='reacher_goal', seeds=[0, 1], tasks=9, metric='rank correlation', value=0.975,
+  ask='mean_return', family='reacher_goal', backend='mjx', seeds=[0, 1], tasks=9, metric='rank correlation',
+  value=0.975, low=0.9, high=1.0,
   control="another task's experience", control_value=0.25, command='a command',
 )
 
@@ -122,7 +123,8 @@ def test_asks_are_shown_beside_their_controls(tmp_path, capsys):
   tabulate_results.print_rows(tmp_path / 'asks.json', None)
   printed = capsys.readouterr().out
   assert (
-    "| mean return | `reacher_goal` | 9, 2 | rank correlation | 0.975 | another task's experience | 0.250 |" in printed
+    "| mean return | `reacher_goal` | 9, 2 | rank correlation | 0.975 [0.900, 1.000] | another task's experience | 0.250 |"
+    in printed
   )
   assert '| mean return | `reacher_goal` | 4, 8 | 2, 4 | -1, -1 |' in printed
 

@@ -5,8 +5,8 @@ import pathlib
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = (
-  'errors', 'types', 'episodes', 'trees', 'rng', 'files', 'quiet_brax', 'compiling', 'parallel', 'policies', 'asks',
-  'tasks', 'rollouts', 'improvers', 'histories', 'iteration', 'operators', 'training', 'methods', 'evaluation',
+  'errors', 'types', 'episodes', 'trees', 'rng', 'files', 'quiet_brax', 'compiling', 'parallel', 'policies', 'language',
+  'asks', 'tasks', 'rollouts', 'improvers', 'histories', 'iteration', 'operators', 'training', 'methods', 'evaluation',
   'adapters',
 )
 LONGEST = 80

@@ -13,7 +13,7 @@ from metaimprove import files, policies
 from metaimprove.asks import SAME, ask, steps
 from metaimprove.errors import DamagedDataError, IncompatibleError, NonFiniteSimulationError, WaitingError
 from metaimprove.histories import storage
-from metaimprove.histories.dataset import load_dataset, with_achieved
+from metaimprove.histories.dataset import load_dataset, with_hindsight
 from metaimprove.histories.header import planned_shards, read_header
 from metaimprove.histories.layout import layout_of
 from metaimprove.iteration import iterate
@@ -265,10 +265,10 @@ def test_answers_that_no_ask_describes_are_refused(operator, play, dataset, tmp_
 
 def test_goals_are_asked_for_as_they_were_achieved(dataset, operator, point):
   """An ask for a goal describes what the answer achieved; a share of the examples shows nothing but the ask."""
-  with pytest.raises(IncompatibleError, match='see `with_achieved`'):
+  with pytest.raises(IncompatibleError, match='see `with_hindsight`'):
     known = make_operator(dataclasses.replace(operator.config, asks=('steps', 'goal'), goal_size=1))
     train(known, None, dataset, SETTINGS, seed=0, folder='nowhere')
-  told = with_achieved(dataset, point)
+  told = with_hindsight(dataset, point)
   _, trajectory = dataset.read(np.array([1]), np.array([3]))
   by_hand = np.mean([achieved(point, take(trajectory, 0))])
   np.testing.assert_allclose(told.achieved[1, 3], by_hand, rtol=1e-5)
@@ -547,8 +547,8 @@ def test_states_are_of_both_policies_and_none_is_padding(examples, monkeypatch):
     return params, trajectory.replace(valid=np.broadcast_to(np.arange(8) < 1, trajectory.valid.shape))
 
   short = types.SimpleNamespace(
-    achieved=None,
-    read=read, **{name: getattr(examples.dataset, name) for name in ('num_checkpoints', 'rank', 'returns', 'header')}
+    achieved=None, properties=(), measured=None, read=read,
+    **{name: getattr(examples.dataset, name) for name in ('num_checkpoints', 'rank', 'returns', 'header')}
   )
   many = dataclasses.replace(examples, dataset=short, settings=dataclasses.replace(SETTINGS, num_states=100))
   drawn = many.of_histories(history, np.ones(1, int), np.random.default_rng(0))
@@ -564,8 +564,8 @@ def test_states_of_a_policy_without_experience_do_not_count(examples):
     return params, trajectory.replace(valid=np.zeros(trajectory.valid.shape, bool))
 
   nothing = types.SimpleNamespace(
-    achieved=None,
-    read=read, **{name: getattr(examples.dataset, name) for name in ('num_checkpoints', 'rank', 'returns', 'header')}
+    achieved=None, properties=(), measured=None, read=read,
+    **{name: getattr(examples.dataset, name) for name in ('num_checkpoints', 'rank', 'returns', 'header')}
   )
   drawn = dataclasses.replace(examples, dataset=nothing).of_histories(
     np.zeros(2, int), np.ones(2, int), np.random.default_rng(0)

@@ -10,7 +10,7 @@ from metaimprove.adapters import forward
 from metaimprove.adapters.improve import answer, checked_ask, remember
 from metaimprove.adapters.numpy_policy import NumpyPolicy
 from metaimprove.adapters.spaces import Spaces
-from metaimprove.asks import Ask, goal
+from metaimprove.asks import Ask, says_all
 from metaimprove.episodes import LARGEST, Episode
 from metaimprove.errors import ExperienceError, NonFinitePolicyError
 from metaimprove.operators.checkpoints import load_operator
@@ -172,7 +172,7 @@ class Agent:
     if self._steps or self._acting is not None:
       raise ExperienceError('An episode has not ended yet; improve between episodes, or call `drop_episode`.')
     ask, memory = checked_ask(self.operator[0], ask), self._memory
-    if self._episodes or memory is not None or goal.NAME not in ask.given:
+    if self._episodes or memory is not None or not says_all(ask):
       capacity = self.operator[0].config.capacity
       memory = remember(self.operator[0], memory, self.policy, self._episodes[-capacity:])
     name = f'task {self._num_tasks} application {self.num_applications}'

@@ -11,7 +11,7 @@ import numpy as np
 
 from metaimprove import asks, policies
 from metaimprove.adapters.numpy_policy import NumpyPolicy
-from metaimprove.asks import Ask, explore, goal, steps
+from metaimprove.asks import Ask, explore, says_all, steps
 from metaimprove.episodes import Episode, as_trajectory, read_episode
 from metaimprove.errors import ExperienceError, IncompatibleError, NonFinitePolicyError
 from metaimprove.operators.config import OperatorConfig
@@ -59,7 +59,7 @@ def improve(
   memory, ask = None, checked_ask(operator[0], ask)
   for acted, experienced in (*before, (policy, episodes)):
     is_nothing = memory is None and hasattr(experienced, '__len__') and not len(experienced)
-    if not is_nothing or goal.NAME not in ask.given:
+    if not is_nothing or not says_all(ask):
       memory = remember(operator[0], memory, acted, experienced)
   return answer(operator, memory, policy, ask, explores=explores, rng_key=rng_key)
 

@@ -11,13 +11,16 @@ from metaimprove.asks import mean_return as _mean_return
 from metaimprove.asks import score as _score
 from metaimprove.asks import skill as _skill
 from metaimprove.asks import steps as _steps
+from metaimprove.asks import words as _words
 from metaimprove.asks.ask import OWN, SAME, Ask, Kind, Pairs, is_on_level, make_ask, numbers
 from metaimprove.errors import UnknownNameError
 
-KINDS: dict[str, Kind] = {kind.NAME: kind.KIND for kind in (_steps, _explore, _mean_return, _score, _skill, _goal)}
+KINDS: dict[str, Kind] = {kind.NAME: kind.KIND for kind in (
+  _steps, _explore, _mean_return, _score, _skill, _goal, _words,
+)}
 __all__ = [
   'KINDS', 'OWN', 'SAME', 'Ask', 'Kind', 'Pairs', 'ask', 'from_words', 'is_on_level', 'numbers', 'of_levels',
-  'register',
+  'register', 'say_all', 'says_all',
 ]
 
 
@@ -34,6 +37,16 @@ def of_levels() -> tuple[str, ...]:
   return tuple(name for name, kind in KINDS.items() if kind.of_levels)
 
 
+def say_all() -> tuple[str, ...]:
+  """The names of the kinds that say what is wanted even where nothing was tried yet."""
+  return tuple(name for name, kind in KINDS.items() if kind.says_all)
+
+
+def says_all(ask: Ask) -> bool:
+  """Whether an ask says what is wanted even where nothing was tried yet."""
+  return bool({*ask.given} & {*say_all()})
+
+
 def ask(**wanted: Any) -> Ask:
   """An ask by its kinds, such as `ask(steps='best')` or `ask(steps=4)`; arrays make a batch of asks.
 
@@ -45,17 +58,18 @@ def ask(**wanted: Any) -> Ask:
 
 def from_words(text: str) -> Ask:
   """An ask as it is written on a command line: 'best' or a number of levels, or kinds and values such as
-  'score=0.5' or 'steps=best,mean_return=-20'.
+  'score=0.5' or 'steps=best,mean_return=-20'. Words come last: 'steps=best,words=forward slowly, with little effort'.
 
   Raises:
     UnknownNameError: for a kind or value that does not exist.
   """
   if '=' not in text:
     return ask(steps=text)
-  parts = [part.strip().partition('=') for part in text.split(',')]
+  text, is_worded, words = text.partition(f'{_words.NAME}=')
+  parts = [part.strip().partition('=') for part in text.strip().rstrip(',').split(',') if text.strip()]
   if not all(equals for _, equals, _ in parts):
     raise UnknownNameError(f"{text!r} is no ask; write 'best', a number of levels, or KIND=VALUE,KIND=VALUE.")
   wanted = {name: value for name, _, value in parts}
   if len(wanted) < len(parts):
     raise UnknownNameError(f'{text!r} names a kind of ask twice.')
-  return ask(**wanted)
+  return ask(**wanted, **({_words.NAME: words} if is_worded else {}))

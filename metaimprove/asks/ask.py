@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaimprove.errors import IncompatibleError, UnknownNameError
+from metaimprove.language.clauses import Property
 
 SAME = -2
 """The target of a pair whose answer is the very policy that is shown."""
@@ -48,6 +49,8 @@ class Pairs:
     size_shares: how often each size of `steps.SIZES` is drawn, by which the pairs were chosen.
     gain: [B] what the answer led to in a run, see `explore.gain`; NaN where that is not known.
     achieved: [B, G] the goal that the answer achieved in hindsight; NaN where that is not known.
+    properties: P things that are measured of an episode; see `language`.
+    measured: [B, P] these of the answer; NaN where that is not known.
   """
 
   level: np.ndarray
@@ -57,6 +60,8 @@ class Pairs:
   size_shares: tuple[float, ...]
   gain: np.ndarray
   achieved: np.ndarray
+  properties: tuple[Property, ...]
+  measured: np.ndarray
 
   def of_target(self, levels: np.ndarray) -> np.ndarray:
     """[B], of values of all levels [B, N + 1] that of the answer; any where the answer is on no level."""
@@ -78,6 +83,9 @@ class Kind:
     is_known: (pairs) -> [B] bool, for which pairs there is a true description of this kind.
     ndim: number of axes of a value: 0 for a number, 1 for several.
     of_levels: whether it describes any level as an answer, worse ones than the policy shown too.
+    says_all: whether it says what is wanted even where nothing was tried yet.
+    encoding: size of a learned encoding, by a network of its own, that an operator reads instead of the features; 0: it
+      reads the features.
   """
 
   name: str
@@ -89,6 +97,8 @@ class Kind:
   is_known: Callable[[Pairs], np.ndarray]
   ndim: int = 0
   of_levels: bool = False
+  says_all: bool = False
+  encoding: int = 0
 
 
 def is_on_level(pairs: Pairs) -> np.ndarray:

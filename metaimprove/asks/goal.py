@@ -58,5 +58,5 @@ def is_known(pairs: Pairs) -> np.ndarray:
 
 KIND = Kind(
   name=NAME, value=value, words=words, num_features=LARGEST * (1 + 2 * len(_SCALES)), features=features,
-  describe=describe, is_known=is_known, ndim=1, of_levels=True,
+  describe=describe, is_known=is_known, ndim=1, of_levels=True, says_all=True,
 )

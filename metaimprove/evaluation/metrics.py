@@ -4,7 +4,7 @@ Interquartile mean and bootstrap intervals over tasks: Agarwal et al., "Deep Rei
 Statistical Precipice", arXiv:2108.13264.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import stats
@@ -64,6 +64,27 @@ def iqm_with_interval(
   bounds = [np.percentile(iqm(point[index]), [tail, 100 - tail]) for point in scores]
   low, high = (np.array(bounds).T[side].tolist() for side in (0, 1))
   return {'iqm': iqm(scores).tolist(), 'low': low, 'high': high}
+
+
+def interval_of(
+  figure: Callable[[Sequence[np.ndarray]], float], strata: Sequence[np.ndarray], seed: int = 0,
+  num_resamples: int = 400, confidence: float = 0.95,
+) -> tuple[float, float]:
+  """The percentile bootstrap interval of any figure, tasks resampled within each stratum.
+
+  Args:
+    figure: of values [..., B_s] of each stratum (seed), tasks last.
+    strata: these values.
+    seed: of the resampling.
+    num_resamples: bootstrap samples.
+    confidence: of the interval.
+  """
+  rng, found = np.random.default_rng(seed), []
+  for _ in range(num_resamples):
+    found.append(figure([one[..., rng.integers(one.shape[-1], size=one.shape[-1])] for one in strata]))
+  tail = 100 * (1 - confidence) / 2
+  low, high = np.percentile(found, [tail, 100 - tail])
+  return float(low), float(high)
 
 
 def mean_and_found(strata: Sequence[np.ndarray]) -> dict[str, list[float | None]]:

@@ -152,10 +152,11 @@ class AskRow:
 
   Attributes:
     ask: kind of the ask, or 'best'.
-    family: its name, and its backend where that is not its first one.
+    family, backend: of its tasks.
     seeds, tasks: see `OperatorRow`.
     metric: what is measured.
     value: of the operator.
+    low, high: the interval of that, 95%, over tasks.
     control: what it is compared with.
     control_value: the same metric of that.
     command: that made the row.
@@ -163,10 +164,13 @@ class AskRow:
 
   ask: str
   family: str
+  backend: str
   seeds: list[int]
   tasks: int
   metric: str
   value: float
+  low: float
+  high: float
   control: str
   control_value: float
   command: str
@@ -174,11 +178,12 @@ class AskRow:
   @property
   def key(self) -> tuple[str, ...]:
     """See `OperatorRow`."""
-    return self.ask, self.family, self.metric
+    return self.ask, self.family, self.backend, self.metric
 
   def flaw(self) -> str | None:
     """See `OperatorRow`."""
-    return next((n for n in ('value', 'control_value') if not isinstance(getattr(self, n), numbers.Real)), None)
+    figures = ('value', 'low', 'high', 'control_value')
+    return next((name for name in figures if not isinstance(getattr(self, name), numbers.Real)), None)
 
 
 Row = TypeVar('Row', OperatorRow, NeedsRow, AblationRow, AskRow)

@@ -9,6 +9,7 @@ import json
 import math
 from typing import Any
 
+import chex
 import jax
 import numpy as np
 
@@ -18,8 +19,10 @@ from metaimprove.histories import layout as layouts
 from metaimprove.histories import storage
 from metaimprove.histories.header import planned_shards, read_header
 from metaimprove.histories.reader import OpenShard, Shards
+from metaimprove.language.clauses import Property
 from metaimprove.tasks.family import TASK_SUITE_VERSION, TaskFamily, distribution_of
-from metaimprove.tasks.hindsight import achieved
+from metaimprove.tasks.hindsight import achieved, measured
+from metaimprove.trees import concatenate, take
 from metaimprove.types import Params, Task, Trajectory
 
 _AT_ONCE = 1024
@@ -46,7 +49,9 @@ class Dataset:
     row: [H] int, where in its shard.
     shards: the shards' readers.
     achieved: [H, N + 1, G] float32, the goal that each checkpoint achieved in hindsight, the mean over its episodes.
-      None: nobody has looked, see `with_achieved`.
+      None: nobody has looked, see `with_hindsight`.
+    properties: P things that can be measured of an episode and said of it.
+    measured: [H, N + 1, P] float32, these of each checkpoint, the mean over its episodes; None as before.
   """
 
   header: dict[str, Any]
@@ -63,6 +68,8 @@ class Dataset:
   row: np.ndarray
   shards: Shards
   achieved: np.ndarray | None = None
+  properties: tuple[Property, ...] = ()
+  measured: np.ndarray | None = None
 
   @property
   def num_histories(self) -> int:
@@ -197,20 +204,24 @@ def load_dataset(folder: files.Path, family: TaskFamily, *, verify: bool = True)
   )
 
 
-def with_achieved(dataset: Dataset, family: TaskFamily) -> Dataset:
-  """The dataset with what its checkpoints achieved in hindsight, for which it reads all of them once.
-
-  Raises:
-    IncompatibleError: if the family can not tell what an episode achieved.
-  """
+def with_hindsight(dataset: Dataset, family: TaskFamily) -> Dataset:
+  """The dataset with what its checkpoints achieved in hindsight, if the family has goals that can be achieved, and what
+  can be said of them, if it has properties; for this it reads all of them once."""
   size = dataset.num_histories, dataset.num_checkpoints
-  of_batch = jax.jit(jax.vmap(functools.partial(achieved, family)))
+  of_batch = jax.jit(jax.vmap(functools.partial(_in_hindsight, family)))
   every, found = np.arange(math.prod(size)), []
   for start in range(0, len(every), _AT_ONCE):
     rows = np.resize(every[start:start + _AT_ONCE], min(_AT_ONCE, len(every)))  # of one length: compiled once
     _, trajectory = dataset.read(*divmod(rows, size[1]))
-    found.append(np.asarray(of_batch(trajectory)).mean(axis=1)[:len(every) - start])
-  return dataclasses.replace(dataset, achieved=np.concatenate(found).reshape(*size, -1))
+    found.append(take(jax.device_get(of_batch(trajectory)), slice(len(every) - start)))
+  known = jax.tree.map(lambda x: x.reshape(*size, -1), concatenate(found))
+  return dataclasses.replace(dataset, properties=family.properties, **known)
+
+
+def _in_hindsight(family: TaskFamily, trajectory: Trajectory) -> dict[str, chex.Array]:
+  """What can be known of a policy's episodes [E, T, ...]."""
+  found = {} if family.achieved is None else {'achieved': achieved(family, trajectory).mean(axis=0)}
+  return {**found, **({'measured': measured(family, trajectory)} if family.properties else {})}
 
 
 def best_level(update: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import functools
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metaimprove import iteration, parallel
@@ -44,6 +45,20 @@ def make_improve(
   return improve
 
 
+def make_guided(
+  operator: Operator, operator_params: Params, low: Ask, high: Ask, weight: float
+) -> iteration.ImproveBatch:
+  """The operator's answers to two asks, and beyond the second one: the code of the answer to `low`, and `weight` times
+  what leads from it to that of `high`. 0 and 1 are these answers; more may be better than anything that was seen
+  (classifier-free guidance, Ho and Salimans, arXiv:2207.12598, with a lower ask instead of none)."""
+  low, high = (jax.tree.map(np.asarray, ask) for ask in (low, high))
+
+  def improve(params: Params, memory: Memory, rng_key: chex.PRNGKey) -> Params:
+    return _guided(operator, operator_params, parallel.spread(memory), low, high, weight)
+
+  return improve
+
+
 def make_remember(operator: Operator) -> iteration.RememberBatch:
   """What the operator remembers, for B policies; two compiled programs an operator, the first to begin."""
   return lambda *experience: _remember(operator, *parallel.spread(experience))
@@ -61,6 +76,21 @@ def _improve(
   keys = None if rng_key is None else jax.random.split(rng_key, num)
   axes = (None, 0, 0, 0, None if keys is None else 0)
   return parallel.vmap(operator.improve, in_axes=axes)(operator_params, params, memory, ask, keys)
+
+
+@functools.partial(jax.jit, static_argnames='operator')
+def _guided(
+  operator: Operator, operator_params: Params, memory: Memory, low: Ask, high: Ask, weight: chex.Array
+) -> Params:
+  def likeliest(memory, ask):
+    codes, log_likelihood = operator.answers(operator_params, memory, ask)
+    return codes[jnp.argmax(log_likelihood)]
+
+  def of_one(memory):
+    start, end = likeliest(memory, low), likeliest(memory, high)
+    return operator.decode(operator_params, start + weight * (end - start))
+
+  return parallel.vmap(of_one)(memory)
 
 
 @functools.partial(jax.jit, static_argnames='operator')

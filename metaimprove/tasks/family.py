@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import chex
 
+from metaimprove.language.clauses import Property
 from metaimprove.tasks.parameters import Parameter
 from metaimprove.types import Task
 
@@ -103,6 +104,7 @@ class TaskFamily:
     time_step: seconds of a step.
     practice_reward: a dense reward with the same best policies, for families whose own reward is sparse: what a source
       that is told the goal practises with, see `practice`. All experience and all figures have the family's own.
+    properties: what can be measured of an episode and said of it, in words; see `language`.
   """
 
   name: str
@@ -130,6 +132,7 @@ class TaskFamily:
   definition: str = ''
   time_step: float = 1.0
   practice_reward: Reward | None = None
+  properties: tuple[Property, ...] = ()
 
   @property
   def is_wired(self) -> bool:

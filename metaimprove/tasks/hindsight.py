@@ -6,8 +6,11 @@ Both are computed from what a trajectory stores (outcome, action, valid), withou
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from metaimprove.errors import IncompatibleError
+from metaimprove.language.clauses import Property
+from metaimprove.language.grammar import description
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.types import Trajectory
 
@@ -51,6 +54,38 @@ def relabel(family: TaskFamily, trajectory: Trajectory, goal: chex.Array) -> che
   of_episodes = jax.vmap(jax.vmap(family.reward, in_axes=(None, 0, 0)), in_axes=(None, 0, 0))
   rewards = of_episodes(goal, jnp.asarray(trajectory.outcome), jnp.asarray(trajectory.action))
   return jnp.where(trajectory.valid, rewards, 0.0)
+
+
+def measured(family: TaskFamily, trajectory: Trajectory) -> chex.Array:
+  """[P] float32, the mean over episodes of each of the family's properties; of an angle the direction of the mean, and
+  NaN where it is not defined in any episode.
+
+  Raises:
+    IncompatibleError: if the trajectory is of another family.
+  """
+  _check_outcome(family, trajectory)
+  trajectory = jax.tree.map(jnp.asarray, trajectory)
+  return jnp.stack([_mean(of, jax.vmap(of.measure)(trajectory)) for of in family.properties]).astype(jnp.float32)
+
+
+def describe_trajectory(family: TaskFamily, trajectory: Trajectory) -> str:
+  """All that can be said of episodes [E, T, ...], in words and numbers; see `language.properties`.
+
+  Raises:
+    IncompatibleError: if the trajectory is of another family.
+  """
+  return description(family.properties, np.asarray(measured(family, trajectory)))
+
+
+def _mean(of: Property, values: chex.Array) -> chex.Array:
+  """[] from [E]."""
+  known = jnp.isfinite(values)
+  if of.period is None:
+    return jnp.mean(values, where=known)
+  turns = 2 * jnp.pi * values / of.period
+  sine, cosine = (jnp.sum(function(turns), where=known) for function in (jnp.sin, jnp.cos))
+  angle = jnp.arctan2(sine, cosine) / (2 * jnp.pi) * of.period % of.period
+  return jnp.where(known.any(), angle, jnp.nan)
 
 
 def _check_outcome(family: TaskFamily, trajectory: Trajectory) -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaimprove import files
-from metaimprove.asks import goal, of_levels
+from metaimprove.asks import goal, of_levels, words
 from metaimprove.errors import IncompatibleError
 from metaimprove.histories.dataset import Dataset
 from metaimprove.operators.operator import Operator
@@ -124,7 +124,9 @@ def _check_asks(names: Sequence[str], dataset: Dataset, settings: TrainingSettin
       f'any_share={settings.any_share} needs an operator that understands one of: {", ".join(of_levels())}.'
     )
   if goal.NAME in names and dataset.achieved is None:
-    raise IncompatibleError('To learn asks for goals the dataset must tell what was achieved; see `with_achieved`.')
+    raise IncompatibleError('To learn asks for goals the dataset must tell what was achieved; see `with_hindsight`.')
+  if words.NAME in names and not dataset.properties:
+    raise IncompatibleError('To learn asks in words the dataset must tell what was measured; see `with_hindsight`.')
 
 
 def _pauses(settings, add_round, judge) -> dict[int, list[Pause]]:

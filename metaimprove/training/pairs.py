@@ -1,5 +1,7 @@
 """Draws pairs of policies first, one that is shown and one that is the answer, and then describes them by an ask."""
 
+from typing import Any
+
 import numpy as np
 
 from metaimprove import asks
@@ -30,7 +32,7 @@ def pairs_of(
     target = np.where(is_any, rng.integers(dataset.num_checkpoints, size=len(history)), target)
   return asks.Pairs(
     level=level, target=target, rank=rank, returns=dataset.returns[history], size_shares=settings.size_shares,
-    gain=np.full(len(history), np.nan), achieved=_achieved(dataset, history, target),
+    gain=np.full(len(history), np.nan), **_hindsight(dataset, history, target),
   )
 
 
@@ -40,15 +42,22 @@ def own_pairs(
   """The pairs [B] of the policy shown, on a level of a history, and what an operator gave next, which led to a gain."""
   return asks.Pairs(
     level=level, target=np.full(len(history), asks.OWN), rank=dataset.rank[history], returns=dataset.returns[history],
-    size_shares=settings.size_shares, gain=gain, achieved=_achieved(dataset, history, np.full(len(history), asks.OWN)),
+    size_shares=settings.size_shares, gain=gain,
+    **_hindsight(dataset, history, np.full(len(history), asks.OWN)),
   )
 
 
-def _achieved(dataset: Dataset, history: np.ndarray, target: np.ndarray) -> np.ndarray:
-  """[B, G] what the answers achieved; NaN where that is not known."""
-  if dataset.achieved is None:
-    return np.full((len(history), 1), np.nan)
-  return np.where((target >= 0)[:, None], dataset.achieved[history, np.maximum(target, 0)], np.nan)
+def _hindsight(dataset: Dataset, history: np.ndarray, target: np.ndarray) -> dict[str, Any]:
+  """What the answers achieved, and what was measured of them; NaN where that is not known."""
+  def of_target(known, size):
+    if known is None:
+      return np.full((len(history), size), np.nan)
+    return np.where((target >= 0)[:, None], known[history, np.maximum(target, 0)], np.nan)
+
+  return {
+    'achieved': of_target(dataset.achieved, 1), 'properties': dataset.properties,
+    'measured': of_target(dataset.measured, 0),
+  }
 
 
 def describe_pairs(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from metaimprove.asks import goal, of_levels, steps
+from metaimprove.asks import of_levels, say_all, steps
 from metaimprove.errors import IncompatibleError
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.training.fit import FitSettings
@@ -101,7 +101,7 @@ class TrainingSettings(FitSettings):
     applications = {**suited, **settings}['round_applications']
     suited = {
       **suited, 'rewired_share': 0.5 if family.is_wired else 0.0, 'any_share': 0.5 if {*asks} & {*of_levels()} else 0.0,
-      'blank_share': 0.2 if goal.NAME in asks else 0.0,
+      'blank_share': 0.2 if {*asks} & {*say_all()} else 0.0,
       'round_tasks': max(1, min(512, num_tasks, _ROUND_STEPS // ((applications + 1) * family.episode_length))),
       'num_validation': min(64, max(1, num_tasks // 4)),
     }

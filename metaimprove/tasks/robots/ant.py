@@ -13,6 +13,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from metaimprove.language.properties import FALL, GROUND, HEADING, METRES, PACE, SIDE, distance
 from metaimprove.tasks import hindsight
 from metaimprove.tasks.family import Reward, TaskFamily
 from metaimprove.tasks.goal import Goal
@@ -62,7 +63,7 @@ def _direction_family(
     name, backend, preset, robot, more, definition=definition + _SHARED, goal=direction_goal('go'), reward=reward,
     outcome=physics.root_velocity(robot, 2), observe=lambda s: jnp.concatenate([s.q[2:], s.qd]),
     camera='oblique', view=(-1.5, 1.5, -0.6, 1.2),
-    terminated=lambda s: (s.q[2] < HEALTHY_Z[0]) | (s.q[2] > HEALTHY_Z[1]),
+    terminated=lambda s: (s.q[2] < HEALTHY_Z[0]) | (s.q[2] > HEALTHY_Z[1]), properties=(HEADING, PACE, FALL),
   )
 
 
@@ -114,6 +115,7 @@ def _position_family(
   return _family(
     name, backend, preset, physics.load('ant', backend), definition=definition + _POSITION_SHARED + _SHARED,
     goal=_POSITION, reward=reward, practice_reward=practice, outcome=lambda before, after: after.q[:2],
+    properties=(SIDE, distance(1.0, 2.0, METRES), GROUND),
     observe=lambda s: jnp.concatenate([s.q, s.qd]), camera='top', view=(-3.5, 3.5, -3.5, 3.5),
   )
 

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 
 from metaimprove import rng
 from metaimprove.errors import UnknownNameError
+from metaimprove.language.clauses import Property
+from metaimprove.language.properties import EFFORT, SMOOTHNESS
 from metaimprove.tasks.family import Reset, Reward, State, Step, TaskFamily
 from metaimprove.tasks.parameters import Parameter
 from metaimprove.tasks.goal import Goal
@@ -71,6 +73,7 @@ def make_family(
   ranges: Mapping[str, Parameter], far_only: bool = False, episode_length: int = 200, camera: str = 'side',
   lines: Callable[[chex.Array], chex.Array] | None = None,
   view: tuple[float, float, float, float] = (-1.2, 1.2, -0.2, 1.6), practice_reward: Reward | None = None,
+  properties: tuple[Property, ...] = (),
 ) -> TaskFamily:
   """A family from its parts.
 
@@ -92,6 +95,7 @@ def make_family(
     camera: 'side', 'top' or 'oblique'; see `pictures.project`.
     lines: (q) -> [L, 2, 2], another drawing than the robot's own.
     view, practice_reward: see `TaskFamily`.
+    properties: the same, besides those of its actions.
   """
   action_size = robot.system.act_size()
   ranges = dynamics.of_robot(ranges, action_size)
@@ -114,6 +118,7 @@ def make_family(
     outcome_size=outcome_size, privileged_size=jax.eval_shape(privileged, task).shape[0],
     episode_length=episode_length, can_terminate=terminated is not never, ranges=dict(ranges), far_only=far_only,
     definition=definition, time_step=robot.time_step, practice_reward=practice_reward,
+    properties=(*properties, EFFORT, SMOOTHNESS),
   )
 
 

@@ -12,6 +12,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from metaimprove.language.properties import SPEED
 from metaimprove.tasks import hindsight
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.goal import Goal
@@ -77,7 +78,7 @@ def _family(
     observe=lambda s: jnp.concatenate([s.q[1:], s.qd]), reward=whole(reward),
     practice_reward=None if practice is None else whole(practice),
     outcome=physics.root_velocity(robot, 1), ranges=ranges, far_only=preset == 'far',
-    episode_length=episode_length, view=(-1.2, 1.2, -0.25, 1.25),
+    episode_length=episode_length, view=(-1.2, 1.2, -0.25, 1.25), properties=(SPEED,),
   )
 
 

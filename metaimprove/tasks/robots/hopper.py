@@ -11,6 +11,7 @@ from typing import Any
 import chex
 import jax.numpy as jnp
 
+from metaimprove.language.properties import FALL, HEIGHT, SPEED
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.goal import no_goal
 from metaimprove.tasks.robots import physics, starts
@@ -58,7 +59,7 @@ def _family(
     observe=lambda s: jnp.concatenate([_height(s)[None], s.q[2:], jnp.clip(s.qd, -10, 10)]), reward=reward,
     outcome=physics.root_velocity(robot, 1), terminated=terminated,
     ranges=choose_ranges(preset, default, BACKENDS[backend], f'{name} ({backend})'), far_only=preset == 'far',
-    episode_length=EPISODE_LENGTH, view=view,
+    episode_length=EPISODE_LENGTH, view=view, properties=(SPEED, HEIGHT, FALL),
   )
 
 

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from metaimprove.language.properties import FALL, HEADING, PACE
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.parameters import Range
 from metaimprove.tasks.robots import physics, starts
@@ -57,4 +58,5 @@ def humanoid_dir(backend: str = 'spring', preset: Preset = 'default') -> TaskFam
     observe=lambda s: jnp.concatenate([s.q[2:], s.qd]), reward=reward, outcome=outcome, control=control,
     ranges=ranges, far_only=preset == 'far', episode_length=EPISODE_LENGTH, camera='oblique',
     view=(-1.3, 1.3, -0.5, 2.0), terminated=lambda s: (s.q[2] < HEALTHY_Z[0]) | (s.q[2] > HEALTHY_Z[1]),
+    properties=(HEADING, PACE, FALL),
   )

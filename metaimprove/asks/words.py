@@ -1,0 +1,91 @@
+"""Words: what a person would say of the next policy, such as 'forward slowly, with little effort'.
+
+The description of an answer is a true sentence about some of what was measured of its episodes, drawn anew each time
+(Lynch et al., arXiv:1903.01973 and arXiv:2005.07648). The text is read by a small network of its own from hashed
+strings of its letters, so nothing has to be downloaded.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import numpy as np
+
+from metaimprove.asks.ask import Kind, Pairs, is_on_level
+from metaimprove.errors import UnknownNameError
+from metaimprove.language import ngrams
+from metaimprove.language.grammar import sentence
+
+NAME = 'words'
+ENCODING = 64
+_SCALE = 16.0
+"""Counts of a text have length 1 over hundreds of numbers; so they are of order 1."""
+
+
+def value(given: Any) -> np.ndarray:
+  """A text, or an array of texts, to its letters [..., LONGEST]; raises `UnknownNameError` for what is no text, or
+  holds no words."""
+  array = np.asarray(given)
+  if array.dtype.kind == 'u' and array.shape[-1:] == (ngrams.LONGEST,):
+    return array
+  if array.dtype.kind != 'U':
+    raise UnknownNameError(f"An ask in words is a text such as 'forward slowly', not {given!r}.")
+  return np.stack([_letters(str(text)) for text in array.ravel()]).reshape(*array.shape, ngrams.LONGEST)
+
+
+def _letters(text: str) -> np.ndarray:
+  clean = text.strip()
+  if not any(letter.isalnum() for letter in clean):
+    raise UnknownNameError("An ask in words holds no word; say what is wanted, such as words=forward slowly.")
+  if len(clean) > ngrams.LONGEST - 2:
+    raise UnknownNameError(f'An ask in words has {len(clean)} letters; say it in at most {ngrams.LONGEST - 2}.')
+  return ngrams.letters(clean)
+
+
+def features(letters: chex.Array) -> chex.Array:
+  """[LONGEST] uint8 to [SIZE] float32, how often each hashed string of letters occurs."""
+  return _SCALE * ngrams.counts(letters)
+
+
+def describe(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
+  """[B, LONGEST] uint8, a true sentence about each answer; any where nothing is known."""
+  return np.stack([ngrams.letters(sentence(pairs.properties, row, rng)) for row in pairs.measured])
+
+
+def is_known(pairs: Pairs) -> np.ndarray:
+  """[B] bool, whether anything was measured of the answer."""
+  return is_on_level(pairs) & np.isfinite(pairs.measured).any(axis=1)
+
+
+KIND = Kind(
+  name=NAME, value=value, words=ngrams.text_of, num_features=ngrams.SIZE, features=features, describe=describe,
+  is_known=is_known, ndim=1, of_levels=True, says_all=True, encoding=ENCODING,
+)
+
+
+def embedded(name: str, embed: Callable[[str], np.ndarray], size: int) -> Kind:
+  """The same kind with a sentence encoder of yours instead of strings of letters; see `asks.register`.
+
+  Args:
+    name: of the kind.
+    embed: a text to its vector [size] float32, of order 1. Each text is embedded once.
+    size: of the vector.
+  """
+  known = functools.cache(lambda text: np.asarray(embed(text), np.float32))
+
+  def of_texts(given):
+    array = np.asarray(given)
+    if array.dtype.kind == 'f' and array.shape[-1:] == (size,):
+      return array.astype(np.float32)
+    texts = [ngrams.text_of(letters) for letters in value(given).reshape(-1, ngrams.LONGEST)]
+    return np.stack([known(text) for text in texts]).reshape(*array.shape, size)
+
+  def describe_by(pairs, rng):
+    return np.stack([known(ngrams.text_of(letters)) for letters in describe(pairs, rng)])
+
+  return Kind(
+    name=name, value=of_texts, words=lambda vector: f'a text embedded in {len(vector)} numbers', num_features=size,
+    features=lambda vector: vector, describe=describe_by, is_known=is_known, ndim=1, of_levels=True, says_all=True,
+    encoding=ENCODING,
+  )

@@ -1,0 +1,103 @@
+"""Sentences: clauses about several properties, put together freely."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from metaimprove.language.clauses import Clause, Property, is_kept_out, spelled
+
+_LEADS = ('', '', 'go ', 'move ', 'please go ', 'let it move ')
+_JOINTS = (', ', ' and ', ', and ', ' ')
+_MOST = 3
+"""Clauses of a sentence."""
+_NUMBER_RATE = 0.5
+"""How often a property that can be said as a number is."""
+_EVERY = 5
+"""Of the pairs of clauses about two properties, one of so many is never said in training."""
+PHRASINGS = ('seen', 'new')
+"""Ways to say a clause: those of training, and the last one of each, which training never uses."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Said:
+  """A clause that is said: of which property, which one it is, and in which words.
+
+  Attributes:
+    property: it is about.
+    clause: what is said of it.
+    index: of the clause among those of the property; None where a number is said.
+    text: the words.
+  """
+
+  property: Property
+  clause: Clause
+  index: int | None
+  text: str
+
+  def holds(self, values: np.ndarray) -> np.ndarray:
+    """[...] bool, whether it is true of measured values [...]."""
+    return self.property.holds(self.clause, values)
+
+
+def say(
+  of: Property, value: float, rng: np.random.Generator, phrasing: str = 'seen', number: bool | None = None,
+) -> Said | None:
+  """What is true of a value, in words or as a `number`, at random by default; None where there is nothing to say."""
+  if not np.isfinite(value):
+    return None
+  if number is None:
+    number = of.number is not None and rng.random() < _NUMBER_RATE
+  index = None if number else of.clause_of(value)
+  if not number and index is None:
+    return None
+  ways = of.number.ways if number else of.clauses[index].ways
+  way = ways[-1] if phrasing == 'new' else ways[rng.integers(len(ways) - 1)]
+  if not number:
+    return Said(of, of.clauses[index], index, way)
+  return Said(of, of.said_number(value), None, way.format(spelled(of.numeral(value), rng)))
+
+
+def is_new_pair(first: Said, second: Said) -> bool:
+  """Whether two clauses in words are never said together in training."""
+  if None in (first.index, second.index) or first.property.name == second.property.name:
+    return False
+  ordered = sorted((first, second), key=lambda said: said.property.name)
+  return (ordered[0].index + 2 * ordered[1].index) % _EVERY == 0
+
+
+def may_train(said: Sequence[Said], new: Said) -> bool:
+  """Whether training may add a clause to those that are said: no number and no pair that are kept for tests."""
+  number = new.index is None and is_kept_out(new.property.numeral(new.clause.middle))
+  return not number and not any(is_new_pair(other, new) for other in said)
+
+
+def joined(said: Sequence[Said], rng: np.random.Generator) -> str:
+  """A sentence of clauses."""
+  text = said[0].text
+  for other in said[1:]:
+    text += _JOINTS[rng.integers(len(_JOINTS))] + other.text
+  return _LEADS[rng.integers(len(_LEADS))] + text
+
+
+def sentence(properties: Sequence[Property], values: Sequence[float], rng: np.random.Generator) -> str:
+  """A true sentence about some of the measured `values` of the properties, for training; '' if nothing can be said."""
+  said: list[Said] = []
+  most = 1 + rng.integers(_MOST)
+  for index in rng.permutation(len(properties)):
+    new = say(properties[index], values[index], rng) if len(said) < most else None
+    if new is not None and may_train(said, new):
+      said.append(new)
+  return joined(said, rng) if said else ''
+
+
+def description(properties: Sequence[Property], values: Sequence[float]) -> str:
+  """All that can be said of measured values, in plain words and numbers."""
+  found = []
+  for of, value in zip(properties, values):
+    index = of.clause_of(value) if np.isfinite(value) else None
+    parts = [] if index is None else [of.clauses[index].ways[0]]
+    if of.number is not None and np.isfinite(value):
+      parts.append(of.number.ways[0].format(of.numeral(value)))
+    found += [', '.join(parts)] if parts else []
+  return ', '.join(found)
