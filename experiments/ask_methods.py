@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 
 from experiments.jobs import Job
+from experiments.scripts import script_of
 from metaimprove import asks
 from metaimprove.asks import explore, goal, words
 from metaimprove.evaluation.results import is_sparse
 from metaimprove.histories.dataset import Dataset
+from metaimprove.improvers.source import Learning, Source
 from metaimprove.methods.asked import asked_method
+from metaimprove.methods.imitation import divergence_method, imitation_method, watched_level, watched_script
 from metaimprove.methods.method import Method
 from metaimprove.methods.operator import operator_method
 from metaimprove.methods.standard import Playground
@@ -28,6 +31,8 @@ GUIDANCE, LOW = (1.0, 1.25, 1.5, 2.0, 3.0), 0.5
 """How far beyond what is answered to a score of 1 an answer lies, seen from that to a score of `LOW`."""
 GOAL_EXPERIENCE, WORDS_EXPERIENCE = (0, 1, 2), (0, 1)
 """Policies whose experience is known when a goal is asked for: none, a random one, and one more; and when words are."""
+LEARNED, SCRIPT = {'beginner': 0.1, 'learner': 0.3, 'expert': 1.0}, 'script'
+"""Who is watched: how much of its learning the source has done; and a controller."""
 _MEASURED = 4
 """Episodes that measure an answer; figures are means over tasks."""
 
@@ -100,6 +105,32 @@ def ask_methods(
     ]
   if words.NAME in operator.config.asks:
     methods += _in_words(method, family, sentences(dataset, job.heldout_tasks, seed))
+  return methods
+
+
+def watching_methods(
+  operator: Operator, operator_params: Any, family: TaskFamily, playground: Playground, job: Job, source: Source,
+  learning: Learning,
+) -> list[Method]:
+  """Asked to behave as somebody of whom only actions are seen: as the source was after a part of its learning, told
+  everything, and as a controller written by hand, where there is one."""
+  at = {name: round(share * (len(learning.snapshots) - 1)) for name, share in LEARNED.items()}
+  watched = [
+    watched_level(source, learning.snapshots[index], operator.policy, playground.of, name)
+    for name, index in at.items()
+  ]
+  if script := script_of(job.family):
+    watched.append(watched_script(family, script, SCRIPT))
+  methods = []
+  for one in watched:
+    shared = {'num_episodes': job.num_episodes, 'title': f'behave as {one.name}'}
+    measure = playground.of(_MEASURED), _MEASURED
+    methods += [
+      imitation_method(
+        operator, operator_params, one, playground.play, measure, name=f'behave_as_{one.name}', **shared
+      ),
+      divergence_method(operator, operator_params, one, playground.play, name=f'apart_from_{one.name}', **shared),
+    ]
   return methods
 
 

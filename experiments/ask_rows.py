@@ -8,7 +8,7 @@ from scipy import stats
 
 from experiments import ask_methods
 from experiments.ask_methods import (
-  ASKED, GOAL_EXPERIENCE, GUIDANCE, OF_NUMBERS, SIZES, WORDS_EXPERIENCE, goal_name, words_name
+  ASKED, GOAL_EXPERIENCE, GUIDANCE, LEARNED, OF_NUMBERS, SCRIPT, SIZES, WORDS_EXPERIENCE, goal_name, words_name
 )
 from experiments.jobs import Job
 from metaimprove.evaluation import metrics
@@ -16,6 +16,7 @@ from metaimprove.evaluation.evaluate import Evaluation
 from metaimprove.evaluation.results import is_sparse
 from metaimprove.evaluation.rows import GOT, AskRow
 from metaimprove.histories.dataset import Dataset
+from metaimprove.methods.imitation import AGAIN
 from metaimprove.tasks.family import TaskFamily
 
 _SHUFFLED = "another task's experience"
@@ -72,7 +73,7 @@ def rows_of(judged: Judged) -> list[AskRow]:
   """All rows of a family."""
   return [
     *_best(judged), *(row for kind in OF_NUMBERS for row in _numbers(judged, kind)), *_sizes(judged),
-    *_guided(judged), *_goals(judged), *_words(judged),
+    *_guided(judged), *_goals(judged), *_words(judged), *_watching(judged),
   ]
 
 
@@ -148,6 +149,28 @@ def _words(judged: Judged) -> list[AskRow]:
       rows.append(judged.row(
         'goal', f'{_DONE}, goals in numbers, {after}', at(np.mean, 0), numbers, 'the same goals in words', in_words
       ))
+  return rows
+
+
+def _watching(judged: Judged) -> list[AskRow]:
+  rows = []
+  for name in filter(lambda one: judged.has(f'behave_as_{one}'), (*LEARNED, SCRIPT)):
+    scores = judged.scores(f'behave_as_{name}')
+    level = float(np.mean(np.concatenate([one[0] for one in scores])))
+    off = [np.abs(one - one[0]) for one in scores]
+    clone = float(np.mean(np.concatenate([one[-1] for one in off])))
+    rows.append(judged.row('behave as', f'mean score, as {name}', at(np.mean, 1), scores, 'of the one watched', level))
+    rows += [
+      judged.row(
+        'behave as', f'mean absolute difference of scores, as {name}, imitated {times} times', at(np.mean, 1 + index),
+        off, 'behaviour cloning', clone,
+      ) for index, times in enumerate(AGAIN)
+    ]
+    apart = [one.curves['heldout'][f'apart_from_{name}'].returns for one in judged.asked]
+    rows.append(judged.row(
+      'behave as', f'mean absolute difference of actions, as {name}', at(np.mean, 0), apart, 'behaviour cloning',
+      at(np.mean, 1)(apart),
+    ))
   return rows
 
 

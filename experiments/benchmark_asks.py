@@ -6,7 +6,8 @@ Two operators learn from the same histories: one that understands asks for a ret
 too, and one that does not. The first one gathers experience, asked for the best, and is then asked for one thing after
 the other. The control is given another task's experience. Where tasks have goals, it is also asked for the best at the
 goal of the task, without any experience and with it; there the control is asked for another task's goal. Asked in words
-it is judged by how much of what was said its answers do; there the control is what another task was asked. Both
+it is judged by how much of what was said its answers do; there the control is what another task was asked. Asked to
+behave as somebody of whom it sees only actions, it is compared with behaviour cloning of the same episodes. Both
 operators are asked for the best as well, which shows what the asks cost.
 
 A family after the other; its rows are written when it is done, and rows of other families stay. Can be stopped at any
@@ -79,6 +80,9 @@ def judge(job: Job, name: str, seed: int, folder: pathlib.Path) -> tuple[Evaluat
   methods, measure = [ask_methods.best_method(operator, operator_params, playground, job)], playground.measure()
   if name == 'asks':
     methods += ask_methods.ask_methods(operator, operator_params, family, playground, job, dataset, seed)
+    methods += ask_methods.watching_methods(
+      operator, operator_params, family, playground, job, conditioned, learning
+    )
   with console.stage(folder, f'judge {name}') as progress:
     return evaluate(
       methods, family, initial=controls.random_policies(operator.policy, *measure), seed=seed,

@@ -32,15 +32,18 @@ _TICK = 5.0
 _joined: list[int] = []
 
 
-def launch(main: Callable[[], None]) -> None:
-  """Runs `main()` after parsing flags; an error the user can act on ends it with one line instead of a traceback."""
+def launch(main: Callable[..., None], argument: str | None = None) -> None:
+  """Runs `main()` after parsing flags; an error the user can act on ends it with one line instead of a traceback. Where
+  an `argument` is wanted, which this describes, `main` is given that."""
   def run(argv):
-    if len(argv) > 1:
+    if argument is None and len(argv) > 1:
       raise app.UsageError(f'unexpected argument {argv[1]!r}; flags are written --name=value')
+    if argument is not None and len(argv) != 2:
+      raise app.UsageError(f'exactly one argument is wanted besides flags: {argument}')
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.WARNING)  # some import turns on informational lines
     try:
-      main()
+      main(*argv[1:])
     except MetaImproveError as error:
       print(f'error: {error}', file=sys.stderr)
       sys.exit(1)

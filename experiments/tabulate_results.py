@@ -135,7 +135,7 @@ def naming_is_enough(row: OperatorRow | NeedsRow) -> bool:
   return None not in needs and max(needs) < SMALL_NEED
 
 
-def _family(row: OperatorRow | NeedsRow) -> str:
+def _family(row: OperatorRow | NeedsRow | AskRow) -> str:
   """Its name, with the backend where that is not the family's first."""
   return f'`{row.family}`' + ('' if row.backend == next(iter(backends_of(row.family))) else f' on {row.backend}')
 
@@ -224,7 +224,7 @@ def asks_tables(rows: Sequence[AskRow]) -> list[str]:
   got: dict[tuple[str, str], list[list[str]]] = {}
   for row in rows:
     name, wanted = row.ask.replace('_', ' '), row.metric.removeprefix(GOT)
-    family = _named(row)
+    family = _family(row)
     if wanted != row.metric:
       got.setdefault((name, family), []).append([wanted, f'{row.value:.4g}', f'{row.control_value:.4g}'])
     else:

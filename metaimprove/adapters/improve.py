@@ -15,7 +15,9 @@ from metaimprove.asks import Ask, explore, says_all, steps
 from metaimprove.episodes import Episode, as_trajectory, read_episode
 from metaimprove.errors import ExperienceError, IncompatibleError, NonFinitePolicyError
 from metaimprove.operators.config import OperatorConfig
-from metaimprove.operators.memory import Memory, empty_memory, join, newest_met_nothing, watched_memory
+from metaimprove.operators.memory import (
+  Memory, empty_memory, join, newest_met_nothing, recorded_behaviour, watched_memory
+)
 from metaimprove.operators.operator import Operator
 from metaimprove.trees import stack
 from metaimprove.types import Params, Trajectory
@@ -25,12 +27,6 @@ BlackBox = Callable[[np.ndarray], Any]
 tanh that it draws from, actions in [-1, 1]. One that is a normal without tanh has the location arctanh of its mean."""
 AnyPolicy = NumpyPolicy | Params | BlackBox | None
 """None: nothing is known of it but the actions that it took."""
-
-_LARGEST_ACTION = 0.999
-"""Of a location that stands for an action: tanh reaches 1 nowhere."""
-_RECORDED_RAW_SCALE = -1.0
-"""What stands for the raw scale of a policy of which only actions are known. Of -4, -2, -1, 0 and 1, -2 and -1 cost
-least on 48 validation tasks each of `reacher_wiring` and `point_goal_sparse_h20`."""
 
 
 def improve(
@@ -161,8 +157,7 @@ def _behaviour(policy: AnyPolicy, episode: Episode, config: OperatorConfig) -> n
       )
     return policies.apply_numpy(stack([own.params]), observations[None])[0]
   if policy is None:
-    location = np.arctanh(np.clip(episode.actions, -_LARGEST_ACTION, _LARGEST_ACTION))
-    return np.concatenate([location, np.full_like(location, _RECORDED_RAW_SCALE)], axis=-1)
+    return np.asarray(recorded_behaviour(episode.actions))
   found = policy(observations.copy())
   try:
     location, scale = (np.asarray(part, np.float32) for part in found)

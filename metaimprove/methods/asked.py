@@ -18,11 +18,11 @@ from metaimprove.iteration import iterate
 from metaimprove.methods.method import Curve, Method, initial_policies
 from metaimprove.methods.operator import other_tasks_of, words_of
 from metaimprove.operators.apply import make_guided, make_improve, make_remember
-from metaimprove.operators.memory import blank
+from metaimprove.operators.memory import Memory, blank
 from metaimprove.operators.operator import Operator
 from metaimprove.rng import stream
 from metaimprove.trees import batch_size, take
-from metaimprove.types import Play, Progress, Task, Trajectory, mean_return
+from metaimprove.types import Params, Play, Progress, Task, Trajectory, mean_return
 
 
 class Judge(Protocol):
@@ -54,26 +54,8 @@ def asked_method(
     goal_of: whose goal is added to each ask: 'own', 'another' task's, which is a control, or None.
     **options: further fields of `Method`: its name, its title.
   """
-  remember = make_remember(operator)
-
   def run(tasks: Task, rng_key: chex.PRNGKey, progress: Progress) -> Curve:
-    last: list[Any] = []
-
-    def remember_and_keep(memory, params, trajectory):
-      memory = remember(memory, params, trajectory)
-      last[:] = params, memory
-      return memory
-
-    improve = make_improve(operator, operator_params, asks.ask(steps='best'), explores=explores)
-    iterates = iterate(
-      improve, remember_and_keep, play, initial_policies(operator.policy, batch_size(tasks), rng_key), tasks,
-      stream(rng_key, 'episodes'), num_applications=num_applications,
-    )
-    for found in iterates:
-      length = found.trajectory.reward.shape[2]
-    if not num_applications:
-      remember_and_keep(None, found.params, found.trajectory)
-      last[1] = blank(jax.device_get(last[1]), np.ones(batch_size(tasks), bool))
+    last = _experienced(operator, operator_params, play, tasks, rng_key, num_applications, explores)
     others, returns = other_tasks_of(tasks), []
     goals = {'own': tasks.goal, 'another': np.asarray(tasks.goal)[others]}
     if guidance:
@@ -89,7 +71,7 @@ def asked_method(
       returns.append(np.asarray(mean_return(trajectory) if judge is None else judge(index, trajectory)))
       progress(options['title'], index + 1, len(answers), {})
     used = np.full(len(answers), num_applications * num_episodes)
-    return Curve(episodes=used, env_steps=used * length, returns=np.stack(returns))
+    return Curve(episodes=used, env_steps=used * operator.config.episode_length, returns=np.stack(returns))
 
   settings = {
     'operator': dataclasses.asdict(operator.config),
@@ -99,6 +81,39 @@ def asked_method(
     'guidance': list(guidance),
   }
   return Method(run=run, settings=settings, **options)
+
+
+def ask_once(
+  operator: Operator, operator_params: Any, play: Play, wanted: Ask, tasks: Task, rng_key: chex.PRNGKey, *,
+  num_applications: int = 0, explores: bool = False,
+) -> Params:
+  """The policies [B, ...] that answer one ask on tasks [B]; see `asked_method`."""
+  known = _experienced(operator, operator_params, play, tasks, rng_key, num_applications, explores)
+  return make_improve(operator, operator_params, wanted)(*known, stream(rng_key, 'answer'))
+
+
+def _experienced(
+  operator: Operator, operator_params: Any, play: Play, tasks: Task, rng_key: chex.PRNGKey, num_applications: int,
+  explores: bool,
+) -> tuple[Params, Memory]:
+  """The policies [B, ...] that acted last, and what is remembered of all that acted; nothing for no applications."""
+  remember, last = make_remember(operator), []
+
+  def remember_and_keep(memory, params, trajectory):
+    memory = remember(memory, params, trajectory)
+    last[:] = params, memory
+    return memory
+
+  improve = make_improve(operator, operator_params, asks.ask(steps='best'), explores=explores)
+  iterates = iterate(
+    improve, remember_and_keep, play, initial_policies(operator.policy, batch_size(tasks), rng_key), tasks,
+    stream(rng_key, 'episodes'), num_applications=num_applications,
+  )
+  *_, found = iterates
+  if not num_applications:
+    remember_and_keep(None, found.params, found.trajectory)
+    last[1] = blank(jax.device_get(last[1]), np.ones(batch_size(tasks), bool))
+  return last[0], last[1]
 
 
 def _words(ask: Ask) -> Any:

@@ -132,7 +132,7 @@ class TaskFamily:
   definition: str = ''
   time_step: float = 1.0
   practice_reward: Reward | None = None
-  properties: tuple[Property, ...] = ()
+  properties: tuple[Property, ...] = dataclasses.field(default=(), repr=False)
 
   @property
   def is_wired(self) -> bool:

@@ -1,0 +1,94 @@
+"""Asks an operator in words, plays what it answers, says what it did, and leaves a film.
+
+  python -m experiments.ask --operator=runs/asks/half_cheetah_vel/seed_0/asks/operator "forward slowly, smoothly"
+
+By default nothing is known but the words. With `--num_applications=2` the operator first gathers the experience of two
+policies on the task, asked for the best, which tells it how the robot moves there.
+"""
+
+import pathlib
+
+import jax
+import numpy as np
+from absl import flags
+
+from experiments import console
+from metaimprove import asks
+from metaimprove.asks import explore, words
+from metaimprove.errors import IncompatibleError, UnknownNameError
+from metaimprove.evaluation.films import make_film
+from metaimprove.evaluation.report import write_films
+from metaimprove.language.grammar import description
+from metaimprove.language.understanding import understood
+from metaimprove.methods.asked import ask_once
+from metaimprove.operators import checkpoints
+from metaimprove.rng import stream
+from metaimprove.rollouts import make_play
+from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.hindsight import measured
+from metaimprove.tasks.registry import make_family
+from metaimprove.tasks.splits import SPLITS, sample_tasks
+from metaimprove.trees import take
+
+FLAGS = flags.FLAGS
+_EPISODES = 8
+
+if __name__ == '__main__':
+  flags.DEFINE_string('operator', None, 'Its folder, or the name of one that comes along.', required=True)
+  flags.DEFINE_integer('task', 0, 'Which task of the split, from 0.', 0)
+  flags.DEFINE_enum('split', 'heldout', SPLITS, 'Which tasks.')
+  flags.DEFINE_integer('seed', 0, 'Of the tasks, the initial policy and the episodes.')
+  flags.DEFINE_integer('num_applications', 0, 'Policies whose experience is gathered before it is asked.', 0)
+  flags.DEFINE_string('page', 'runs/ask.html', 'Where the film goes.')
+
+
+def tell(family: TaskFamily, text: str) -> list:
+  """Prints what is understood of a text, and returns it.
+
+  Raises:
+    UnknownNameError: if that is nothing.
+  """
+  said, unknown = understood(family.properties, text)
+  if not said:
+    known = ', '.join(f"'{of.clauses[0].ways[0]}'" for of in family.properties if of.clauses)
+    raise UnknownNameError(f'Nothing of {text!r} is known on {family.name}; say for instance {known}.')
+  for one in said:
+    print(f'understood: {one.text} ({one.property.name} from {one.clause.low:g} to {one.clause.high:g})')
+  if unknown:
+    print(f'not understood: {" ".join(unknown)}')
+  return said
+
+
+def main(text: str) -> None:
+  """Asks for `text`."""
+  wanted = asks.ask(words=text)
+  operator, operator_params = checkpoints.load_operator(FLAGS.operator)
+  if words.NAME not in operator.config.asks:
+    raise IncompatibleError(
+      f'The operator {FLAGS.operator} was not trained on words; train one with '
+      f'--asks=words, or use one of `python -m experiments.benchmark_asks`.'
+    )
+  family = make_family(operator.config.family, operator.config.backend)
+  checkpoints.check_fits(operator.config, family)
+  said = tell(family, text)
+  tasks = take(sample_tasks(family, FLAGS.seed, FLAGS.task + 1, FLAGS.split), slice(FLAGS.task, FLAGS.task + 1))
+  task = take(tasks, 0)
+  print(f'Task {FLAGS.task} of {FLAGS.split}: {family.describe(task)}.')
+  params = ask_once(
+    operator, operator_params, make_play(family, operator.policy, num_episodes=operator.config.num_episodes), wanted,
+    tasks, stream(FLAGS.seed, 'ask'), num_applications=FLAGS.num_applications,
+    explores=explore.NAME in operator.config.asks,
+  )
+  played = make_play(family, operator.policy, num_episodes=_EPISODES)(params, tasks, stream(FLAGS.seed, 'played'))
+  values = np.asarray(measured(family, take(jax.device_get(played), 0)))
+  print(f'it did: {description(family.properties, values)}')
+  names = [of.name for of in family.properties]
+  for one in said:
+    print(f'{one.text}: {"done" if one.holds(values[names.index(one.property.name)]) else "not done"}')
+  film = make_film(family, operator.policy.sample)(take(params, 0), task, stream(FLAGS.seed, 'film'))
+  write_films(pathlib.Path(FLAGS.page), family, [{**film, 'caption': text}], family.describe(task))
+  print(f'The film is in {FLAGS.page}.')
+
+
+if __name__ == '__main__':
+  console.launch(main, 'words, such as "forward slowly"')
