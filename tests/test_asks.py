@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from metaimprove import asks
-from metaimprove.asks import OWN, SAME, ask, explore, from_words, goal, mean_return, score, skill, steps
+from metaimprove.asks import OWN, SAME, ask, explore, from_words, goal, mean_return, score, skill, steps, words
 from metaimprove.asks.ask import Ask, Kind, Pairs, batched, bumps, describe, drop, features, num_features
 from metaimprove.errors import IncompatibleError, UnknownNameError
+from metaimprove.language import ngrams
 from metaimprove.language.properties import SPEED
 from metaimprove.training.pairs import ANY
 
@@ -321,3 +322,51 @@ def test_one_ask_or_one_for_each():
   np.testing.assert_array_equal(batched(each, 2).values['goal'], [[1, 2], [3, 4]])
   np.testing.assert_array_equal(batched(one, 2).values['steps'], [steps.BEST, steps.BEST])
   assert batched(one, 2).given['goal'].shape == (2,)
+
+
+def test_words_are_read_and_written():
+  """In small letters; one for all or one for each; and nothing but words."""
+  found = ask(words='  Forward  slowly')
+  assert words.KIND.words(found.values['words']) == 'forward slowly' and found.given['words'].shape == ()
+  many = ask(words=['to the left', 'to the right'])
+  assert many.given['words'].shape == (2,) and words.KIND.words(many.values['words'][1]) == 'to the right'
+  np.testing.assert_array_equal(words.value(many.values['words']), many.values['words'])
+  told = from_words('steps=best, words=forward slowly, with little effort')
+  assert told.values['steps'] == steps.BEST
+  assert words.KIND.words(told.values['words']) == 'forward slowly, with little effort'
+  assert words.KIND.words(from_words('words=a=b').values['words']) == 'a=b'
+  for wrong, message in (('', 'holds no word'), (' ,.', 'holds no word'), (3, 'is a text such as'), ('a' * 159, '159')):
+    with pytest.raises(UnknownNameError, match=message):
+      ask(words=wrong)
+
+
+def test_words_describe_what_was_measured():
+  """Of the level that is the answer, and only where something is known of it."""
+  pairs = pairs_of([0, 0, 0], [1, 1, OWN], [0, 1, 2]).replace(
+    properties=(SPEED,), measured=np.array([[-0.3], [np.nan], [1.0]]),
+  )
+  np.testing.assert_array_equal(words.is_known(pairs), [True, False, False])
+  texts = {ngrams.text_of(words.describe(pairs, np.random.default_rng(seed))[0]) for seed in range(40)}
+  assert any('backward slowly' in text for text in texts) and any('-0.3' in text for text in texts)
+  assert not any('forward' in text for text in texts)
+
+
+def test_words_embedded_by_an_encoder_of_yours():
+  """Each text is embedded once."""
+  seen = []
+
+  def embed(text):
+    seen.append(text)
+    return np.array([len(text), text.count('e')], np.float32)
+
+  kind = words.embedded('sentence', embed, 2)
+  np.testing.assert_array_equal(kind.value('be free'), [7, 3])
+  np.testing.assert_array_equal(kind.value(['be free', 'no']), [[7, 3], [2, 0]])
+  assert seen == ['be free', 'no']
+  np.testing.assert_array_equal(kind.value(np.array([1.0, 2.0])), [1, 2])
+  asks.register(kind)
+  try:
+    assert {'sentence', 'words', 'goal'} == {*asks.say_all()} and asks.says_all(ask(sentence='be free'))
+    assert not asks.says_all(ask(steps='best'))
+  finally:
+    del asks.KINDS['sentence']

@@ -228,8 +228,8 @@ def test_an_operator_is_judged_on_merged_histories(finished, tmp_path):
   np.testing.assert_allclose(results.normalised_return['iqm'], whole.normalised_return['iqm'][:3], atol=1e-3)
 
 
-@apart
-def test_several_seeds_are_one_result(tmp_path):
+def test_several_seeds_are_one_result(finished, tmp_path):
+  del finished  # its programs are compiled
   folder = tmp_path / 'two'
   second = folder / 'inverted_pendulum_balance'
   arguments = ('--num_seeds=2', '--nocontrols', '--num_applications=1', f'--second_family={second.name}')

@@ -189,7 +189,13 @@ def test_batches_are_drawn_each_with_a_key_of_its_own(operator, operator_params,
   drawn = draw(params, memories, jax.random.key(0))
   assert different(drawn) == 2
   jax.tree.map(np.testing.assert_array_equal, drawn, draw(params, memories, jax.random.key(0)))
-  assert different(likeliest(params, memories, jax.random.key(0))) == 1
+  best = likeliest(params, memories, jax.random.key(0))
+  assert different(best) == 1
+  # Or only some are drawn.
+  some = np.arange(16) % 2 == 0
+  found = make_improve(operator, operator_params, BEST, sample=some)(params, memories, jax.random.key(0))
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x[::2], y[::2], atol=1e-5), found, drawn)
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x[1::2], y[1::2], atol=1e-5), found, best)
 
 
 def test_asked_for_nothing_it_gives_the_policy_back(operator, operator_params, shown, memory):

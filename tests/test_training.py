@@ -21,7 +21,8 @@ from metaimprove.operators.apply import make_improve, make_remember
 from metaimprove.operators.memory import EMPTY
 from metaimprove.operators.operator import make_operator
 from metaimprove.rollouts import make_play
-from metaimprove.tasks.hindsight import achieved
+from metaimprove.language.ngrams import text_of
+from metaimprove.tasks.hindsight import achieved, measured
 from metaimprove.training import fit as fit_module
 from metaimprove.training import rounds, validation
 from metaimprove.training.examples import Examples, endless, split_histories
@@ -285,6 +286,30 @@ def test_goals_are_asked_for_as_they_were_achieved(dataset, operator, point):
   np.testing.assert_allclose(is_blank.mean(), 0.5, atol=0.1)
   np.testing.assert_array_equal(is_blank, ~found.memory.trajectory.valid.any(axis=(1, 2)))
   assert found.weight.mean() > 0.9  # states of the memory are still learned from
+
+
+def test_words_are_said_of_what_was_measured(dataset, operator, point):
+  """Sentences are true of the level that is the answer."""
+  with pytest.raises(IncompatibleError, match='must tell what was measured'):
+    known = make_operator(dataclasses.replace(operator.config, asks=('steps', 'words')))
+    train(known, None, dataset, SETTINGS, seed=0, folder='nowhere')
+  told = with_hindsight(dataset, point)
+  names = [of.name for of in told.properties]
+  assert names == [of.name for of in point.properties] and told.measured.shape == (*dataset.returns.shape, len(names))
+  _, trajectory = dataset.read(np.array([1]), np.array([3]))
+  np.testing.assert_allclose(told.measured[1, 3], measured(point, take(trajectory, 0)), rtol=1e-5)
+  examples = examples_of(
+    told, dataclasses.replace(operator.config, asks=('steps', 'words')), any_share=1.0, drop_rate=0.0
+  )
+  rng, history = np.random.default_rng(0), np.full(200, 1)
+  found = examples.of_histories(history, draw_sizes(examples.settings, 200, rng), rng).ask
+  assert found.given['words'].mean() > 0.6
+  texts = {text_of(letters) for letters in found.values['words'][found.given['words']]}
+  efforts = {of.clauses[of.clause_of(value)].ways[0] for of in told.properties if of.name == 'effort'
+             for value in told.measured[1, :, names.index('effort')]}
+  every = {clause.ways[0] for of in told.properties if of.name == 'effort' for clause in of.clauses}
+  assert any(one in text for one in efforts for text in texts)
+  assert not any(one in text for one in every - efforts for text in texts)
 
 
 def test_matching_by_hand():

@@ -17,7 +17,7 @@ from metaimprove.types import Params, Trajectory
 
 
 def make_improve(
-  operator: Operator, operator_params: Params, ask: Ask, *, sample: bool = False,
+  operator: Operator, operator_params: Params, ask: Ask, *, sample: bool | chex.Array = False,
   explores: bool = False, experience_of: chex.Array | None = None,
 ) -> iteration.ImproveBatch:
   """The operator applied to B policies, each with its own memory; one compiled program an operator, whatever its
@@ -27,7 +27,8 @@ def make_improve(
     operator: see `Operator`.
     operator_params: its parameters.
     ask: one for all, or [B].
-    sample: whether to draw one of the possible answers, each as often as it is likely, or to take the most likely one.
+    sample: whether to draw one of the possible answers, each as often as it is likely, or to take the most likely one;
+      one for all, or [B] bool.
     explores: whether to ask to explore instead where the policy that acted last met no reward above 0, unless
       k = 0 is asked for.
     experience_of: [B] int, whose memory and parameters the operator is given for each policy; each one's own by
@@ -40,7 +41,9 @@ def make_improve(
     if experience_of is not None:
       params, memory = take((params, memory), experience_of)
     params, memory = parallel.spread((params, memory))
-    return _improve(operator, operator_params, params, memory, ask, rng_key if sample else None, explores)
+    if not np.ndim(sample):
+      return _improve(operator, operator_params, params, memory, ask, rng_key if sample else None, explores)
+    return _improve_some(operator, operator_params, params, memory, ask, rng_key, explores, np.asarray(sample))
 
   return improve
 
@@ -76,6 +79,18 @@ def _improve(
   keys = None if rng_key is None else jax.random.split(rng_key, num)
   axes = (None, 0, 0, 0, None if keys is None else 0)
   return parallel.vmap(operator.improve, in_axes=axes)(operator_params, params, memory, ask, keys)
+
+
+@functools.partial(jax.jit, static_argnames=('operator', 'explores'))
+def _improve_some(
+  operator: Operator, operator_params: Params, params: Params, memory: Memory, ask: Ask, rng_key: chex.PRNGKey,
+  explores: bool, drawn: chex.Array,
+) -> Params:
+  """Drawn answers where `drawn` [B] holds; in one program, so that memories are read once."""
+  found, likeliest = (
+    _improve(operator, operator_params, params, memory, ask, key, explores) for key in (rng_key, None)
+  )
+  return jax.tree.map(lambda x, y: jnp.where(drawn.reshape(-1, *[1] * (x.ndim - 1)), x, y), found, likeliest)
 
 
 @functools.partial(jax.jit, static_argnames='operator')

@@ -248,13 +248,11 @@ def _improver(
   def improve(params, memory, rng_key):
     exploring = np.where(as_tested, newest_met_nothing(memory), next(count) < until)
     now = explore.instead(ask, exploring) if explores else ask
-    likeliest, drawn = (
-      make_improve(operator, operator_params, now, sample=sample)(params, memory, rng_key) for sample in (False, True)
-    )
+    answered = make_improve(operator, operator_params, now, sample=sampled)(params, memory, rng_key)
     others = rng.choice(histories, size=num)
     others = dataset.read_params(others, dataset.best[others])
     wider = rng.uniform(0, _WIDEST, size=num) * (rng.random(num) < 0.5)
-    given = _where(rng.random(num) < mixed, widened(others, wider), _where(sampled, drawn, likeliest))
+    given = _where(rng.random(num) < mixed, widened(others, wider), answered)
     if explorers is None:
       return given
     some = take(explorers, rng.integers(batch_size(explorers), size=num))
