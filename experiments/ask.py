@@ -19,7 +19,7 @@ from metaimprove.errors import IncompatibleError, UnknownNameError
 from metaimprove.evaluation.films import make_film
 from metaimprove.evaluation.report import write_films
 from metaimprove.language.grammar import description
-from metaimprove.language.understanding import understood
+from metaimprove.language.reader import Understood, understood, unknown_words
 from metaimprove.methods.asked import ask_once
 from metaimprove.operators import checkpoints
 from metaimprove.rng import stream
@@ -42,20 +42,19 @@ if __name__ == '__main__':
   flags.DEFINE_string('page', 'runs/ask.html', 'Where the film goes.')
 
 
-def tell(family: TaskFamily, text: str) -> list:
+def tell(family: TaskFamily, text: str) -> list[Understood]:
   """Prints what is understood of a text, and returns it.
 
   Raises:
     UnknownNameError: if that is nothing.
   """
-  said, unknown = understood(family.properties, text)
-  if not said:
+  said, unknown = understood(family.properties, text), unknown_words(family.properties, text)
+  if not said or len(unknown) == len([word for word in text.split() if len(word) > 3]):
     known = ', '.join(f"'{of.clauses[0].ways[0]}'" for of in family.properties if of.clauses)
     raise UnknownNameError(f'Nothing of {text!r} is known on {family.name}; say for instance {known}.')
-  for one in said:
-    print(f'understood: {one.text} ({one.property.name} from {one.clause.low:g} to {one.clause.high:g})')
+  print('understood: ' + ', '.join(one.words() for one in said))
   if unknown:
-    print(f'not understood: {" ".join(unknown)}')
+    print(f'not known: {" ".join(unknown)}')
   return said
 
 
@@ -82,9 +81,9 @@ def main(text: str) -> None:
   played = make_play(family, operator.policy, num_episodes=_EPISODES)(params, tasks, stream(FLAGS.seed, 'played'))
   values = np.asarray(measured(family, take(jax.device_get(played), 0)))
   print(f'it did: {description(family.properties, values)}')
-  names = [of.name for of in family.properties]
-  for one in said:
-    print(f'{one.text}: {"done" if one.holds(values[names.index(one.property.name)]) else "not done"}')
+  for of, value in zip(family.properties, values):
+    for one in (one for one in said if one.property is of):
+      print(f'{of.name}: asked for {one.value:.3g}, got {value:.3g}')
   film = make_film(family, operator.policy.sample)(take(params, 0), task, stream(FLAGS.seed, 'film'))
   write_films(pathlib.Path(FLAGS.page), family, [{**film, 'caption': text}], family.describe(task))
   print(f'The film is in {FLAGS.page}.')

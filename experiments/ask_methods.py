@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments.jobs import Job
-from experiments.scripts import script_of
+from experiments.scripts import GAINS, script_of
 from metaimprove import asks
 from metaimprove.asks import explore, goal, words
 from metaimprove.evaluation.results import is_sparse
@@ -112,15 +112,15 @@ def watching_methods(
   operator: Operator, operator_params: Any, family: TaskFamily, playground: Playground, job: Job, source: Source,
   learning: Learning,
 ) -> list[Method]:
-  """Asked to behave as somebody of whom only actions are seen: as the source was after a part of its learning, told
-  everything, and as a controller written by hand, where there is one."""
+  """Asked to behave as somebody of whom nothing is known but what it did: as the source of the histories was after a
+  part of its learning, told everything, and as a controller written by hand, where there is one."""
   at = {name: round(share * (len(learning.snapshots) - 1)) for name, share in LEARNED.items()}
   watched = [
     watched_level(source, learning.snapshots[index], operator.policy, playground.of, name)
     for name, index in at.items()
   ]
   if script := script_of(job.family):
-    watched.append(watched_script(family, script, SCRIPT))
+    watched.append(watched_script(family, script, SCRIPT, gains=GAINS))
   methods = []
   for one in watched:
     shared = {'num_episodes': job.num_episodes, 'title': f'behave as {one.name}'}
@@ -137,14 +137,16 @@ def watching_methods(
 def _in_words(method: Any, family: TaskFamily, asked: dict[str, Questions]) -> list[Method]:
   """Asked in words, and as a control in those of another task; and for the same goals in numbers."""
   judge, found = judge_of(family, [*asked.values()]), []
+  clauses = {group: one.clauses() for group, one in asked.items()}
   for known in WORDS_EXPERIENCE:
     found += [method(
       [one.ask(shift) for one in asked.values()], known, words_name(known, bool(shift)), 'asked in words', judge=judge,
+      judged_by=clauses,
     ) for shift in (0, 1)]
     if 'goals' in asked:
       found.append(method(
         [asked['goals'].in_numbers()], known, f'goals_in_numbers_{known}', 'asked for the same goals in numbers',
-        judge=judge_of(family, [asked['goals']]),
+        judge=judge_of(family, [asked['goals']]), judged_by=clauses['goals'],
       ))
   return found
 

@@ -11,6 +11,7 @@ from experiments.ask_methods import (
   ASKED, GOAL_EXPERIENCE, GUIDANCE, LEARNED, OF_NUMBERS, SCRIPT, SIZES, WORDS_EXPERIENCE, goal_name, words_name
 )
 from experiments.jobs import Job
+from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation import metrics
 from metaimprove.evaluation.evaluate import Evaluation
 from metaimprove.evaluation.results import is_sparse
@@ -105,7 +106,10 @@ def _sizes(judged: Judged) -> list[AskRow]:
   got = judged.scores('sizes')
   stored = np.mean([ask_methods.score_of_sizes(dataset) for dataset in judged.datasets], axis=0)
   return [
-    judged.row('steps', f'mean score, k = {size}', at(np.mean, n), got, 'that level in histories', float(stored[n]))
+    judged.row(
+      'steps', f'mean score, k = {size}', at(np.mean, n), got, 'that level, from worst to best of histories',
+      float(stored[n]),
+    )
     for n, size in enumerate(SIZES)
   ]
 
@@ -132,7 +136,12 @@ def _goals(judged: Judged) -> list[AskRow]:
 def _words(judged: Judged) -> list[AskRow]:
   if not judged.has(words_name(0, False)):
     return []
-  groups = [*ask_methods.sentences(judged.datasets[0], judged.job.heldout_tasks, judged.seeds[0])]
+  groups, *others = (
+    [*ask_methods.sentences(dataset, judged.job.heldout_tasks, seed)]
+    for dataset, seed in zip(judged.datasets, judged.seeds)
+  )
+  if any(other != groups for other in others):
+    raise IncompatibleError('Not all seeds have the same groups of sentences; take more tasks or levels.')
   rows = []
   for known in WORDS_EXPERIENCE:
     said, another, numbers = (
@@ -158,13 +167,18 @@ def _watching(judged: Judged) -> list[AskRow]:
     scores = judged.scores(f'behave_as_{name}')
     level = float(np.mean(np.concatenate([one[0] for one in scores])))
     off = [np.abs(one - one[0]) for one in scores]
-    clone = float(np.mean(np.concatenate([one[-1] for one in off])))
+    clone = at(np.mean, -2)(off)
     rows.append(judged.row('behave as', f'mean score, as {name}', at(np.mean, 1), scores, 'of the one watched', level))
     rows += [
       judged.row(
         'behave as', f'mean absolute difference of scores, as {name}, imitated {times} times', at(np.mean, 1 + index),
         off, 'behaviour cloning', clone,
       ) for index, times in enumerate(AGAIN)
+    ]
+    rows += [
+      judged.row('behave as', f'mean absolute difference of scores, as {name}, {what}', at(np.mean, index), off,
+                 'behaviour cloning', clone)
+      for what, index in {'imitated without rewards': -3, 'of itself, measured again': -1}.items()
     ]
     apart = [one.curves['heldout'][f'apart_from_{name}'].returns for one in judged.asked]
     rows.append(judged.row(

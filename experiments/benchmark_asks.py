@@ -22,6 +22,7 @@ from absl import flags
 from experiments import ask_methods, ask_rows, console, jobs, stages
 from experiments.jobs import Job
 from metaimprove.asks import goal, words
+from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation import rows
 from metaimprove.evaluation.evaluate import Evaluation, evaluate
 from metaimprove.evaluation.rows import AskRow
@@ -71,6 +72,11 @@ def judge(job: Job, name: str, seed: int, folder: pathlib.Path) -> tuple[Evaluat
   family = make_family(job.family, job.backend)
   jobs.collect(job, seed, folder / 'histories', folder)
   operator, operator_params = load_operator(train(job, family, name, seed, folder), family)
+  if operator.config.asks != kinds_of(family, name):
+    raise IncompatibleError(
+      f'The operator in {folder / name} understands {", ".join(operator.config.asks)}, not '
+      f'{", ".join(kinds_of(family, name))}; delete the folder {folder / name}, and run again.'
+    )
   conditioned, learning, _ = load_conditioned(folder / 'histories', family)
   dataset = with_hindsight(load_dataset(folder / 'histories', family, verify=False), family)
   playground = Playground(

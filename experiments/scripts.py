@@ -7,12 +7,12 @@ import jax.numpy as jnp
 
 from metaimprove.tasks.robots.reacher import LENGTH_UNIT, LINK_LENGTHS
 
-_POINT_GAIN, _REACHER_GAIN, _REACHER_DAMPING = 4.0, 60.0, 1.0
+GAINS = {'point': 4.0, 'reacher': 60.0, 'reacher_damping': 1.0}
 
 
 def to_point(goal: chex.Array, observation: chex.Array) -> chex.Array:
   """Straight to the goal [2], more slowly the nearer it is."""
-  return jnp.clip(_POINT_GAIN * (goal - observation), -1.0, 1.0)
+  return jnp.clip(GAINS['point'] * (goal - observation), -1.0, 1.0)
 
 
 def to_place(goal: chex.Array, observation: chex.Array) -> chex.Array:
@@ -23,8 +23,8 @@ def to_place(goal: chex.Array, observation: chex.Array) -> chex.Array:
   of_elbow = lower * jnp.stack([-elbow[1], elbow[0]])
   of_shoulder = upper * jnp.stack([-sine[0], cosine[0]]) + of_elbow
   force = goal - LENGTH_UNIT * tip
-  torque = _REACHER_GAIN * jnp.stack([of_shoulder @ force, of_elbow @ force])
-  return jnp.clip(torque - _REACHER_DAMPING * velocity, -1.0, 1.0)
+  torque = GAINS['reacher'] * jnp.stack([of_shoulder @ force, of_elbow @ force])
+  return jnp.clip(torque - GAINS['reacher_damping'] * velocity, -1.0, 1.0)
 
 
 def script_of(family: str) -> Callable[[chex.Array, chex.Array], chex.Array] | None:

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from experiments import ask_methods, ask_rows
+from experiments.jobs import Job
 from metaimprove.asks import ask
 from metaimprove.errors import IncompatibleError
+from metaimprove.evaluation.evaluate import Bounds, Evaluation
 from metaimprove.methods.asked import asked_method
-from metaimprove.methods.method import initial_policies
+from metaimprove.methods.method import Curve, initial_policies
 from metaimprove.methods.operator import operator_method, other_tasks_of
 from metaimprove.operators.apply import make_improve, make_remember
 from metaimprove.operators.operator import make_operator
@@ -123,3 +125,54 @@ def test_what_is_asked_for(dataset):
   assert asked[ask_methods.ASKED.index(1.0)] == pytest.approx(dataset.returns.max(axis=1).mean(), abs=1e-3)
   assert max(asked) > asked[ask_methods.ASKED.index(1.0)]
   assert max(ask_methods.asked_of('skill', dataset)) == 1 < max(ask_methods.asked_of('score', dataset))
+
+
+def test_what_sizes_lead_to_in_histories(dataset):
+  """By hand: two histories, of returns 0, 1, 2, 4 and of two levels that are one policy."""
+  returns, rank = np.array([[0.0, 1, 2, 4], [2, 2, 3, 4]]), np.array([[0, 1, 2, 3], [0, 0, 1, 2]])
+  told = dataclasses.replace(dataset, returns=returns, rank=rank)
+  assert ask_methods.score_of_sizes(told) == pytest.approx([(0.25 + 0.5) / 2, (0.5 + 1) / 2, 1, 1, 1])
+
+
+def judged_of(curves, family, dataset):
+  """Figures of one seed with these curves: returns that are scores."""
+  bounds = Bounds(initial=np.zeros(2), reference=np.ones(2), usable=np.ones(2, bool))
+  made = {name: Curve(episodes=np.zeros(len(x), int), env_steps=np.zeros(len(x), int), returns=np.array(x))
+          for name, x in curves.items()}
+  found = Evaluation(
+    family=family.name, backend=family.backend, seed=0, reference='the best', curves={'heldout': made},
+    bounds={'heldout': bounds}, far_parameter=np.zeros(0, str),
+  )
+  return ask_rows.Judged(
+    job=Job(family='reacher_goal', num_applications=1), family=family, seeds=[0], command='a command', plain=[found],
+    asked=[found], datasets=[dataset],
+  )
+
+
+def test_rows_by_hand(point, dataset):
+  """Two tasks: what was asked of each and what came of it."""
+  num = len(ask_methods.ASKED)
+  numbers = {name: np.linspace(0, 1, num)[:, None] + [0, 0.1] for kind in ask_methods.OF_NUMBERS
+             for name in (kind, f'{kind}_shuffled')}
+  behave = {f'behave_as_{name}': [[0.5, 0.7], [0.4, 0.7], [0.3, 0.7], [0.2, 0.7], [0.1, 0.7], [0.5, 0.9], [0.5, 0.6]]
+            for name in ask_methods.LEARNED}
+  apart = {f'apart_from_{name}': [[0.1, 0.3], [0.2, 0.2]] for name in ask_methods.LEARNED}
+  judged = judged_of({
+    'operator': [[0.0, 0.0], [0.8, 1.0]], **numbers, 'sizes': np.full((5, 2), 0.5), 'guided': np.full((5, 2), 0.75),
+    **behave, **apart,
+  }, point, dataset)
+  found = {(row.ask, row.metric): row for row in ask_rows.rows_of(judged)}
+  assert found['best', 'IQM of the score after 1'].value == pytest.approx(0.9)
+  assert found['steps', 'mean score, k = best'].control_value == pytest.approx(1)
+  assert found['score', 'IQM of the score, guided by 2'].value == 0.75
+  assert found['behave as', 'mean score, as expert'].value == pytest.approx(0.55)
+  off = {metric.removeprefix('mean absolute difference of scores, as expert, '): row.value
+         for (_, metric), row in found.items() if 'scores, as expert' in metric}
+  assert off == pytest.approx({
+    'imitated 1 times': 0.05, 'imitated 4 times': 0.1, 'imitated 30 times': 0.15, 'imitated without rewards': 0.2,
+    'of itself, measured again': 0.05,
+  })
+  row = found['behave as', 'mean absolute difference of scores, as expert, imitated 1 times']
+  assert row.control_value == pytest.approx(0.1)
+  actions = found['behave as', 'mean absolute difference of actions, as expert']
+  assert (actions.value, actions.control_value) == pytest.approx((0.2, 0.2)) and actions.low <= 0.2 <= actions.high

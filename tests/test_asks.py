@@ -335,6 +335,11 @@ def test_words_are_read_and_written():
   assert told.values['steps'] == steps.BEST
   assert words.KIND.words(told.values['words']) == 'forward slowly, with little effort'
   assert words.KIND.words(from_words('words=a=b').values['words']) == 'a=b'
+  found = from_words('score=0.5,words=far out')
+  assert found.values['score'] == 0.5 and words.KIND.words(found.values['words']) == 'far out'
+  for wrong, message in (('words=far out,steps=best', 'write steps= before words='), ('mywords=3', 'no kind of ask')):
+    with pytest.raises(UnknownNameError, match=message):
+      from_words(wrong)
   for wrong, message in (('', 'holds no word'), (' ,.', 'holds no word'), (3, 'is a text such as'), ('a' * 159, '159')):
     with pytest.raises(UnknownNameError, match=message):
       ask(words=wrong)
@@ -343,16 +348,16 @@ def test_words_are_read_and_written():
 def test_words_describe_what_was_measured():
   """Of the level that is the answer, and only where something is known of it."""
   pairs = pairs_of([0, 0, 0], [1, 1, OWN], [0, 1, 2]).replace(
-    properties=(SPEED,), measured=np.array([[-0.3], [np.nan], [1.0]]),
+    properties=(SPEED,), measured=np.array([[-0.4], [np.nan], [1.0]]),
   )
   np.testing.assert_array_equal(words.is_known(pairs), [True, False, False])
   texts = {ngrams.text_of(words.describe(pairs, np.random.default_rng(seed))[0]) for seed in range(40)}
-  assert any('backward slowly' in text for text in texts) and any('-0.3' in text for text in texts)
+  assert any('backward slowly' in text for text in texts) and any('-0.4' in text for text in texts)
   assert not any('forward' in text for text in texts)
 
 
 def test_words_embedded_by_an_encoder_of_yours():
-  """Each text is embedded once."""
+  """Each text is embedded once, and different ones have different words."""
   seen = []
 
   def embed(text):
@@ -364,6 +369,7 @@ def test_words_embedded_by_an_encoder_of_yours():
   np.testing.assert_array_equal(kind.value(['be free', 'no']), [[7, 3], [2, 0]])
   assert seen == ['be free', 'no']
   np.testing.assert_array_equal(kind.value(np.array([1.0, 2.0])), [1, 2])
+  assert kind.words(kind.value('no')) != kind.words(kind.value('be free'))
   asks.register(kind)
   try:
     assert {'sentence', 'words', 'goal'} == {*asks.say_all()} and asks.says_all(ask(sentence='be free'))

@@ -76,3 +76,14 @@ def test_break_even_by_hand():
   assert break_even_tasks(training, 300, 100) is None
   assert break_even_tasks(training, 100, None) is None and break_even_tasks(training, None, 300) is None
   assert break_even_tasks({**training, 'rounds': None}, 100, 300) is None
+
+
+def test_an_interval_of_any_figure():
+  """Of a mean it is that of the bootstrap, and tasks are drawn within each stratum: between strata nothing varies."""
+  rng = np.random.default_rng(0)
+  values = rng.normal(size=(1, 400))
+  low, high = metrics.interval_of(lambda strata: float(np.mean(np.concatenate(strata, axis=1))), [values])
+  assert low == pytest.approx(values.mean() - 1.96 / 20, abs=0.02)
+  assert high == pytest.approx(values.mean() + 1.96 / 20, abs=0.02)
+  apart = [np.zeros((1, 5)), np.ones((1, 5))]
+  assert metrics.interval_of(lambda strata: float(np.mean(np.concatenate(strata, axis=1))), apart) == (0.5, 0.5)

@@ -29,10 +29,11 @@ PROPERTIES = SPEED, EFFORT, SMOOTHNESS
 
 @pytest.fixture(scope='module')
 def told(dataset, point):
-  """Histories of which random properties of a runner are known."""
+  """Histories of which random properties of a runner are known, of which the speed is the goal."""
   rng = np.random.default_rng(0)
   values = rng.uniform([-1, 0, 0], [3, 0.6, 0.8], size=(*dataset.returns.shape, 3))
-  return dataclasses.replace(with_hindsight(dataset, point), properties=PROPERTIES, measured=values)
+  told = with_hindsight(dataset, point)
+  return dataclasses.replace(told, properties=PROPERTIES, measured=values, achieved=values[..., :1] + 0.01)
 
 
 @pytest.mark.parametrize('group', GROUPS)
@@ -52,9 +53,13 @@ def test_questions_of_each_group(told, group):
     if group == 'new pairs':
       assert is_new_pair(*said)
     elif group == 'new numbers':
-      assert len(said) == 1 and is_kept_out(said[0].property.numeral(said[0].clause.middle))
+      assert len(said) == 1 and is_kept_out(said[0].property.numeral(said[0].value))
     elif group == 'goals':
       assert {one.property.name for one in said} == {'speed'}
+
+
+def test_a_goal_that_is_no_speed_says_nothing_of_it(told):
+  assert questions(dataclasses.replace(told, achieved=np.sign(told.achieved)), 'goals', NUM_TASKS, 0) is None
 
 
 def test_a_family_without_numbers_has_no_new_ones(told):

@@ -3,6 +3,7 @@
 To add a kind: write its file with a `Kind`, and add it to `KINDS`, or in code of your own call `register`.
 """
 
+import re
 from typing import Any
 
 from metaimprove.asks import explore as _explore
@@ -65,11 +66,14 @@ def from_words(text: str) -> Ask:
   """
   if '=' not in text:
     return ask(steps=text)
-  text, is_worded, words = text.partition(f'{_words.NAME}=')
-  parts = [part.strip().partition('=') for part in text.strip().rstrip(',').split(',') if text.strip()]
+  found = re.search(rf'(^|,)\s*{_words.NAME}=', text)
+  others, words = (text, None) if found is None else (text[:found.start()], text[found.end():])
+  parts = [part.strip().partition('=') for part in others.split(',')] if others.strip() else []
   if not all(equals for _, equals, _ in parts):
     raise UnknownNameError(f"{text!r} is no ask; write 'best', a number of levels, or KIND=VALUE,KIND=VALUE.")
   wanted = {name: value for name, _, value in parts}
   if len(wanted) < len(parts):
     raise UnknownNameError(f'{text!r} names a kind of ask twice.')
-  return ask(**wanted, **({_words.NAME: words} if is_worded else {}))
+  if words is not None and (late := re.search(rf',\s*({"|".join(KINDS)})=', words)):
+    raise UnknownNameError(f'Words come last in an ask; write {late[1]}= before {_words.NAME}=.')
+  return ask(**wanted, **({} if words is None else {_words.NAME: words}))

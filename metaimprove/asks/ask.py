@@ -84,8 +84,6 @@ class Kind:
     ndim: number of axes of a value: 0 for a number, 1 for several.
     of_levels: whether it describes any level as an answer, worse ones than the policy shown too.
     says_all: whether it says what is wanted even where nothing was tried yet.
-    encoding: size of a learned encoding, by a network of its own, that an operator reads instead of the features; 0: it
-      reads the features.
   """
 
   name: str
@@ -98,7 +96,6 @@ class Kind:
   ndim: int = 0
   of_levels: bool = False
   says_all: bool = False
-  encoding: int = 0
 
 
 def is_on_level(pairs: Pairs) -> np.ndarray:

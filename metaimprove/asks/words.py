@@ -1,26 +1,24 @@
 """Words: what a person would say of the next policy, such as 'forward slowly, with little effort'.
 
 The description of an answer is a true sentence about some of what was measured of its episodes, drawn anew each time
-(Lynch et al., arXiv:1903.01973 and arXiv:2005.07648). The text is read by a small network of its own from hashed
-strings of its letters, so nothing has to be downloaded.
+(Lynch et al., arXiv:1903.01973 and arXiv:2005.07648). The text is read by `language.reader`, a small network that comes
+with the package, so nothing has to be downloaded.
 """
 
 import functools
+import zlib
 from collections.abc import Callable
 from typing import Any
 
-import chex
 import numpy as np
 
 from metaimprove.asks.ask import Kind, Pairs, is_on_level
 from metaimprove.errors import UnknownNameError
-from metaimprove.language import ngrams
+from metaimprove.language import ngrams, reader
 from metaimprove.language.grammar import sentence
 
 NAME = 'words'
-ENCODING = 64
-_SCALE = 16.0
-"""Counts of a text have length 1 over hundreds of numbers; so they are of order 1."""
+_REMEMBERED = 100_000
 
 
 def value(given: Any) -> np.ndarray:
@@ -43,11 +41,6 @@ def _letters(text: str) -> np.ndarray:
   return ngrams.letters(clean)
 
 
-def features(letters: chex.Array) -> chex.Array:
-  """[LONGEST] uint8 to [SIZE] float32, how often each hashed string of letters occurs."""
-  return _SCALE * ngrams.counts(letters)
-
-
 def describe(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
   """[B, LONGEST] uint8, a true sentence about each answer; any where nothing is known."""
   return np.stack([ngrams.letters(sentence(pairs.properties, row, rng)) for row in pairs.measured])
@@ -59,8 +52,8 @@ def is_known(pairs: Pairs) -> np.ndarray:
 
 
 KIND = Kind(
-  name=NAME, value=value, words=ngrams.text_of, num_features=ngrams.SIZE, features=features, describe=describe,
-  is_known=is_known, ndim=1, of_levels=True, says_all=True, encoding=ENCODING,
+  name=NAME, value=value, words=ngrams.text_of, num_features=reader.NUM_FEATURES, features=reader.features,
+  describe=describe, is_known=is_known, ndim=1, of_levels=True, says_all=True,
 )
 
 
@@ -69,10 +62,10 @@ def embedded(name: str, embed: Callable[[str], np.ndarray], size: int) -> Kind:
 
   Args:
     name: of the kind.
-    embed: a text to its vector [size] float32, of order 1. Each text is embedded once.
+    embed: a text to its vector [size] float32, of order 1. The newest texts are remembered.
     size: of the vector.
   """
-  known = functools.cache(lambda text: np.asarray(embed(text), np.float32))
+  known = functools.lru_cache(_REMEMBERED)(lambda text: np.asarray(embed(text), np.float32))
 
   def of_texts(given):
     array = np.asarray(given)
@@ -85,7 +78,7 @@ def embedded(name: str, embed: Callable[[str], np.ndarray], size: int) -> Kind:
     return np.stack([known(ngrams.text_of(letters)) for letters in describe(pairs, rng)])
 
   return Kind(
-    name=name, value=of_texts, words=lambda vector: f'a text embedded in {len(vector)} numbers', num_features=size,
+    name=name, value=of_texts, num_features=size,
+    words=lambda vector: f'a text with the embedding {zlib.crc32(vector.tobytes()):08x}',
     features=lambda vector: vector, describe=describe_by, is_known=is_known, ndim=1, of_levels=True, says_all=True,
-    encoding=ENCODING,
   )

@@ -13,8 +13,8 @@ import numpy as np
 from metaimprove.types import Trajectory
 
 SPELLED = {0: 'zero', 1: 'one', 2: 'two', 3: 'three', 4: 'four', 5: 'five', 6: 'six'}
-_KEPT_OUT_DIGIT = '7'
-"""Numbers that end in it are never said in training."""
+_EVERY, _KEPT_OUT = 7, 3
+"""Of the numbers, without sign and point, those that leave this when divided by so many are never said in training."""
 _SPELL_RATE = 0.5
 _TOLERANCE = 1.5
 """In units of the last digit that is said, and no less than `Number.tolerance`: so far a number may be off."""
@@ -32,10 +32,6 @@ class Clause:
   low: float
   high: float
   ways: tuple[str, ...]
-
-  @property
-  def middle(self) -> float:
-    return (self.low + self.high) / 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +55,7 @@ class Property:
 
   Attributes:
     name: in English.
+    span: the least and the greatest number that is expected; of an angle, one turn.
     measure: (an episode's trajectory, leaves [T, ...]) -> [] float32; NaN where the property is not defined.
     clauses: in words, of rising numbers; they need not cover all numbers.
     number: as a number; None: it is only said in words.
@@ -66,6 +63,7 @@ class Property:
   """
 
   name: str
+  span: tuple[float, float]
   measure: Callable[[Trajectory], chex.Array]
   clauses: tuple[Clause, ...] = ()
   number: Number | None = None
@@ -76,6 +74,12 @@ class Property:
     if self.period is not None:
       values = clause.low + (values - clause.low) % self.period
     return (clause.low <= values) & (values < clause.high)
+
+  def middle(self, clause: Clause) -> float:
+    """The middle of what a clause means, within what is expected."""
+    if self.period is not None:
+      return (clause.low + clause.high) / 2 % self.period
+    return (max(clause.low, self.span[0]) + min(clause.high, self.span[1])) / 2
 
   def clause_of(self, value: float) -> int | None:
     """Which of the clauses is true of a value; None where none is."""
@@ -94,7 +98,7 @@ class Property:
 
 def is_kept_out(numeral: str) -> bool:
   """Whether a number is never said in training."""
-  return numeral.endswith(_KEPT_OUT_DIGIT)
+  return int(numeral.replace('.', '').replace('-', '')) % _EVERY == _KEPT_OUT
 
 
 def spelled(numeral: str, rng: np.random.Generator) -> str:

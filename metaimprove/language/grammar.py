@@ -15,8 +15,6 @@ _NUMBER_RATE = 0.5
 """How often a property that can be said as a number is."""
 _EVERY = 5
 """Of the pairs of clauses about two properties, one of so many is never said in training."""
-PHRASINGS = ('seen', 'new')
-"""Ways to say a clause: those of training, and the last one of each, which training never uses."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +25,14 @@ class Said:
     property: it is about.
     clause: what is said of it.
     index: of the clause among those of the property; None where a number is said.
+    value: the middle of what is meant.
     text: the words.
   """
 
   property: Property
   clause: Clause
   index: int | None
+  value: float
   text: str
 
   def holds(self, values: np.ndarray) -> np.ndarray:
@@ -43,32 +43,37 @@ class Said:
 def say(
   of: Property, value: float, rng: np.random.Generator, phrasing: str = 'seen', number: bool | None = None,
 ) -> Said | None:
-  """What is true of a value, in words or as a `number`, at random by default; None where there is nothing to say."""
+  """What is true of a value, in words or as a `number` in digits, at random by default; None where there is nothing to
+  say. The phrasing is 'seen', as in training, or 'new', the last way, which training never uses."""
   if not np.isfinite(value):
     return None
-  if number is None:
-    number = of.number is not None and rng.random() < _NUMBER_RATE
+  asked = number is not None
+  if not asked:
+    number = of.number is not None and (not of.clauses or rng.random() < _NUMBER_RATE)
   index = None if number else of.clause_of(value)
   if not number and index is None:
     return None
   ways = of.number.ways if number else of.clauses[index].ways
   way = ways[-1] if phrasing == 'new' else ways[rng.integers(len(ways) - 1)]
   if not number:
-    return Said(of, of.clauses[index], index, way)
-  return Said(of, of.said_number(value), None, way.format(spelled(of.numeral(value), rng)))
+    return Said(of, of.clauses[index], index, of.middle(of.clauses[index]), way)
+  clause = of.said_number(value)
+  numeral = of.numeral(value) if asked else spelled(of.numeral(value), rng)
+  return Said(of, clause, None, float(of.numeral(value)), way.format(numeral))
 
 
 def is_new_pair(first: Said, second: Said) -> bool:
-  """Whether two clauses in words are never said together in training."""
-  if None in (first.index, second.index) or first.property.name == second.property.name:
+  """Whether two clauses are never said together in training, in words or as numbers."""
+  if first.property is second.property:
     return False
   ordered = sorted((first, second), key=lambda said: said.property.name)
-  return (ordered[0].index + 2 * ordered[1].index) % _EVERY == 0
+  first, second = (said.property.clause_of(said.value) for said in ordered)
+  return None not in (first, second) and (first + 2 * second) % _EVERY == 0
 
 
 def may_train(said: Sequence[Said], new: Said) -> bool:
   """Whether training may add a clause to those that are said: no number and no pair that are kept for tests."""
-  number = new.index is None and is_kept_out(new.property.numeral(new.clause.middle))
+  number = new.index is None and is_kept_out(new.property.numeral(new.value))
   return not number and not any(is_new_pair(other, new) for other in said)
 
 
@@ -80,14 +85,20 @@ def joined(said: Sequence[Said], rng: np.random.Generator) -> str:
   return _LEADS[rng.integers(len(_LEADS))] + text
 
 
-def sentence(properties: Sequence[Property], values: Sequence[float], rng: np.random.Generator) -> str:
-  """A true sentence about some of the measured `values` of the properties, for training; '' if nothing can be said."""
+def clauses(properties: Sequence[Property], values: Sequence[float], rng: np.random.Generator) -> list[Said]:
+  """True clauses about some of the measured `values` of the properties, for training; none if nothing can be said."""
   said: list[Said] = []
   most = 1 + rng.integers(_MOST)
   for index in rng.permutation(len(properties)):
     new = say(properties[index], values[index], rng) if len(said) < most else None
     if new is not None and may_train(said, new):
       said.append(new)
+  return said
+
+
+def sentence(properties: Sequence[Property], values: Sequence[float], rng: np.random.Generator) -> str:
+  """A sentence of such clauses; '' if nothing can be said."""
+  said = clauses(properties, values, rng)
   return joined(said, rng) if said else ''
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from metaimprove import asks, files
 from metaimprove.asks import Ask, goal
 from metaimprove.asks.ask import batched
+from metaimprove.errors import IncompatibleError
 from metaimprove.iteration import iterate
 from metaimprove.methods.method import Curve, Method, initial_policies
 from metaimprove.methods.operator import other_tasks_of, words_of
@@ -34,7 +35,8 @@ class Judge(Protocol):
 def asked_method(
   operator: Operator, operator_params: Any, play: Play, measure: tuple[Play, int], wanted: Sequence[Ask], *,
   num_applications: int, num_episodes: int, explores: bool = False, another_task: bool = False,
-  goal_of: str | None = None, judge: Judge | None = None, guidance: Sequence[float] = (), **options: Any,
+  goal_of: str | None = None, judge: Judge | None = None, judged_by: Any = None,
+  guidance: Sequence[float] = (), **options: Any,
 ) -> Method:
   """An operator as a method that answers asks.
 
@@ -49,11 +51,15 @@ def asked_method(
     num_episodes: of each of them.
     explores: whether it explores on the way; see `make_improve`.
     another_task: the control "another task's experience"; see `operator_method`.
-    judge: says what the figures of the answers to an ask are; by default their mean returns.
+    judge, judged_by: says what the figures of the answers to an ask are, by default their mean returns; and plain data
+      that determine it.
     guidance: weights of `make_guided`, each another ask; then `wanted` holds two asks, a low one and a high one.
     goal_of: whose goal is added to each ask: 'own', 'another' task's, which is a control, or None.
     **options: further fields of `Method`: its name, its title.
   """
+  if guidance and (len(wanted) != 2 or another_task or goal_of is not None):
+    raise IncompatibleError('Guidance needs a low ask and a high one, with the own experience and no goal of a task.')
+
   def run(tasks: Task, rng_key: chex.PRNGKey, progress: Progress) -> Curve:
     last = _experienced(operator, operator_params, play, tasks, rng_key, num_applications, explores)
     others, returns = other_tasks_of(tasks), []
@@ -78,7 +84,7 @@ def asked_method(
     'operator_params': files.checksum(files.tree_to_bytes(operator_params)),
     'wanted': [_words(ask) for ask in wanted], 'num_applications': num_applications, 'num_episodes': num_episodes,
     'num_measured': measure[1], 'explores': explores, 'another_task': another_task, 'goal_of': goal_of,
-    'guidance': list(guidance),
+    'guidance': list(guidance), 'judged_by': judged_by,
   }
   return Method(run=run, settings=settings, **options)
 

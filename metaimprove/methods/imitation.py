@@ -1,6 +1,7 @@
-"""Behave as the one that is watched: an operator reads the actions of somebody of any make, and is asked for k = 0.
+"""Behave as the one that is watched: an operator reads episodes of somebody of any make, and is asked for k = 0.
 
-Beside it stands behaviour cloning of the very same episodes.
+Of the one that is watched nothing is known but what it did: observations, actions and rewards. Beside it stands
+behaviour cloning of the very same episodes, which needs no rewards; and the operator without rewards.
 """
 
 import dataclasses
@@ -74,9 +75,10 @@ def watched_level(source: Source, snapshot: Any, policy: Policy, play_of: Callab
 
 
 def watched_script(
-  family: TaskFamily, controller: Callable[[chex.Array, chex.Array], chex.Array], name: str
+  family: TaskFamily, controller: Callable[[chex.Array, chex.Array], chex.Array], name: str, **settings: Any
 ) -> Watched:
-  """A controller (goal [G], observation [O]) -> action [A] that is told the goal; see `experiments.scripts`."""
+  """A controller (goal [G], observation [O]) -> action [A] that is told the goal, and `settings`, plain data that
+  determine it; see `experiments.scripts`."""
   def one(task, key, num_episodes):
     act = make_act(family, lambda observation, _: controller(task.goal, observation))
     return unroll(family, act, task, key, num_episodes=num_episodes)[0]
@@ -89,7 +91,7 @@ def watched_script(
   def act(tasks, observation):
     return jnp.clip(jax.vmap(jax.vmap(controller, in_axes=(None, 0)))(tasks.goal, observation), -1.0, 1.0)
 
-  return Watched(name, play, act, {'controller': controller.__name__})
+  return Watched(name, play, act, {'controller': controller.__name__, **settings})
 
 
 def mean_action(policy: Policy, params: Params, observation: chex.Array) -> chex.Array:
@@ -102,7 +104,8 @@ def imitation_method(
   num_episodes: int, **options: Any,
 ) -> Method:
   """Returns, as the points of a curve: of the one that is watched, of its imitation, of imitations of imitations as
-  `AGAIN` says, and of behaviour cloning. `num_episodes` are watched, and are those of `play`."""
+  `AGAIN` says, of an imitation without rewards, of behaviour cloning, and again of the one that is watched, as often as
+  the others are measured: so far apart are two measurements. `num_episodes` are watched, and are those of `play`."""
   def run(tasks: Task, rng_key: chex.PRNGKey, progress: Progress) -> Curve:
     shown = watched.play(tasks, stream(rng_key, 'watched'), num_episodes)
     imitate = functools.partial(imitated, operator, operator_params)
@@ -114,12 +117,25 @@ def imitation_method(
         found.append(mean_return(measure[0](params, tasks, stream(rng_key, f'imitation {number}'))))
       trajectory = play(params, tasks, stream(rng_key, f'imitated {number}'))
       progress(options['title'], number, AGAIN[-1], {})
-    clone = cloned(operator.policy, shown, stream(rng_key, 'clone'))
-    found.append(mean_return(measure[0](clone, tasks, stream(rng_key, 'cloned'))))
+    for name, params in {
+      'without rewards': imitate(without_rewards(shown)),
+      'cloned': cloned(operator.policy, shown, stream(rng_key, 'clone')),
+    }.items():
+      found.append(mean_return(measure[0](params, tasks, stream(rng_key, name))))
+    found.append(mean_return(watched.play(tasks, stream(rng_key, 'measured again'), measure[1])))
     used = np.full(len(found), num_episodes)
     return Curve(episodes=used, env_steps=used * operator.config.episode_length, returns=np.stack(found))
 
-  return Method(run=run, settings=_settings(operator, operator_params, watched, num_episodes), **options)
+  settings = {
+    **_settings(operator, operator_params, watched, num_episodes), 'again': list(AGAIN),
+    'measured': [_EPISODES, measure[1]],
+  }
+  return Method(run=run, settings=settings, **options)
+
+
+def without_rewards(trajectory: Trajectory) -> Trajectory:
+  """The same experience, all rewards 0."""
+  return trajectory.replace(reward=jnp.zeros_like(trajectory.reward))
 
 
 def divergence_method(
@@ -203,5 +219,5 @@ def _clone(policy: Policy, trajectory: Trajectory, keys: chex.Array) -> Params:
 def _settings(operator, operator_params, watched, num_episodes):
   return {
     'operator': dataclasses.asdict(operator.config), 'watched': dict(watched.settings), 'num_episodes': num_episodes,
-    'operator_params': files.checksum(files.tree_to_bytes(operator_params)), 'clone_steps': _CLONE_STEPS,
+    'operator_params': files.checksum(files.tree_to_bytes(operator_params)), 'clone': [_CLONE_STEPS, _CLONE_RATE],
   }

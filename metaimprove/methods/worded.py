@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,7 +22,9 @@ from metaimprove.types import Trajectory
 GROUPS = ('known words', 'new words', 'new pairs', 'new numbers', 'goals')
 """Sentences such as in training; with ways of saying a thing, pairs of things, and numbers that training never has; and
 sentences about what a goal says too, so that the same can be asked for as a goal in numbers."""
-_OF_GOALS = {'speed', 'heading', 'side', 'distance'}
+_OF_GOALS = {'heading', 'side', 'distance'}
+_SAME = 0.05
+"""A property that is the achieved goal itself, but for so much, is one of them too."""
 _MOST_DRAWS = 200
 """For each sentence; where none is found there are no such sentences on a family."""
 
@@ -39,6 +42,10 @@ class Questions:
   said: tuple[tuple[Said, ...], ...]
   texts: tuple[str, ...]
   goals: np.ndarray | None
+
+  def clauses(self) -> list[list[list[Any]]]:
+    """What is meant by each sentence, as plain data."""
+    return [[[one.property.name, one.clause.low, one.clause.high] for one in said] for said in self.said]
 
   def ask(self, shift: int = 0) -> Ask:
     """The asks [B]; with a `shift` each task is asked another one's."""
@@ -59,9 +66,10 @@ def questions(dataset: Dataset, group: str, num: int, seed: int) -> Questions | 
     seed: of what is drawn.
   """
   rng, found, goals = generator(seed, f'questions {group}'), [], []
+  of_goals = [index for index, of in enumerate(dataset.properties) if _says_goal(dataset, index, of)]
   for _ in range(num * _MOST_DRAWS):
     row = rng.integers(dataset.num_histories), rng.integers(dataset.num_checkpoints)
-    said = _clauses(dataset.properties, dataset.measured[row], group, rng)
+    said = _clauses(dataset.properties, of_goals, dataset.measured[row], group, rng)
     if said:
       found.append(tuple(said))
       goals.append(None if dataset.achieved is None else dataset.achieved[row])
@@ -73,11 +81,19 @@ def questions(dataset: Dataset, group: str, num: int, seed: int) -> Questions | 
   return None
 
 
+def _says_goal(dataset: Dataset, index: int, of: Property) -> bool:
+  """Whether a goal determines a property."""
+  if dataset.achieved is None or of.name in _OF_GOALS:
+    return dataset.achieved is not None
+  goals, values = dataset.achieved, dataset.measured[..., index]
+  return goals.shape[-1] == 1 and bool(np.nanmax(np.abs(goals[..., 0] - values)) < _SAME)
+
+
 def _clauses(
-  properties: Sequence[Property], values: np.ndarray, group: str, rng: np.random.Generator
+  properties: Sequence[Property], of_goals: Sequence[int], values: np.ndarray, group: str, rng: np.random.Generator
 ) -> list[Said]:
   """One or two clauses that are true of measured values; none where the group has no such."""
-  usable = [index for index, of in enumerate(properties) if group != 'goals' or of.name in _OF_GOALS]
+  usable = list(range(len(properties))) if group != 'goals' else of_goals
   if group == 'new numbers':
     usable = [index for index in usable if properties[index].number is not None]
   said = []
@@ -89,7 +105,7 @@ def _clauses(
   if group == 'new pairs':
     return said if len(said) == 2 and is_new_pair(*said) else []
   if group == 'new numbers':
-    return [one for one in said if is_kept_out(one.property.numeral(one.clause.middle))]
+    return [one for one in said if is_kept_out(one.property.numeral(one.value))]
   return said
 
 

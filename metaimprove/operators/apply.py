@@ -86,7 +86,8 @@ def _improve_some(
   operator: Operator, operator_params: Params, params: Params, memory: Memory, ask: Ask, rng_key: chex.PRNGKey,
   explores: bool, drawn: chex.Array,
 ) -> Params:
-  """Drawn answers where `drawn` [B] holds; in one program, so that memories are read once."""
+  """Drawn answers where `drawn` [B] holds. Both are in one program, in which the compiler reads memories once: it takes
+  hardly longer than one of them."""
   found, likeliest = (
     _improve(operator, operator_params, params, memory, ask, key, explores) for key in (rng_key, None)
   )

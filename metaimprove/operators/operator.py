@@ -17,7 +17,6 @@ from metaimprove.asks.ask import num_features as num_ask_features
 from metaimprove.errors import IncompatibleError
 from metaimprove.operators import memory as memories
 from metaimprove.operators.answers import answer
-from metaimprove.operators.asked import read_asked
 from metaimprove.operators.config import OperatorConfig
 from metaimprove.operators.decoder import decode
 from metaimprove.operators.encoder import encode
@@ -141,8 +140,7 @@ def _network(config: OperatorConfig) -> Any:
   """For `hk.multi_transform`: the answers to what was read, and the policy of a code."""
   def answers(reading: Reading, asked: chex.Array) -> tuple[chex.Array, chex.Array]:
     summary = encode(
-      reading, read_asked(asks.KINDS, config.asks, asked), width=config.width, num_latents=config.num_latents,
-      num_blocks=config.num_blocks,
+      reading, asked, width=config.width, num_latents=config.num_latents, num_blocks=config.num_blocks
     )
     return answer(summary, num_answers=config.num_answers, width=config.width, code_size=config.code_size)
 

@@ -15,6 +15,10 @@ from metaimprove.tasks.family import TaskFamily
 from metaimprove.types import Trajectory
 
 
+_AGREED = 0.8
+"""Length of the mean of the directions of episodes from which on they have gone one way."""
+
+
 def achieved(family: TaskFamily, trajectory: Trajectory) -> chex.Array:
   """The goal that each episode of a trajectory achieved, [E, G] float32.
 
@@ -57,8 +61,8 @@ def relabel(family: TaskFamily, trajectory: Trajectory, goal: chex.Array) -> che
 
 
 def measured(family: TaskFamily, trajectory: Trajectory) -> chex.Array:
-  """[P] float32, the mean over episodes of each of the family's properties; of an angle the direction of the mean, and
-  NaN where it is not defined in any episode.
+  """[P] float32, the mean over episodes of each of the family's properties; of an angle the mean of the
+  directions, and NaN where it is not defined in any episode, or where episodes go different ways.
 
   Raises:
     IncompatibleError: if the trajectory is of another family.
@@ -83,9 +87,9 @@ def _mean(of: Property, values: chex.Array) -> chex.Array:
   if of.period is None:
     return jnp.mean(values, where=known)
   turns = 2 * jnp.pi * values / of.period
-  sine, cosine = (jnp.sum(function(turns), where=known) for function in (jnp.sin, jnp.cos))
+  sine, cosine = (jnp.mean(function(turns), where=known) for function in (jnp.sin, jnp.cos))
   angle = jnp.arctan2(sine, cosine) / (2 * jnp.pi) * of.period % of.period
-  return jnp.where(known.any(), angle, jnp.nan)
+  return jnp.where(known.any() & (jnp.hypot(sine, cosine) > _AGREED), angle, jnp.nan)
 
 
 def _check_outcome(family: TaskFamily, trajectory: Trajectory) -> None:

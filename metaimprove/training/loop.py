@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaimprove import files
-from metaimprove.asks import goal, of_levels, words
+from metaimprove.asks import KINDS, goal, of_levels, words
 from metaimprove.errors import IncompatibleError
 from metaimprove.histories.dataset import Dataset
+from metaimprove.language import reader
 from metaimprove.operators.operator import Operator
 from metaimprove.operators.reading import experience_statistics
 from metaimprove.rng import generator
@@ -111,6 +112,7 @@ def train(
     made_with={
       'histories': dataset.checksum, 'operator': dataclasses.asdict(operator.config),
       'explorers': None if explorers is None else files.checksum(files.tree_to_bytes(explorers)),
+      **({'words': reader.made_with(dataset.properties)} if _of_words(operator.config.asks) else {}),
     },
     pauses=_pauses(settings, add_round, judge if len(kept_out) else None), stage=STAGE, log=log,
     progress=lambda stage, done, total, figures: progress(stage, done, total, {**figures, **shown}),
@@ -125,8 +127,13 @@ def _check_asks(names: Sequence[str], dataset: Dataset, settings: TrainingSettin
     )
   if goal.NAME in names and dataset.achieved is None:
     raise IncompatibleError('To learn asks for goals the dataset must tell what was achieved; see `with_hindsight`.')
-  if words.NAME in names and not dataset.properties:
+  if _of_words(names) and not dataset.properties:
     raise IncompatibleError('To learn asks in words the dataset must tell what was measured; see `with_hindsight`.')
+
+
+def _of_words(names: Sequence[str]) -> list[str]:
+  """Those of the kinds named that say what was measured."""
+  return [name for name in names if KINDS[name].is_known is words.is_known]
 
 
 def _pauses(settings, add_round, judge) -> dict[int, list[Pause]]:

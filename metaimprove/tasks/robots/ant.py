@@ -13,7 +13,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from metaimprove.language.properties import FALL, GROUND, HEADING, METRES, PACE, SIDE, distance
+from metaimprove.language.properties import FALL, FIELD, GROUND, HEADING, PACE, SIDE
 from metaimprove.tasks import hindsight
 from metaimprove.tasks.family import Reward, TaskFamily
 from metaimprove.tasks.goal import Goal
@@ -115,7 +115,7 @@ def _position_family(
   return _family(
     name, backend, preset, physics.load('ant', backend), definition=definition + _POSITION_SHARED + _SHARED,
     goal=_POSITION, reward=reward, practice_reward=practice, outcome=lambda before, after: after.q[:2],
-    properties=(SIDE, distance(1.0, 2.0, METRES), GROUND),
+    properties=(SIDE, FIELD, GROUND),
     observe=lambda s: jnp.concatenate([s.q, s.qd]), camera='top', view=(-3.5, 3.5, -3.5, 3.5),
   )
 

@@ -14,8 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from metaimprove.language import properties
-from metaimprove.language.properties import GROUND, METRES, SIDE
+from metaimprove.language.properties import GROUND, PLACE, SIDE
 from metaimprove.tasks import hindsight
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.goal import Goal, no_goal
@@ -104,7 +103,7 @@ def _family(
     practice_reward=lambda goal, position, action: -distance(goal, position),
     ranges={n: WIND if n == 'wind' else r for n, r in ranges.items()}, far_only=preset == 'far',
     episode_length=episode_length, camera='top', lines=_lines, view=(-1.4, 1.4, -0.9, 1.4),
-    properties=(SIDE, properties.distance(0.7, 1.05, METRES), GROUND),
+    properties=(SIDE, PLACE, GROUND),
   )
 
 

@@ -14,8 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from metaimprove.language import properties
-from metaimprove.language.properties import CENTIMETRES, GROUND, SIDE
+from metaimprove.language.properties import GROUND, REACH, SIDE
 from metaimprove.tasks import hindsight
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.parameters import Parameter, Range
@@ -110,7 +109,7 @@ def _family(
     outcome=lambda before, after: _fingertip(after.q),
     ranges=choose_ranges(preset, default, BACKENDS[backend], f'{name} ({backend})'),
     far_only=preset == 'far', episode_length=EPISODE_LENGTH, camera='top', view=(-0.24, 0.24, -0.24, 0.24),
-    properties=(SIDE, properties.distance(7.0, 14.0, CENTIMETRES, unit=0.01), GROUND),
+    properties=(SIDE, REACH, GROUND),
   )
 
 
