@@ -36,7 +36,7 @@ BINARIES = (
   'show_family', 'learn_families', 'count_non_finite', 'benchmark_mjx', 'benchmark_collection', 'inspect_histories',
   'merge_histories', 'simulate_scale', 'choose_ppo',
   'tabulate_results', 'benchmark_operators', 'ablate_operator', 'measure_needs', 'benchmark_import', 'add_to_zoo',
-  'benchmark_playground', 'benchmark_asks', 'ask',
+  'benchmark_playground', 'benchmark_asks', 'ask', 'train_reader',
 )
 SMALL = (
   '--family=inverted_pendulum_balance', '--num_tasks=4', '--num_steps=24', '--heldout_tasks=4', '--num_applications=2',
@@ -92,6 +92,8 @@ def test_help():
   ('train_operator', ('--histories=/nowhere', '--folder=/nowhere'), 'run collect_histories with this folder first'),
   ('evaluate_operator', ('--operator=/nowhere', '--folder=/nowhere'), 'There is no folder /nowhere'),
   ('improve', ('--operator=/nowhere', '--ask=more'), "An ask is 'best' or a number"),
+  ('ask', ('--operator=reacher_goal', 'to the left'), 'was not trained on words'),
+  ('ask', ('--operator=/nowhere', ' '), 'holds no word'),
 ])
 def test_errors_are_one_line_and_nothing_is_begun(binary, arguments, message):
   code, _, err = run(binary, *arguments)

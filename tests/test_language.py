@@ -1,5 +1,10 @@
 """What is said of episodes and understood, worked by hand."""
 
+import pathlib
+import subprocess
+import sys
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metaimprove import files
 from metaimprove.language import grammar, ngrams, properties, reader
 from metaimprove.language.clauses import Clause, Number, Property, is_kept_out
 from metaimprove.language.grammar import is_new_pair, may_train, say, sentence
@@ -15,6 +21,7 @@ from metaimprove.tasks.hindsight import measured
 from metaimprove.tasks.registry import make_family
 from metaimprove.types import Trajectory
 
+ROOT = pathlib.Path(__file__).parents[1]
 RUNNER = properties.SPEED, properties.EFFORT, properties.SMOOTHNESS
 
 
@@ -199,3 +206,17 @@ def test_a_property_of_your_own():
   assert sentence((spin,), [3.2], rng) == ''  # 3 is kept for tests
   quiet = Property('quiet', (0.0, 1.0), lambda t: t.outcome[0, 0], (Clause(0, 1, ('quietly', 'in silence')),))
   assert sentence((quiet,), [2.0], rng) == '' and 'quietly' in sentence((quiet,), [0.5], rng)
+
+
+def test_the_reader_is_learned_from_what_is_said(tmp_path):
+  """In a few steps it knows more than nothing, and is written as it is read."""
+  path = tmp_path / 'reader.safetensors'
+  command = [
+    sys.executable, '-m', 'experiments.train_reader', '--num_sentences=2000', '--num_steps=400', f'--path={path}'
+  ]
+  done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=300, check=True)
+  lines = [line for line in done.stdout.splitlines() if 'clauses' in line]
+  shares = [float(line.split('of the clauses ')[1].split()[0]) for line in lines]
+  assert len(shares) == 4 and shares[0] > 0.8
+  like = jax.tree.map(lambda _: None, reader.params())
+  jax.tree.map(lambda x, y: chex.assert_equal_shape([x, y]), files.load_tree(path, like), reader.params())

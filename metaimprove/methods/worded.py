@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -43,9 +42,9 @@ class Questions:
   texts: tuple[str, ...]
   goals: np.ndarray | None
 
-  def clauses(self) -> list[list[list[Any]]]:
+  def clauses(self) -> list[list[str]]:
     """What is meant by each sentence, as plain data."""
-    return [[[one.property.name, one.clause.low, one.clause.high] for one in said] for said in self.said]
+    return [[f'{one.property.name} {one.clause.low:g} {one.clause.high:g}' for one in said] for said in self.said]
 
   def ask(self, shift: int = 0) -> Ask:
     """The asks [B]; with a `shift` each task is asked another one's."""
