@@ -5,14 +5,17 @@
   from the cache (jax issue 38445), and the small programs here are no faster for them.
 - XLA's fusion emitters are off on CPUs: simulators compile in half the time and run as fast (the pusher ten times).
 - Each core is a device of its own; see `metaimprove.parallel`.
-- XLA's C++ warnings are dropped, its errors are not.
+- XLA's C++ warnings are dropped, its errors are not. Nor does JAX say where a kept program could not be read because another
+  process was just writing it: JAX compiles it then.
 """
 
 import importlib.metadata
 import os
 import pathlib
 import platform
+import warnings
 
+warnings.filterwarnings('ignore', message='Error reading persistent compilation cache entry')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(pathlib.Path.home() / '.cache' / 'metaimprove' / 'jax'))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
