@@ -5,8 +5,8 @@
   from the cache (jax issue 38445), and the small programs here are no faster for them.
 - XLA's fusion emitters are off on CPUs: simulators compile in half the time and run as fast (the pusher ten times).
 - Each core is a device of its own; see `metaimprove.parallel`.
-- XLA's C++ warnings are dropped, its errors are not. Nor does JAX say where a kept program could not be read because another
-  process was just writing it: JAX compiles it then.
+- XLA's C++ warnings are dropped, its errors are not. Nor does JAX say where a kept program could not be read
+  because another process was just writing it: it compiles it then.
 """
 
 import importlib.metadata
