@@ -1,4 +1,4 @@
-"""Trains the reader of texts, which comes with the package, on sentences of the grammar; two minutes.
+"""Trains the reader of texts, which comes with the package, on sentences of the grammar. It takes two minutes.
 
   python -m experiments.train_reader
 

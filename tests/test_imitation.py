@@ -48,6 +48,16 @@ def test_it_reads_what_was_done_alone(operator, operator_params, play, tasks):
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x[2], y, atol=1e-4), found, expected.params)
 
 
+def test_rewards_can_be_hidden(operator, operator_params, play, tasks):
+  """Nothing else of what was done changes, and the answer does."""
+  shown = play(initial_policies(operator.policy, NUM_TASKS, jax.random.key(0)), tasks, jax.random.key(1))
+  hidden = imitation.without_rewards(shown)
+  assert np.asarray(shown.reward).any() and not np.asarray(hidden.reward).any()
+  jax.tree.map(np.testing.assert_array_equal, hidden.replace(reward=shown.reward), shown)
+  seen, unseen = (imitated(operator, operator_params, one)['mlp/~/linear_0']['w'] for one in (shown, hidden))
+  assert np.abs(np.asarray(seen) - np.asarray(unseen)).max() > 1e-4
+
+
 def test_a_clone_does_what_it_saw(operator, point, play, tasks):
   """Of two policies, each clone is near its own and far from the other's."""
   watched = watched_script(point, steady, 'script')

@@ -58,7 +58,7 @@ KIND = Kind(
 
 
 def embedded(name: str, embed: Callable[[str], np.ndarray], size: int) -> Kind:
-  """The same kind with a sentence encoder of yours instead of strings of letters; see `asks.register`.
+  """The same kind with a sentence encoder of yours instead of `language.reader`; see `asks.register`.
 
   Args:
     name: of the kind.
