@@ -1,6 +1,7 @@
-"""The figures of `benchmark_asks`: from what was asked and what came of it to rows."""
+"""The figures of asks: from what was asked and what came of it to rows."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from experiments.ask_methods import (
 from experiments.jobs import Job
 from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation import metrics
+from metaimprove.evaluation import rows as rows_
 from metaimprove.evaluation.evaluate import Evaluation
 from metaimprove.evaluation.results import is_sparse
 from metaimprove.evaluation.rows import GOT, AskRow
@@ -68,6 +70,20 @@ class Judged:
 
   def has(self, name: str) -> bool:
     return name in self.asked[0].curves['heldout']
+
+
+def write(path: pathlib.Path, rows: Sequence[AskRow]) -> None:
+  """Writes the rows of a family in place of earlier ones of the same binary; those of other binaries stay."""
+  def maker(row: AskRow) -> tuple[str, ...]:
+    return row.family, row.backend, row.command.split()[2]
+
+  rows_.replace(path, rows, lambda row: maker(row) == maker(rows[0]))
+
+
+def show(rows: Sequence[AskRow]) -> None:
+  """Prints rows."""
+  for row in rows:
+    print(f'{row.family}, {row.ask}, {row.metric}: {row.value:.3f}; {row.control}: {row.control_value:.3f}')
 
 
 def rows_of(judged: Judged) -> list[AskRow]:

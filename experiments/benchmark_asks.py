@@ -113,9 +113,8 @@ def main() -> None:
       plain=[one for one, _ in judged['plain']], asked=[one for one, _ in judged['asks']],
       datasets=[dataset for _, dataset in judged['asks']],
     ))
-    rows.replace(path, found, lambda row, of=found[0]: (row.family, row.backend) == (of.family, of.backend))
-    for row in found:
-      print(f'{row.family}, {row.ask}, {row.metric}: {row.value:.3f}; {row.control}: {row.control_value:.3f}')
+    ask_rows.write(path, found)
+    ask_rows.show(found)
   print(f'Rows: {path}')
 
 

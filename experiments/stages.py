@@ -24,6 +24,7 @@ from metaimprove.evaluation.report import Panel, Shown, record_improvement
 from metaimprove.evaluation.results import Results
 from metaimprove.histories.collect import collect
 from metaimprove.histories.dataset import Dataset, load_dataset, with_hindsight
+from metaimprove.histories.ranked import ranked_histories, ranked_play
 from metaimprove.histories.rates import collecting_rates
 from metaimprove.histories.reference import final_policies, load_conditioned
 from metaimprove.improvers import domain_randomised_ppo, independent_ppo, tuned
@@ -50,6 +51,7 @@ from metaimprove.training import loop, rounds
 from metaimprove.training.fit import FitSettings
 from metaimprove.training.settings import TrainingSettings
 from metaimprove.trees import batch_size, take
+from metaimprove.types import Params
 
 _ENV_STEPS = 'env_steps.json'
 _FILMS = 'films.json'
@@ -107,7 +109,7 @@ def train_operator(
   folder: pathlib.Path, histories: pathlib.Path, *, family: str, backend: str | None, seed: int,
   config: Mapping[str, Any], settings: Mapping[str, Any], explores: bool = True, num_updates: int | None = None,
   verify: bool = True, operator_folder: pathlib.Path | None = None, explorers_folder: pathlib.Path | None = None,
-  wall: pathlib.Path | None = None,
+  rewards: Params | None = None, wall: pathlib.Path | None = None,
 ) -> pathlib.Path:
   """Trains an operator on a folder of histories, and returns the operator's folder.
 
@@ -123,10 +125,14 @@ def train_operator(
     verify: whether to compare the histories with their checksums first.
     operator_folder: `folder`/operator unless given.
     explorers_folder: `folder`/explorers unless given; several trainings on the same histories may share it.
+    rewards: [H, ...] learned rewards of each history, see `histories.ranking`, instead of the family's. They are dense,
+      so nothing is learned of exploring.
     wall: where seconds are kept; `folder` unless given.
   """
   operator_folder = operator_folder or folder / 'operator'
   made_family = make_family(family, backend)
+  if rewards is not None:
+    made_family = dataclasses.replace(made_family, practice_reward=None)
   dataset = load_dataset(histories, made_family, verify=verify)
   if dataset.num_left_out:
     print(f'{dataset.num_left_out} histories are left out: simulations in them were not finite.')
@@ -139,6 +145,8 @@ def train_operator(
     made_family, len(np.unique(dataset.task_index)), asks=operator.config.asks, **settings
   )
   play = make_play(made_family, operator.policy, num_episodes=operator.config.num_episodes)
+  if rewards is not None:
+    dataset, play = ranked_histories(dataset, rewards), ranked_play(play)
   explorers, explorers_env_steps = None, 0
   if explores and made_family.practice_reward is not None:
     explorers, explorers_env_steps = _explorers(

@@ -87,6 +87,17 @@ def interval_of(
   return float(low), float(high)
 
 
+def rank_correlations(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+  """[H] Spearman's correlations of rows [H, L], over what is not NaN in both; NaN where that is less than two
+  values, or all are alike."""
+  found = []
+  for guessed, wanted in zip(predicted, true):
+    known = np.isfinite(guessed) & np.isfinite(wanted)
+    differ = known.sum() > 1 and np.ptp(guessed[known]) and np.ptp(wanted[known])
+    found.append(stats.spearmanr(guessed[known], wanted[known]).statistic if differ else np.nan)
+  return np.array(found, np.float64)
+
+
 def mean_and_found(strata: Sequence[np.ndarray]) -> dict[str, list[float | None]]:
   """What an interquartile mean does not show: {'mean': [P] mean score, 'found': [P] share of tasks above `FOUND`}."""
   scores = np.concatenate(strata, axis=1)
