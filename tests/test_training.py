@@ -18,7 +18,7 @@ from metaimprove.histories.header import planned_shards, read_header
 from metaimprove.histories.layout import layout_of
 from metaimprove.iteration import iterate
 from metaimprove.operators.apply import make_improve, make_remember
-from metaimprove.operators.memory import EMPTY
+from metaimprove.operators.memory import EMPTY, recorded_behaviour
 from metaimprove.operators.operator import make_operator
 from metaimprove.rollouts import make_play
 from metaimprove.language.ngrams import text_of
@@ -205,7 +205,7 @@ def test_the_stream_is_what_is_drawn_from_any_step_on(examples):
 
 
 def test_shares_that_are_none_are_refused():
-  for name in ('any_share', 'blank_share', 'early_share', 'runs_share'):
+  for name in ('any_share', 'blank_share', 'early_share', 'runs_share', 'watched_share'):
     with pytest.raises(IncompatibleError, match=f'{name}=1.5 must be a share'):
       TrainingSettings(**{name: 1.5})
 
@@ -286,6 +286,29 @@ def test_goals_are_asked_for_as_they_were_achieved(dataset, operator, point):
   np.testing.assert_allclose(is_blank.mean(), 0.5, atol=0.1)
   np.testing.assert_array_equal(is_blank, ~found.memory.trajectory.valid.any(axis=(1, 2)))
   assert found.weight.mean() > 0.9  # states of the memory are still learned from
+
+
+def test_some_examples_show_somebody_who_is_watched(dataset, operator, every):
+  """Of the policy actions alone are known, and in half of them no reward is seen; the answer is that very policy."""
+  examples = examples_of(dataset, operator.config)
+  history = np.arange(200) % dataset.num_histories
+  found = examples.of_histories(history, np.full(200, steps.BEST), np.random.default_rng(0), watched_share=0.5)
+  is_watched, memory = found.ask.values['steps'] == 0, found.memory
+  np.testing.assert_allclose(is_watched.mean(), 0.5, atol=0.1)
+  valid = memory.trajectory.valid
+  recorded = np.isclose(memory.behaviour, recorded_behaviour(memory.trajectory.action), atol=1e-6).all(axis=-1)
+  assert recorded[is_watched][valid[is_watched]].all() and not recorded[~is_watched][valid[~is_watched]].all()
+  hidden = ~memory.trajectory.reward.any(axis=(1, 2))
+  assert not hidden[~is_watched].any()
+  np.testing.assert_allclose(hidden[is_watched].mean(), 0.5, atol=0.15)
+  assert not memory.episode_return[hidden].any() and not memory.largest_reward[hidden].any()
+  for row in np.flatnonzero(is_watched & ~hidden):
+    level = levels_of(memory, row, every[1].reward[history[row]])[-1][0]
+    expected = operator.policy.apply(take(every[0], (history[row], level)), found.states[row])
+    np.testing.assert_allclose(found.answer[row], expected, atol=1e-4)
+  drawn = examples_of(dataset, operator.config, watched_share=1.0, runs_share=0.0).draw(0)
+  assert (drawn.ask.values['steps'] == 0).all()
+  assert examples_of(dataset, operator.config).draw(0).ask.values['steps'].any()
 
 
 def test_words_are_said_of_what_was_measured(dataset, operator, point):

@@ -24,7 +24,7 @@ from metaimprove.training.pairs import describe_pairs, draw_sizes, own_pairs, pa
 from metaimprove.training.rewiring import draw_wirings, rewired_logits, rewired_memory
 from metaimprove.training.rounds import Runs
 from metaimprove.training.settings import TrainingSettings
-from metaimprove.training.shown import memory_of_levels
+from metaimprove.training.shown import as_watched, memory_of_levels
 from metaimprove.trees import concatenate, take
 from metaimprove.types import Params, Trajectory
 
@@ -100,21 +100,27 @@ class Examples:
   explored: Explored | None = None
 
   def of_histories(
-    self, history: np.ndarray, size: np.ndarray, rng: np.random.Generator, share: slice = slice(None)
+    self, history: np.ndarray, size: np.ndarray, rng: np.random.Generator, share: slice = slice(None),
+    watched_share: float = 0.0,
   ) -> Example:
     """Examples of stored policies of histories [B], to be improved by the sizes [B]; the levels are random, so that
-    none dominates. Only the `share` of them is made."""
+    none dominates. A share of them is watched and imitated instead. Only the `share` of all is made."""
     level = rng.integers(self.dataset.num_checkpoints, size=len(history))
+    is_watched, is_hidden = np.zeros((2, len(history)), bool)
+    if watched_share:
+      is_watched, is_hidden = rng.random((2, len(history))) < np.array([[watched_share], [0.5]])
+    size = np.where(is_watched, 0, size)
     pairs, ask = self._pairs(history, level, size, rng)
     rngs = rng.spawn(len(history))[share]
     history, level, target = history[share], level[share], pairs.target[share]
     memory = memory_of_levels(self.dataset, self.config, history, level, rngs)
+    memory = as_watched(memory, is_watched[share], is_hidden[share])
     answer = self.dataset.read(history, np.where(target == SAME, level, target))
     example = self._example(memory, take(ask, share), *answer, rngs)
     if not self.settings.blank_share:
       return example
     is_blank = np.array([rng.random() < self.settings.blank_share for rng in rngs])
-    return example.replace(memory=blank(example.memory, is_blank))
+    return example.replace(memory=blank(example.memory, is_blank & ~is_watched[share]))
 
   def of_runs(
     self, runs: Runs, size: np.ndarray, rng: np.random.Generator, share: slice = slice(None)
@@ -197,7 +203,9 @@ class Examples:
     parts = []
     if shown_levels:
       history = np.array([self.histories[step * size + index] for index in range(shown_levels)])
-      parts.append(self.of_histories(history, sizes[:shown_levels], rng, _part(shown_levels, which, num)))
+      parts.append(self.of_histories(
+        history, sizes[:shown_levels], rng, _part(shown_levels, which, num), self.settings.watched_share
+      ))
     if shown_runs:
       runs = rounds[rng.integers(len(rounds))]
       parts.append(self.of_runs(runs, sizes[shown_levels:][:shown_runs], rng, _part(shown_runs, which, num)))

@@ -38,6 +38,8 @@ class TrainingSettings(FitSettings):
       for operators that understand an ask of `asks.of_levels`; others can not describe such a pair.
     blank_share: share of the examples of histories that show no experience at all. Only for operators that understand
       an ask that says what is wanted without it, such as for a goal.
+    watched_share: share of the examples of histories that show somebody who is watched and imitated: actions alone say
+      what the policy is, in half of them no reward is seen, and the answer is that policy.
     rewired_share: share of the examples that are changed to another wiring; see `rewiring`. Only for families of which
       a wiring is part of the dynamics.
     drop_rate: how often each kind of an ask is left out where several kinds describe a pair; one always stays.
@@ -62,6 +64,7 @@ class TrainingSettings(FitSettings):
   size_shares: tuple[float, ...] = steps.SHARES
   any_share: float = 0.0
   blank_share: float = 0.0
+  watched_share: float = 0.0
   rewired_share: float = 0.0
   drop_rate: float = 0.3
   rounds: tuple[float, ...] = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8)
@@ -102,6 +105,7 @@ class TrainingSettings(FitSettings):
     suited = {
       **suited, 'rewired_share': 0.5 if family.is_wired else 0.0, 'any_share': 0.5 if {*asks} & {*of_levels()} else 0.0,
       'blank_share': 0.2 if {*asks} & {*say_all()} else 0.0,
+      'watched_share': 0.2 if {*asks} & {*say_all()} else 0.0,
       'round_tasks': max(1, min(512, num_tasks, _ROUND_STEPS // ((applications + 1) * family.episode_length))),
       'num_validation': min(64, max(1, num_tasks // 4)),
     }

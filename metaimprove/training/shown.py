@@ -8,7 +8,7 @@ import numpy as np
 from metaimprove import policies
 from metaimprove.histories.dataset import Dataset
 from metaimprove.operators.config import OperatorConfig
-from metaimprove.operators.memory import EMPTY, Memory, thinned
+from metaimprove.operators.memory import EMPTY, Memory, recorded_behaviour, thinned
 from metaimprove.types import episode_return
 
 MOST_LEVELS = 4
@@ -55,6 +55,22 @@ def memory_of_levels(
   places = np.arange(most)[None, :, None], np.arange(chosen.shape[1])[None, None, :]
   there = (places[0] < count[:, None, None]) & (places[1] < wanted[:, None, None])
   return _filled(memory, there, np.broadcast_to(places[0], there.shape), config.capacity)
+
+
+def as_watched(memory: Memory, is_watched: np.ndarray, is_hidden: np.ndarray) -> Memory:
+  """Memories [B, C, ...] of which some [B] are seen from outside: what the policies would do is told by their actions
+  alone, and of those that are hidden [B] too, no reward is seen."""
+  if not is_watched.any():
+    return memory
+  behaviour = np.where(
+    is_watched[:, None, None, None], recorded_behaviour(memory.trajectory.action), memory.behaviour
+  ).astype(np.float32)
+  seen = ~(is_watched & is_hidden)[:, None]
+  trajectory = memory.trajectory.replace(reward=memory.trajectory.reward * seen[..., None])
+  return memory.replace(
+    trajectory=trajectory, behaviour=behaviour, episode_return=memory.episode_return * seen,
+    largest_reward=memory.largest_reward * seen,
+  )
 
 
 def _at(places: np.ndarray, x: np.ndarray) -> np.ndarray:
