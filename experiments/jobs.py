@@ -15,6 +15,8 @@ from metaimprove.evaluation.report import Panel
 from metaimprove.files import claim
 from metaimprove.improvers import domain_randomised_ppo, independent_ppo, task_conditioned_ppo, tuned
 from metaimprove.methods.standard import IMPROVEMENT_SIZES, EvaluationSettings
+from metaimprove.operators.checkpoints import load_operator, save_operator
+from metaimprove.operators.zoo import zoo_card
 from metaimprove.tasks.registry import family_names, make_family
 from metaimprove.training.settings import TrainingSettings
 
@@ -37,6 +39,8 @@ class Job:
     ppo_tasks: held-out tasks that PPO learns from scratch.
     num_updates: of PPO, told the task or not, instead of the family's tuned numbers.
     controls: whether to train and judge the controls too.
+    zoo: the operator that is judged, of those that come with the package; then histories only lead to the reference, a
+      task-conditioned learner. None: one is trained.
   """
 
   family: str
@@ -52,6 +56,7 @@ class Job:
   ppo_tasks: int = 16
   num_updates: int | None = None
   controls: bool = True
+  zoo: str | None = None
 
   @classmethod
   def of(cls, family: str, small: bool = False, **given: Any) -> 'Job':
@@ -141,15 +146,22 @@ def run_seed(job: Job, seed: int, folders: Folders, wall: pathlib.Path) -> stage
   named = {'family': job.family, 'backend': job.backend}
   collect(job, seed, folders.histories, wall)
   if not (folders.operator / 'config.json').exists():  # it is written last, and a training's states may be gone by then
-    stages.train_operator(
-      folders.training, folders.histories, **named, seed=seed,
-      config={'num_episodes': job.num_episodes}, settings=job.training(), num_updates=job.num_updates,
-      operator_folder=folders.operator, wall=wall,
-    )
-  return stages.judge_operator(
+    if job.zoo is not None:
+      save_operator(folders.operator, *load_operator(job.zoo, make_family(job.family, job.backend)))
+    else:
+      stages.train_operator(
+        folders.training, folders.histories, **named, seed=seed,
+        config={'num_episodes': job.num_episodes}, settings=job.training(), num_updates=job.num_updates,
+        operator_folder=folders.operator, wall=wall,
+      )
+  judged = stages.judge_operator(
     folders.evaluation, folders.operator, folders.histories, family=make_family(job.family, job.backend),
-    settings=job.evaluation(), controls=job.controls, num_updates=job.num_updates, training=folders.training, wall=wall,
+    settings=job.evaluation(), controls=job.controls, num_updates=job.num_updates,
+    training=folders.training if job.zoo is None else None, wall=wall,
   )
+  if job.zoo is None:
+    return judged
+  return dataclasses.replace(judged, env_steps=zoo_card(job.zoo)['training_env_steps'])
 
 
 def collect(job: Job, seed: int, histories: pathlib.Path, wall: pathlib.Path) -> None:
@@ -181,19 +193,21 @@ def run(job: Job, seeds: Sequence[int], folder: pathlib.Path) -> Panel:
       if len(seeds) > 1:
         stages.tidy(part.training, part.evaluation)
     stages.write_results(
-      folder, judged, family=family, histories=parts[0].histories, settings=job.evaluation(), wall=folder
+      folder, judged, family=family, histories=parts[0].histories if job.zoo is None else None,
+      settings=job.evaluation(), wall=folder,
     )
   for part in parts:  # also where results exist: a run may have been killed between writing them and this
     stages.tidy(part.training, part.evaluation)
   results = results_.read(folder / 'results.json')
   results.check_scored()
-  return stages.show_operator(folder, parts[0].operator, results, family=family, settings=job.evaluation())
+  panel = stages.show_operator(folder, parts[0].operator, results, family=family, settings=job.evaluation())
+  return panel if job.zoo is None else dataclasses.replace(panel, made_by=zoo_card(job.zoo)['command'])
 
 
 def expected(job: Job, num_seeds: int) -> forecast.Forecast:
   """What the job will take."""
   family, settings = make_family(job.family, job.backend), job.evaluation()
-  training = TrainingSettings.of(family, job.num_tasks, **job.training())
+  training, trained = TrainingSettings.of(family, job.num_tasks, **job.training()), job.zoo is None
   learning = {
     tuned.make_source(task_conditioned_ppo.NAME, family, num_updates=job.num_updates): 1,
     tuned.make_source(independent_ppo.NAME, family, num_updates=job.num_updates): (
@@ -202,7 +216,7 @@ def expected(job: Job, num_seeds: int) -> forecast.Forecast:
   }
   if job.controls:
     learning[tuned.make_source(domain_randomised_ppo.NAME, family, num_updates=job.num_updates)] = 1
-  if family.practice_reward is not None:
+  if trained and family.practice_reward is not None:
     explorer = domain_randomised_ppo.domain_randomised_ppo(
       family, tuned.explorer_settings(family), job.num_updates or tuned.EXPLORER_UPDATES
     )
@@ -213,7 +227,7 @@ def expected(job: Job, num_seeds: int) -> forecast.Forecast:
   return forecast.forecast(
     family, learning=learning, num_histories=job.num_tasks + job.independent_tasks,
     num_checkpoints=job.num_checkpoints, history_episodes=job.history_episodes, num_episodes=job.num_episodes,
-    num_steps=training.num_steps * (1 + job.controls),
-    iterates=len(training.rounds) * training.round_tasks * (training.round_applications + 1), num_judged=num_judged,
+    num_steps=training.num_steps * (trained + job.controls), num_judged=num_judged,
+    iterates=trained * len(training.rounds) * training.round_tasks * (training.round_applications + 1),
     num_seeds=num_seeds,
   )

@@ -327,7 +327,7 @@ def _training_env_steps(training: pathlib.Path | None) -> dict[str, int | None]:
 
 
 def write_results(
-  output: pathlib.Path, judged: Sequence[Judged], *, family: TaskFamily, histories: pathlib.Path,
+  output: pathlib.Path, judged: Sequence[Judged], *, family: TaskFamily, histories: pathlib.Path | None,
   settings: EvaluationSettings, wall: pathlib.Path,
 ) -> Results:
   """Writes results.json to the folder `output`: figures are there whatever becomes of pages, and of what they do not
@@ -337,7 +337,7 @@ def write_results(
     output: a folder.
     judged: of `judge_operator`, for each seed.
     family: the task family.
-    histories: of the first seed.
+    histories: of the first seed; None where the operator did not learn from any that are known.
     settings: of the evaluation.
     wall: where seconds are kept.
 
@@ -345,10 +345,13 @@ def write_results(
     NoScoreError: if there is nothing to show.
   """
   seconds = _read({}, console.read_seconds, wall)
-  _, _, train_tasks = _read((None, None, None), load_conditioned, histories, family)
+  train_tasks, rates = None, _UNKNOWN_RATES
+  if histories is not None:
+    _, _, train_tasks = _read((None, None, None), load_conditioned, histories, family)
+    rates = _read(_UNKNOWN_RATES, collecting_rates, histories)
   results = results_.summarise(
     [one.evaluation for one in judged], training_env_steps=judged[0].env_steps, ask=settings.steps,
-    train_tasks=train_tasks, collect=_read(_UNKNOWN_RATES, collecting_rates, histories),
+    train_tasks=train_tasks, collect=rates,
     identify_reads=judged[0].identify_reads, training_wall_seconds=_read({}, console.read_training_seconds, wall),
     wall_seconds={**seconds, 'total': round(sum(seconds.values()), 1)}, versions=versions(),
   )

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments import learn_families, transfer
+from experiments import jobs, learn_families, transfer
 from metaimprove import files
 from metaimprove.adapters.agent import Agent
 from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation.results import read
 from metaimprove.histories import merge
+from metaimprove.operators.zoo import zoo_card, zoo_folder
 from metaimprove.policies import layer_names
 from metaimprove.tasks.registry import make_family
 from metaimprove.tasks.splits import sample_tasks
@@ -248,6 +249,19 @@ def test_several_seeds_are_one_result(finished, tmp_path):
     folder / 'report.html'
   ).read_text()
   assert f'{second.name}: mean score, and share of' in out
+
+
+@apart
+def test_a_family_shown_beside_is_that_of_an_operator_of_the_package(tmp_path):
+  """It is not trained, and its bill is that of its own training."""
+  tiny = {'heldout_tasks': 2, 'num_applications': 1, 'ppo_tasks': 1, 'num_updates': 2, 'num_tasks': 2}
+  job, folders = jobs.Job.of('point_goal_sparse_h20', small=True, **tiny), jobs.Folders.of(tmp_path)
+  judged = jobs.run_seed(job, 0, folders, tmp_path)
+  assert judged.env_steps == zoo_card('point_goal_sparse_h20')['training_env_steps'] and not folders.training.exists()
+  name = 'operator.safetensors'
+  assert (folders.operator / name).read_bytes() == (zoo_folder('point_goal_sparse_h20') / name).read_bytes()
+  trained = jobs.Job.of('inverted_pendulum_balance', small=True)
+  assert trained.zoo is None and trained.num_steps == 1200
 
 
 def test_tables_hold_the_figures(finished):

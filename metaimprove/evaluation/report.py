@@ -64,11 +64,13 @@ class Panel:
     family: the task family.
     results: the figures.
     shown: its operator at work.
+    made_by: the command that made the operator, where it was not made for this report.
   """
 
   family: TaskFamily
   results: Results
   shown: Shown
+  made_by: str | None = None
 
 
 def record_improvement(
