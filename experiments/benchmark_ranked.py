@@ -47,7 +47,7 @@ LEVELS, EPISODES = 12, 4
 _OTHER = 'rewards of another task'
 
 if __name__ == '__main__':
-  flags.DEFINE_float('demonstrator', 0.1, 'How much of its learning the source has done that is shown.', 0.0, 1.0)
+  flags.DEFINE_float('demonstrator', 0.2, 'How much of its learning the source has done that is shown.', 0.0, 1.0)
   jobs.define_row_flags('runs/ranked', 'docs/results/asks.json')
   flags.adopt_module_key_flags(jobs)
 
