@@ -10,8 +10,8 @@ it is judged by how much of what was said its answers do; there the control is w
 behave as somebody of whom it sees only actions, it is compared with behaviour cloning of the same episodes. Both
 operators are asked for the best as well, which shows what the asks cost.
 
-A family after the other; its rows are written when it is done, and rows of other families stay. Can be stopped at any
-moment; run again, it goes on where it was.
+A family after the other; its rows are written when it is done, and rows of other families and binaries stay. Can be
+stopped at any moment; run again, it goes on where it was.
 """
 
 import dataclasses
@@ -113,7 +113,7 @@ def main() -> None:
       plain=[one for one, _ in judged['plain']], asked=[one for one, _ in judged['asks']],
       datasets=[dataset for _, dataset in judged['asks']],
     ))
-    rows.replace(path, found, lambda row, of=found[0]: (row.family, row.backend) == (of.family, of.backend))
+    ask_rows.write(path, found)
     for row in found:
       print(f'{row.family}, {row.ask}, {row.metric}: {row.value:.3f}; {row.control}: {row.control_value:.3f}')
   print(f'Rows: {path}')

@@ -141,7 +141,7 @@ def _hidden(parts: Parts, statistics: Statistics, rngs: Sequence[np.random.Gener
   valid = memory.trajectory.valid
   order = np.where(valid, np.stack([rng.random(valid.shape[1:]) for rng in rngs]), 1.0).argsort(axis=-1)
   place = order.argsort(axis=-1)  # among the steps of its episode; those that were not taken come last
-  stays = valid & (2 * place < valid.sum(axis=-1, keepdims=True))
+  stays = 2 * place < valid.sum(axis=-1, keepdims=True)
   return memory.replace(trajectory=memory.trajectory.replace(valid=stays)), *others
 
 
