@@ -24,7 +24,7 @@ from experiments.ask_rows import Judged
 from experiments.jobs import Job
 from metaimprove import asks
 from metaimprove.asks import augmentation, explore
-from metaimprove.errors import IncompatibleError
+from metaimprove.errors import IncompatibleError, NoScoreError
 from metaimprove.evaluation import rows
 from metaimprove.evaluation.evaluate import Evaluation, evaluate
 from metaimprove.evaluation.rows import AskRow
@@ -99,7 +99,11 @@ def train(job: Job, family: TaskFamily, num_tasks: int, share: float, seed: int,
 def judge(
   job: Job, num_tasks: int, shares: Sequence[float], seed: int, folder: pathlib.Path, split: str
 ) -> Evaluation:
-  """Collects, trains the operators of the shares, and judges them on the tasks of a split."""
+  """Collects, trains the operators of the shares, and judges them on the tasks of a split.
+
+  Raises:
+    NoScoreError: if none of these tasks has a score.
+  """
   claim(folder, dataclasses.asdict(job))
   family = make_family(job.family, job.backend)
   jobs.collect(job, seed, folder / 'histories', folder)
@@ -118,12 +122,18 @@ def judge(
   conditioned, learning, _ = load_conditioned(folder / 'histories', family)
   measure = playground.measure()
   with console.stage(folder, f'judge {num_tasks} tasks') as progress:
-    return evaluate(
+    found = evaluate(
       methods, family, initial=controls.random_policies(operator.policy, *measure), seed=seed,
       references=[controls.told_everything(conditioned, learning.snapshots[-1], *measure)],
       num_tasks=job.heldout_tasks, folder=folder / f'{num_tasks}_tasks' / 'evaluation', splits=(split,),
       progress=progress,
     )
+  if not found.bounds[split].usable.any():
+    raise NoScoreError(
+      f'No {split} task of {job.family} has a score: the reference is nowhere known to be better than a random policy. '
+      'Take more --heldout_tasks, or --num_updates.'
+    )
+  return found
 
 
 def choose(judged: Judged, shares: Sequence[float]) -> float:
