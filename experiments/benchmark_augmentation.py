@@ -99,11 +99,8 @@ def train(job: Job, family: TaskFamily, num_tasks: int, share: float, seed: int,
 def judge(
   job: Job, num_tasks: int, shares: Sequence[float], seed: int, folder: pathlib.Path, split: str
 ) -> Evaluation:
-  """Collects, trains the operators of the shares, and judges them on the tasks of a split.
-
-  Raises:
-    NoScoreError: if none of these tasks has a score.
-  """
+  """Collects, trains the operators of the shares, and judges them on the tasks of a split; see
+  `check_scored`."""
   claim(folder, dataclasses.asdict(job))
   family = make_family(job.family, job.backend)
   jobs.collect(job, seed, folder / 'histories', folder)
@@ -128,12 +125,17 @@ def judge(
       num_tasks=job.heldout_tasks, folder=folder / f'{num_tasks}_tasks' / 'evaluation', splits=(split,),
       progress=progress,
     )
+  check_scored(found, split)
+  return found
+
+
+def check_scored(found: Evaluation, split: str) -> None:
+  """Raises `NoScoreError` if no task of a split has a score, so that nothing can be said."""
   if not found.bounds[split].usable.any():
     raise NoScoreError(
-      f'No {split} task of {job.family} has a score: the reference is nowhere known to be better than a random policy. '
-      'Take more --heldout_tasks, or --num_updates.'
+      f'No {split} task of {found.family} has a score: {found.reference} is nowhere known to be better than a random '
+      'policy. Let the source learn longer (--num_updates), or take more tasks (--heldout_tasks).'
     )
-  return found
 
 
 def choose(judged: Judged, shares: Sequence[float]) -> float:

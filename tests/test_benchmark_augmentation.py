@@ -8,9 +8,9 @@ import pytest
 from absl import flags
 
 from experiments import ask_rows, benchmark_augmentation, stages
-from experiments.benchmark_augmentation import choose, name_of, rows_of
+from experiments.benchmark_augmentation import check_scored, choose, name_of, rows_of
 from experiments.jobs import Job
-from metaimprove.errors import IncompatibleError
+from metaimprove.errors import IncompatibleError, NoScoreError
 from metaimprove.evaluation import rows
 from metaimprove.evaluation.evaluate import Bounds, Evaluation
 from metaimprove.histories.dataset import first_tasks, with_hindsight
@@ -78,6 +78,14 @@ def test_a_share_is_chosen_on_validation_tasks():
   judged = judged_of({'validation': {'share_0_1': [bad], 'share_0_6': [good]},
                       'heldout': {'share_0_1': [good], 'share_0_6': [bad]}})
   assert choose(judged, (0.1, 0.6)) == 0.6
+
+
+def test_where_no_task_has_a_score_nothing_is_said():
+  found = judged_of({'validation': {'without': [curve([0.5], [0.9])]}}).asked[0]
+  check_scored(found, 'validation')
+  bounds = {'validation': dataclasses.replace(found.bounds['validation'], usable=np.zeros(1, bool))}
+  with pytest.raises(NoScoreError, match='No validation task of reacher_goal has a score: the best is nowhere'):
+    check_scored(dataclasses.replace(found, bounds=bounds), 'validation')
 
 
 def test_each_binary_replaces_its_own_rows_alone(tmp_path):
