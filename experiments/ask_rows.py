@@ -1,4 +1,4 @@
-"""The figures of asks: from what was asked and what came of it to rows."""
+"""The figures of asks: from what was asked and what came of it to rows; most are of `benchmark_asks`."""
 
 import dataclasses
 import pathlib
@@ -25,7 +25,7 @@ from metaimprove.tasks.family import TaskFamily
 _SHUFFLED = "another task's experience"
 _DONE = 'share of what was said that is done'
 Figure = Callable[[Sequence[np.ndarray]], float]
-"""Of values [G, B] of each seed."""
+"""Of values [..., B] of each seed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +55,11 @@ class Judged:
     self, ask: str, metric: str, figure: Figure, values: Sequence[np.ndarray], control: str,
     other: Sequence[np.ndarray] | float,
   ) -> AskRow:
-    """The row of a figure of `values`, one [G, B] a seed, with its interval, beside that of a control."""
+    """The row of a figure of `values`, one [..., B] a seed, with its interval, beside that of a control."""
     low, high = metrics.interval_of(figure, values)
     return AskRow(
       ask=ask, family=self.job.family, backend=self.family.backend, seeds=list(self.seeds),
-      tasks=sum(one.shape[1] for one in values), metric=metric, value=round(float(figure(values)), 4),
+      tasks=sum(one.shape[-1] for one in values), metric=metric, value=round(float(figure(values)), 4),
       low=round(low, 4), high=round(high, 4), control=control,
       control_value=round(float(other if isinstance(other, float) else figure(other)), 4), command=self.command,
     )
@@ -68,22 +68,14 @@ class Judged:
     """Of each seed what came of the asks of a method: [G, B] scores of the tasks that have one."""
     return [one.scores('heldout', name) for one in self.asked]
 
+  @property
+  def points(self) -> tuple[int, ...]:
+    """Numbers of applications that are told of."""
+    most = self.job.num_applications
+    return tuple(n for n in dict.fromkeys((1, 4, most)) if n <= most)
+
   def has(self, name: str) -> bool:
     return name in self.asked[0].curves['heldout']
-
-
-def write(path: pathlib.Path, rows: Sequence[AskRow]) -> None:
-  """Writes the rows of a family in place of earlier ones of the same binary; those of other binaries stay."""
-  def maker(row: AskRow) -> tuple[str, ...]:
-    return row.family, row.backend, row.command.split()[2]
-
-  rows_.replace(path, rows, lambda row: maker(row) == maker(rows[0]))
-
-
-def show(rows: Sequence[AskRow]) -> None:
-  """Prints rows."""
-  for row in rows:
-    print(f'{row.family}, {row.ask}, {row.metric}: {row.value:.3f}; {row.control}: {row.control_value:.3f}')
 
 
 def rows_of(judged: Judged) -> list[AskRow]:
@@ -100,7 +92,7 @@ def _best(judged: Judged) -> list[AskRow]:
   return [
     judged.row(
       'best', f'{title} after {n}', at(end, n), judged.scores('operator'), 'an operator without these asks', plain
-    ) for n in (1, 4, judged.job.num_applications) if n <= judged.job.num_applications
+    ) for n in judged.points
   ]
 
 
@@ -202,6 +194,18 @@ def _watching(judged: Judged) -> list[AskRow]:
       at(np.mean, 1)(apart),
     ))
   return rows
+
+
+def write(path: pathlib.Path, found: Sequence[AskRow]) -> None:
+  """Writes the rows of a family in place of those that the same binary has written of it; those of others stay."""
+  of = lambda row: (row.family, row.backend, row.command.split()[:3])  # python -m experiments.BINARY
+  rows_.replace(path, found, lambda row: of(row) == of(found[0]))
+
+
+def show(rows: Sequence[AskRow]) -> None:
+  """Prints rows."""
+  for row in rows:
+    print(f'{row.family}, {row.ask}, {row.metric}: {row.value:.3f}; {row.control}: {row.control_value:.3f}')
 
 
 def at(end: Callable[[np.ndarray], np.ndarray], index: int) -> Figure:

@@ -10,8 +10,8 @@ it is judged by how much of what was said its answers do; there the control is w
 behave as somebody of whom it sees only actions, it is compared with behaviour cloning of the same episodes. Both
 operators are asked for the best as well, which shows what the asks cost.
 
-A family after the other; its rows are written when it is done, and rows of other families stay. Can be stopped at any
-moment; run again, it goes on where it was.
+A family after the other; its rows are written when it is done, and rows of other families and binaries stay. Can be
+stopped at any moment; run again, it goes on where it was.
 """
 
 import dataclasses

@@ -246,7 +246,7 @@ def benchmark_reading(family: TaskFamily) -> dict[str, float]:
     operator = make_operator(OperatorConfig.of(family, num_episodes=NUM_EPISODES, width=64, code_size=64))
     training, _ = split_histories(dataset, settings.num_validation)
     examples = Examples(
-      dataset=dataset, histories=endless(dataset, training, FLAGS.seed), kinds=operator.config.asks, settings=settings,
+      dataset=dataset, histories=endless(dataset, training, FLAGS.seed), config=operator.config, settings=settings,
       seed=FLAGS.seed,
     )
     num = 4 * FLAGS.train_steps

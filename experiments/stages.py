@@ -23,7 +23,7 @@ from metaimprove.evaluation.exploration import record_exploration, shows_places
 from metaimprove.evaluation.report import Panel, Shown, record_improvement
 from metaimprove.evaluation.results import Results
 from metaimprove.histories.collect import collect
-from metaimprove.histories.dataset import Dataset, load_dataset, with_hindsight
+from metaimprove.histories.dataset import Dataset, first_tasks, load_dataset, with_hindsight
 from metaimprove.histories.ranked import ranked_histories, ranked_play
 from metaimprove.histories.rates import collecting_rates
 from metaimprove.histories.reference import final_policies, load_conditioned
@@ -108,8 +108,8 @@ def collect_histories(
 def train_operator(
   folder: pathlib.Path, histories: pathlib.Path, *, family: str, backend: str | None, seed: int,
   config: Mapping[str, Any], settings: Mapping[str, Any], explores: bool = True, num_updates: int | None = None,
-  verify: bool = True, operator_folder: pathlib.Path | None = None, explorers_folder: pathlib.Path | None = None,
-  rewards: Params | None = None, wall: pathlib.Path | None = None,
+  num_tasks: int | None = None, verify: bool = True, operator_folder: pathlib.Path | None = None,
+  explorers_folder: pathlib.Path | None = None, rewards: Params | None = None, wall: pathlib.Path | None = None,
 ) -> pathlib.Path:
   """Trains an operator on a folder of histories, and returns the operator's folder.
 
@@ -122,6 +122,8 @@ def train_operator(
     settings: the same of `TrainingSettings`.
     explores: whether explorers are learned first, where rewards are sparse.
     num_updates: of each explorer, other than usual.
+    num_tasks: it learns from the histories of the first so many tasks alone, and plays its rounds there; all unless
+      given.
     verify: whether to compare the histories with their checksums first.
     operator_folder: `folder`/operator unless given.
     explorers_folder: `folder`/explorers unless given; several trainings on the same histories may share it.
@@ -136,6 +138,7 @@ def train_operator(
   dataset = load_dataset(histories, made_family, verify=verify)
   if dataset.num_left_out:
     print(f'{dataset.num_left_out} histories are left out: simulations in them were not finite.')
+  dataset = dataset if num_tasks is None else first_tasks(dataset, num_tasks)
   operator = make_operator(OperatorConfig.of(
     made_family, **{'hidden_sizes': tuple(dataset.header['hidden_sizes']), **config}
   ))

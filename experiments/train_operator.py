@@ -18,7 +18,7 @@ from absl import flags
 
 from experiments import console, stages
 from experiments.jobs import Job
-from metaimprove.asks import of_levels
+from metaimprove.asks import augmentation, of_levels
 from metaimprove.operators.config import OperatorConfig
 from metaimprove.tasks.registry import family_names, make_family
 
@@ -36,7 +36,8 @@ if __name__ == '__main__':
   flags.DEFINE_float('learning_rate', None, 'Peak of the cosine schedule.', 0.0)
   flags.DEFINE_integer('width', None, 'Of the operator; a multiple of 32.', 32)
   flags.DEFINE_list(
-    'asks', [], f'Kinds of ask that it understands besides those of the family; of: {", ".join(of_levels())}.'
+    'asks', [], 'Kinds of ask that it understands besides those of the family; of: ' +
+    f'{", ".join((*of_levels(), augmentation.NAME))}.'
   )
   flags.DEFINE_bool('verify', True, 'Compare all histories with their checksums first, about a second a gigabyte.')
   console.define_process_flags()

@@ -190,6 +190,18 @@ def test_shares_of_processes_make_up_the_whole(examples, runs, num_rounds):
   assert len(keys) == 16, 'no two examples share a key'
 
 
+def test_runs_and_tries_are_augmented_too(dataset, operator, operator_params, runs):
+  """Of a batch of histories, runs and tries all are told; without, none is."""
+  config = dataclasses.replace(operator.config, asks=('steps', 'explore', 'augmentation'))
+  for share in (0.0, 1.0):
+    examples = dataclasses.replace(
+      examples_of(dataset, config, augmented_share=share), statistics=jax.device_get(operator_params['statistics']),
+    )
+    given = examples.draw(3, (runs, runs)).ask.given
+    assert given['explore'].any() and given['augmentation'].shape == (16,)
+    np.testing.assert_array_equal(given['augmentation'], share == 1)
+
+
 def test_a_share_of_a_batch_shows_runs(dataset, operator, runs):
   """Runs are of applications with more than the two policies that memories of levels hold here."""
   for share, wanted in ((0.0, 0), (0.5, 8), (1.0, 16)):

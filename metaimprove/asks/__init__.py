@@ -6,6 +6,7 @@ To add a kind: write its file with a `Kind`, and add it to `KINDS`, or in code o
 import re
 from typing import Any
 
+from metaimprove.asks import augmentation as _augmentation
 from metaimprove.asks import explore as _explore
 from metaimprove.asks import goal as _goal
 from metaimprove.asks import mean_return as _mean_return
@@ -17,7 +18,7 @@ from metaimprove.asks.ask import OWN, SAME, Ask, Kind, Pairs, is_on_level, make_
 from metaimprove.errors import UnknownNameError
 
 KINDS: dict[str, Kind] = {kind.NAME: kind.KIND for kind in (
-  _steps, _explore, _mean_return, _score, _skill, _goal, _words,
+  _steps, _explore, _mean_return, _score, _skill, _goal, _words, _augmentation,
 )}
 __all__ = [
   'KINDS', 'OWN', 'SAME', 'Ask', 'Kind', 'Pairs', 'ask', 'from_words', 'is_on_level', 'numbers', 'of_levels',

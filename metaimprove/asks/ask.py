@@ -84,6 +84,8 @@ class Kind:
     ndim: number of axes of a value: 0 for a number, 1 for several.
     of_levels: whether it describes any level as an answer, worse ones than the policy shown too.
     says_all: whether it says what is wanted even where nothing was tried yet.
+    nothing: of a kind that does not say which policy is wanted, the value that is the same as not giving it; None for
+      all others.
   """
 
   name: str
@@ -96,6 +98,7 @@ class Kind:
   ndim: int = 0
   of_levels: bool = False
   says_all: bool = False
+  nothing: int | None = None
 
 
 def is_on_level(pairs: Pairs) -> np.ndarray:
@@ -127,11 +130,17 @@ def make_ask(kinds: Mapping[str, Kind], wanted: Mapping[str, Any]) -> Ask:
   for name in wanted:
     if name not in kinds:
       raise UnknownNameError(f'There is no kind of ask {name!r}; choose among: {", ".join(kinds)}.')
-  if not wanted:
-    raise UnknownNameError(f'An ask must say what is wanted, by one or more of: {", ".join(kinds)}.')
+  saying = [name for name, kind in kinds.items() if kind.nothing is None]
+  if not {*wanted} & {*saying}:
+    raise UnknownNameError(f'An ask must say what is wanted, by one or more of: {", ".join(saying)}.')
   values = {name: kinds[name].value(value) for name, value in wanted.items()}
-  given = {name: np.ones(np.shape(value)[:np.ndim(value) - kinds[name].ndim], bool) for name, value in values.items()}
-  return Ask(values=values, given=given)
+  return Ask(values=values, given={name: _is_given(kinds[name], value) for name, value in values.items()})
+
+
+def _is_given(kind: Kind, value: np.ndarray) -> np.ndarray:
+  """[...] bool, of values [...] of a kind those that count."""
+  given = np.ones(np.shape(value)[:np.ndim(value) - kind.ndim], bool)
+  return given if kind.nothing is None else given & (value != kind.nothing)
 
 
 def batched(ask: Ask, num: int) -> Ask:

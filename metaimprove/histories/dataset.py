@@ -26,6 +26,10 @@ from metaimprove.trees import concatenate, take
 from metaimprove.types import Params, Task, Trajectory
 
 _AT_ONCE = 1024
+_OF_HISTORIES = (
+  'returns', 'return_error', 'best', 'rank', 'task_index', 'source', 'shard', 'row', 'achieved', 'measured',
+)
+"""Fields of a dataset with a row for each history."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,6 +206,13 @@ def load_dataset(folder: files.Path, family: TaskFamily, *, verify: bool = True)
     best=best_level(update), rank=ranks(update), task_index=task_index[keep], source=source[keep],
     source_names=names, num_left_out=int((~keep).sum()), shard=shard[keep], row=row[keep], shards=Shards(paths),
   )
+
+
+def first_tasks(dataset: Dataset, num: int) -> Dataset:
+  """The histories of the first `num` tasks of a dataset, or of all that it has: as if no more had been collected."""
+  kept = np.isin(dataset.task_index, np.unique(dataset.task_index)[:num])
+  known = {name: getattr(dataset, name) for name in _OF_HISTORIES}
+  return dataclasses.replace(dataset, **{name: x[kept] for name, x in known.items() if x is not None})
 
 
 def with_hindsight(dataset: Dataset, family: TaskFamily) -> Dataset:

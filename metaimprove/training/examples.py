@@ -6,19 +6,20 @@ step alone, so that a resumed training sees the same.
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import chex
 import grain
 import numpy as np
 
 from metaimprove import policies
-from metaimprove.asks import SAME, Ask, explore
+from metaimprove.asks import SAME, Ask, augmentation, explore
 from metaimprove.errors import IncompatibleError
 from metaimprove.histories.dataset import Dataset
 from metaimprove.operators.config import OperatorConfig
 from metaimprove.operators.memory import Memory, blank
 from metaimprove.rng import generator
+from metaimprove.training.augmentation import augmented, draw_augmentations
 from metaimprove.training.explored import Explored
 from metaimprove.training.pairs import describe_pairs, draw_sizes, own_pairs, pairs_of
 from metaimprove.training.rewiring import draw_wirings, rewired_logits, rewired_memory
@@ -90,6 +91,7 @@ class Examples:
     settings: of the training.
     seed: of all that is drawn.
     explored: the answers to asks to explore; None: the operator's own tries.
+    statistics: of the operator, `reading.experience_statistics`; needed where examples are augmented.
   """
 
   dataset: Dataset
@@ -98,6 +100,7 @@ class Examples:
   settings: TrainingSettings
   seed: int
   explored: Explored | None = None
+  statistics: Mapping[str, np.ndarray] | None = None
 
   def of_histories(
     self, history: np.ndarray, size: np.ndarray, rng: np.random.Generator, share: slice = slice(None),
@@ -146,7 +149,7 @@ class Examples:
     rngs = rng.spawn(num)[share]
     tried = runs.following(take(moments, (slice(None), share)))
     states, answer, weight = _some_states(tried.trajectory, self.settings.num_states, rngs, tried.behaviour)
-    return self._rewired(Example(
+    return self._changed(Example(
       memory=runs.memory(take(moments, (slice(None), share))), ask=take(ask, share), states=states, answer=answer,
       weight=weight, key_data=_key_data(rngs),
     ), rngs)
@@ -171,10 +174,14 @@ class Examples:
       for visited in (trajectory, memory.trajectory)
     ]
     states, weight = concatenate(halves, axis=1)
-    return self._rewired(Example(
+    return self._changed(Example(
       memory=memory, ask=ask, states=states, answer=policies.apply_numpy(params, states), weight=weight,
       key_data=_key_data(rngs),
     ), rngs)
+
+  def _changed(self, example: Example, rngs: Sequence[np.random.Generator]) -> Example:
+    """Examples [B] as they are shown: some rewired, some augmented."""
+    return self._augmented(self._rewired(example, rngs), rngs)
 
   def _rewired(self, example: Example, rngs: Sequence[np.random.Generator]) -> Example:
     """A share of the examples [B] changed to another wiring."""
@@ -184,6 +191,16 @@ class Examples:
     return example.replace(
       memory=rewired_memory(example.memory, change), answer=rewired_logits(example.answer, change)
     )
+
+  def _augmented(self, example: Example, rngs: Sequence[np.random.Generator]) -> Example:
+    """A share of the examples [B] changed on purpose, and their asks tell so."""
+    if not self.settings.augmented_share:
+      return example
+    number = draw_augmentations(self.settings.augmented_share, rngs)
+    memory, states, answer = augmented(
+      example.memory, example.states, example.answer, number, self.statistics, rngs
+    )
+    return example.replace(memory=memory, states=states, answer=answer, ask=augmentation.told(example.ask, number))
 
   def _pairs(self, history, level, size, rng):
     pairs = pairs_of(self.dataset, history, level, size, self.settings, rng)

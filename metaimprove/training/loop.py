@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaimprove import files
-from metaimprove.asks import KINDS, goal, of_levels, words
+from metaimprove.asks import KINDS, augmentation, goal, of_levels, words
 from metaimprove.errors import IncompatibleError
 from metaimprove.histories.dataset import Dataset
 from metaimprove.language import reader
@@ -72,7 +72,7 @@ def train(
   explored = None if explorers is None else explore_tasks(explorers, play, dataset, seed)
   examples = Examples(
     dataset=dataset, histories=endless(dataset, training, seed), config=operator.config,
-    settings=settings, seed=seed, explored=explored,
+    settings=settings, seed=seed, explored=explored, statistics=statistics,
   )
   shown: dict[str, float] = {}
   played: list[rounds.Runs] = []
@@ -124,6 +124,11 @@ def _check_asks(names: Sequence[str], dataset: Dataset, settings: TrainingSettin
   if settings.any_share and not {*names} & {*of_levels()}:
     raise IncompatibleError(
       f'any_share={settings.any_share} needs an operator that understands one of: {", ".join(of_levels())}.'
+    )
+  if settings.augmented_share and augmentation.NAME not in names:
+    raise IncompatibleError(
+      f'augmented_share={settings.augmented_share} needs an operator that understands an ask for an '
+      f'{augmentation.NAME!r}, which tells how experience was changed; it understands: {", ".join(names)}.'
     )
   if goal.NAME in names and dataset.achieved is None:
     raise IncompatibleError('To learn asks for goals the dataset must tell what was achieved; see `with_hindsight`.')

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from metaimprove.asks import of_levels, say_all, steps
+from metaimprove.asks import augmentation, of_levels, say_all, steps
 from metaimprove.errors import IncompatibleError
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.training.fit import FitSettings
@@ -42,6 +42,8 @@ class TrainingSettings(FitSettings):
       what the policy is, in half of them no reward is seen, and the answer is that policy.
     rewired_share: share of the examples that are changed to another wiring; see `rewiring`. Only for families of which
       a wiring is part of the dynamics.
+    augmented_share: share of the examples whose experience is changed on purpose, and told to be; see `augmentation`.
+      Only for operators that understand an ask for an augmentation.
     drop_rate: how often each kind of an ask is left out where several kinds describe a pair; one always stays.
     rounds: after which shares of the steps the operator is applied to the training tasks. The first time, untrained, it
       emits random policies: bad ones of many kinds, to learn to improve.
@@ -66,6 +68,7 @@ class TrainingSettings(FitSettings):
   blank_share: float = 0.0
   watched_share: float = 0.0
   rewired_share: float = 0.0
+  augmented_share: float = 0.0
   drop_rate: float = 0.3
   rounds: tuple[float, ...] = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8)
   round_applications: int = 4
@@ -106,6 +109,7 @@ class TrainingSettings(FitSettings):
       **suited, 'rewired_share': 0.5 if family.is_wired else 0.0, 'any_share': 0.5 if {*asks} & {*of_levels()} else 0.0,
       'blank_share': 0.2 if {*asks} & {*say_all()} else 0.0,
       'watched_share': 0.2 if {*asks} & {*say_all()} else 0.0,
+      'augmented_share': 0.3 if augmentation.NAME in asks else 0.0,
       'round_tasks': max(1, min(512, num_tasks, _ROUND_STEPS // ((applications + 1) * family.episode_length))),
       'num_validation': min(64, max(1, num_tasks // 4)),
     }

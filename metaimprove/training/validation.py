@@ -1,5 +1,6 @@
 """How good an operator is on validation tasks, training tasks that it does not learn from, measured while it trains."""
 
+import dataclasses
 import functools
 
 import jax
@@ -43,8 +44,9 @@ def losses(
   operator: Operator, operator_params: Params, examples: Examples, histories: np.ndarray
 ) -> dict[str, float]:
   """Negative log likelihood, divergence of the most likely answer, and number of answers in use, of examples of
-  validation histories, for each size of improvement by which pairs are drawn."""
+  validation histories, for each size of improvement by which pairs are drawn; none of them is augmented."""
   rng, figures = generator(0, 'validation examples'), {}
+  examples = dataclasses.replace(examples, settings=dataclasses.replace(examples.settings, augmented_share=0.0))
   history = np.resize(histories, examples.settings.batch_size)
   for size in steps.SIZES:
     batch = examples.of_histories(history, np.full(len(history), size), rng)
