@@ -1,16 +1,19 @@
 """Operators that are asked for one thing after the other, and the figures of it."""
 
 import dataclasses
+import json
+import re
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import ask_methods, ask_rows
+from experiments import ask_methods, ask_page, ask_rows
 from experiments.jobs import Job
 from metaimprove.asks import ask
 from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation.evaluate import Bounds, Evaluation
+from metaimprove.evaluation.report import write_ask_page
 from metaimprove.methods.asked import asked_method
 from metaimprove.methods.method import Curve, initial_policies
 from metaimprove.methods.operator import operator_method, other_tasks_of
@@ -18,6 +21,7 @@ from metaimprove.operators.apply import make_improve, make_remember
 from metaimprove.operators.operator import make_operator
 from metaimprove.rng import stream
 from metaimprove.rollouts import make_play
+from metaimprove.tasks.registry import make_family
 from metaimprove.tasks.splits import sample_tasks
 from metaimprove.trees import take
 from metaimprove.types import silent
@@ -176,3 +180,18 @@ def test_rows_by_hand(point, dataset):
   assert row.control_value == pytest.approx(0.1)
   actions = found['behave as', 'mean absolute difference of actions, as expert']
   assert (actions.value, actions.control_value) == pytest.approx((0.2, 0.2)) and actions.low <= 0.2 <= actions.high
+
+
+def test_a_page_shows_what_was_answered_to_each_ask(operator, operator_params, point, tmp_path):
+  """Films of the answers, each with its ask and what it did; the words are chosen in the page."""
+  task = take(sample_tasks(point, 0, 1, 'validation'), 0)
+  films = ask_page.answered(operator, operator_params, point, task, 'steps', (1, 4), 1, 0)
+  assert [film['asked'] for film in films] == ['1', '4'] and all(film['lines'] for film in films)
+  assert all(re.match(r'return -\d', film['did']) for film in films)
+  said = ask_page.sentences(make_family('point_goal_sparse_h20'))
+  assert 'to the right' in said and len(set(said)) == len(said)
+  path = tmp_path / 'page.html'
+  write_ask_page(path, point, point.describe(task), 2, [], [{**film, 'asked': 'to the <right>'} for film in films])
+  page = path.read_text()
+  assert point.describe(task) in page and 'to the &lt;right&gt;' in page and 'id="scores"' not in page
+  assert json.dumps(films[0]['lines'][0][0]).replace(' ', '') in page.replace(' ', '')

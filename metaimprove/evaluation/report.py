@@ -255,6 +255,25 @@ def _rows(results: Results) -> list[list[str]]:
   ]
 
 
+def write_ask_page(
+  path: files.Path, family: TaskFamily, description: str, known: int, scores: list[dict[str, Any]],
+  sentences: list[dict[str, Any]],
+) -> None:
+  """Writes a page where a slider of `scores` and a box for words show films of what was answered.
+
+  Args:
+    path: of the page.
+    family: the task family.
+    description: of the task.
+    known: policies whose experience the operator had when it was asked for scores.
+    scores, sentences: films with what was 'asked' and what the answer 'did', in words; may be empty.
+  """
+  _render(
+    path, 'ask_template.html', title=f'metaimprove: ask it, on {family.name}', family=family, description=description,
+    known=known, scores=scores, sentences=sentences,
+  )
+
+
 def write_films(path: files.Path, family: TaskFamily, films: list[dict[str, Any]], description: str) -> None:
   """Writes a page with the films alone."""
   _render(
