@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaimprove import asks, files, policies
-from metaimprove.asks.ask import batched
 from metaimprove.methods.imitation import apart, imitated, mean_action
 from metaimprove.operators.memory import EMPTY, Memory, recorded_behaviour, thinned
 from metaimprove.operators.operator import Operator
@@ -29,10 +28,12 @@ from metaimprove.training.examples import Example
 from metaimprove.training.fit import FitSettings, fit
 from metaimprove.training.loss import mean_loss
 from metaimprove.trees import batch_size, take
-from metaimprove.types import Params, Play, Progress, Task, Trajectory, episode_return, silent
+from metaimprove.types import Params, Play, Progress, Task, Trajectory, episode_return, hide_outcome, silent
 
 STAGE = 'train pretending'
+"""What `Progress` is told of."""
 _TURN, _GAIN, _BIAS, _TREMOR = 0.6, 0.4, 0.4, 0.5
+"""How much imitators differ: deviations of an angle, of the logarithm of a gain and of a bias; and the most tremor."""
 
 
 @chex.dataclass(frozen=True)
@@ -125,9 +126,9 @@ def make_scenes(
   num, places = jax.tree.leaves(agents)[0].shape[:2]
   flat = lambda tree: jax.tree.map(lambda x: jnp.reshape(x, (num * places, *x.shape[2:])), tree)
   own = jax.tree.map(lambda x: jnp.repeat(x, places, axis=0), distortion)
-  shown = play(flat(agents), flat(tasks), stream(rng_key, 'shown'))
+  shown = hide_outcome(play(flat(agents), flat(tasks), stream(rng_key, 'shown')))
   params = imitations(operator, operator_params, own, shown)
-  done = play(params, flat(tasks), stream(rng_key, 'imitated'))
+  done = hide_outcome(play(params, flat(tasks), stream(rng_key, 'imitated')))
   states, weight = (jnp.concatenate(
     [jnp.reshape(x, (num * places, -1, *x.shape[3:])) for x in both], axis=1
   ) for both in ((shown.observation, done.observation), (shown.valid, done.valid)))
@@ -141,8 +142,8 @@ def make_scenes(
 def memory_in_turns(
   scenes: Scenes, order: np.ndarray, shown: np.ndarray, last: Trajectory, steps_kept: int
 ) -> Memory:
-  """Memories [B, C, ...] (numpy), C = (2 W + 1) E: of each of W agents its episodes and those of its imitation, and then
-  those of the last agent. The applications count whose turn it was.
+  """Memories [B, C, ...] (numpy), C = (2 W + 1) E: of each of W agents its episodes and those of its imitation, and
+  then those of the last agent. The applications count whose turn it was.
 
   Args:
     scenes: [B, P, ...] of an imitator each.
@@ -156,10 +157,10 @@ def memory_in_turns(
 
   def in_turns(agents, imitations, final):
     pairs = np.stack([agents[rows, order], imitations[rows, order]], axis=2)  # [B, W, 2, E, ...]
-    pairs = pairs.reshape(num, -1, *final.shape[2:])
+    pairs = pairs.reshape(num, (turns - 1) * size, *final.shape[2:])
     return np.concatenate([pairs, final], axis=1)
 
-  trajectory = jax.tree.map(in_turns, scenes.shown, scenes.imitated, jax.device_get(last))
+  trajectory = jax.tree.map(in_turns, scenes.shown, scenes.imitated, jax.device_get(hide_outcome(last)))
   short, time = thinned(trajectory, steps_kept)
   turn = np.repeat(np.arange(turns), size)
   there = turn >= turns - 1 - 2 * np.asarray(shown)[:, None]
@@ -183,7 +184,7 @@ def draw_examples(scenes: Scenes, num: int, steps_kept: int, rng: np.random.Gene
     take(scenes, row), order[:, :-1], rng.integers(places, size=num), take(scenes.shown, last), steps_kept
   )
   return Example(
-    memory=memory, ask=jax.tree.map(np.asarray, batched(asks.ask(steps=1), num)), states=scenes.states[last], answer=scenes.answer[last],
+    memory=memory, ask=asks.ask(steps=np.ones(num, int)), states=scenes.states[last], answer=scenes.answer[last],
     weight=scenes.weight[last], key_data=rng.integers(2**32, size=(num, 2), dtype=np.uint32),
   )
 
@@ -259,8 +260,8 @@ class Cast:
     return _next(self.pretending, self.pretending_params, memory)
 
 
-def judge(
-  cast: Cast, agents: Params, tasks: Task, imitators: Sequence[tuple[Scenes, Distortion]], rng_key: chex.PRNGKey,
+def distances(
+  cast: Cast, agents: Params, tasks: Task, imitators: Sequence[tuple[Scenes, Distortion]], rng_key: chex.PRNGKey
 ) -> dict[str, np.ndarray]:
   """How far the real imitations are from what C takes them to be, and from others.
 
@@ -275,9 +276,10 @@ def judge(
     rng_key: for starts and actions.
 
   Returns:
-    {name: [depths, B]} mean absolute difference of mean actions from the real imitation, at states of both: of the
-    'prediction'; of 'another' imitator's prediction; of one who has watched 'nobody' but D; of the 'original', which is
-    D itself; of the operator's 'own' imitation of D; and of the real imitation made 'again', of other episodes.
+    {name: [depths, B]} mean absolute difference of mean actions from the real imitation, at states that either of both
+    visits. Of the 'prediction'; of that of a depth 'less'; of the one for 'another' imitator, and of the one for an
+    imitator of whom 'nothing' was seen; of the 'original', which is D itself; of the operator's 'own' imitation of D;
+    and of the real imitation, made 'again' of other episodes of D.
   """
   def play(params, name):
     return cast.play(params, tasks, stream(rng_key, name))
@@ -296,10 +298,11 @@ def judge(
   shown, num = play(agents, 'shown'), batch_size(tasks)
   own, others = imitated(cast.operator, cast.operator_params, shown), np.roll(np.arange(num), 1)
   real = chain('real', shown, really)
+  predicted = chain('prediction', shown, lambda scenes, _, seen: cast.predictions(scenes, seen))
   found = {
-    'prediction': chain('prediction', shown, lambda scenes, _, seen: cast.predictions(scenes, seen)),
+    'prediction': predicted, 'less': [(agents, shown), *predicted[:-1]],
     'another': chain('another', shown, lambda scenes, _, seen: cast.predictions(take(scenes, others), seen)),
-    'nobody': chain('nobody', shown, lambda scenes, _, seen: cast.predictions(scenes, seen, 0)),
+    'nothing': chain('nothing', shown, lambda scenes, _, seen: cast.predictions(scenes, seen, 0)),
     'original': [(agents, shown)] * len(imitators), 'own': [(own, play(own, 'own'))] * len(imitators),
     'again': chain('again', play(agents, 'shown again'), really),
   }
