@@ -10,7 +10,9 @@ from experiments import ask_methods, ask_rows
 from experiments.jobs import Job
 from metaimprove.asks import ask
 from metaimprove.errors import IncompatibleError
+from metaimprove.evaluation import rows
 from metaimprove.evaluation.evaluate import Bounds, Evaluation
+from metaimprove.evaluation.rows import AskRow
 from metaimprove.methods.asked import asked_method
 from metaimprove.methods.method import Curve, initial_policies
 from metaimprove.methods.operator import operator_method, other_tasks_of
@@ -176,3 +178,19 @@ def test_rows_by_hand(point, dataset):
   assert row.control_value == pytest.approx(0.1)
   actions = found['behave as', 'mean absolute difference of actions, as expert']
   assert (actions.value, actions.control_value) == pytest.approx((0.2, 0.2)) and actions.low <= 0.2 <= actions.high
+
+
+def test_a_binary_replaces_its_own_rows_alone(tmp_path):
+  """Of its family and backend, whatever the other flags of the command were."""
+  row = AskRow(
+    ask='best', family='reacher_goal', backend='mjx', seeds=[0], tasks=9, metric='score', value=0.5, low=0.4, high=0.6,
+    control='none', control_value=0.1, command='python -m experiments.benchmark_asks --families=reacher_goal',
+  )
+  others = [
+    dataclasses.replace(row, family='point'), dataclasses.replace(row, backend='spring'),
+    dataclasses.replace(row, command=row.command.replace('asks', 'asks_of_others')),
+  ]
+  new = dataclasses.replace(row, value=0.55, command=f'{row.command} --seeds=0,1')
+  rows.replace(tmp_path / 'asks.json', [row, *others], lambda _: False)
+  rows.replace(tmp_path / 'asks.json', [new], lambda known: ask_rows.is_of_same(known, new))
+  assert rows.read(tmp_path / 'asks.json', AskRow) == [new, *others]

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metaimprove import asks, files, policies
+from metaimprove import asks, files, parallel, policies
 from metaimprove.methods.imitation import apart, imitated, mean_action
 from metaimprove.operators.memory import EMPTY, Memory, recorded_behaviour, thinned
 from metaimprove.operators.operator import Operator
@@ -124,19 +124,21 @@ def make_scenes(
     rng_key: for starts and actions.
   """
   num, places = jax.tree.leaves(agents)[0].shape[:2]
-  flat = lambda tree: jax.tree.map(lambda x: jnp.reshape(x, (num * places, *x.shape[2:])), tree)
+  agents, tasks = jax.tree.map(lambda x: jnp.reshape(x, (num * places, *x.shape[2:])), (agents, tasks))
   own = jax.tree.map(lambda x: jnp.repeat(x, places, axis=0), distortion)
-  shown = hide_outcome(play(flat(agents), flat(tasks), stream(rng_key, 'shown')))
-  params = imitations(operator, operator_params, own, shown)
-  done = hide_outcome(play(params, flat(tasks), stream(rng_key, 'imitated')))
-  states, weight = (jnp.concatenate(
-    [jnp.reshape(x, (num * places, -1, *x.shape[3:])) for x in both], axis=1
-  ) for both in ((shown.observation, done.observation), (shown.valid, done.valid)))
-  found = Scenes(
-    shown=shown, imitated=done, states=states, answer=jax.jit(jax.vmap(operator.policy.apply))(params, states),
-    weight=weight.astype(jnp.float32),
+  # Each is awaited: of several programs on several devices of a CPU that are under way one may wait for ever.
+  shown = jax.device_get(hide_outcome(play(agents, tasks, stream(rng_key, 'shown'))))
+  params = jax.device_get(imitations(operator, operator_params, own, shown))
+  done = jax.device_get(hide_outcome(play(params, tasks, stream(rng_key, 'imitated'))))
+  states, weight = (
+    np.concatenate([x.reshape(num * places, -1, *x.shape[3:]) for x in both], axis=1)
+    for both in ((shown.observation, done.observation), (shown.valid, done.valid))
   )
-  return jax.tree.map(lambda x: x.reshape(num, places, *x.shape[1:]), jax.device_get(found))
+  found = Scenes(
+    shown=shown, imitated=done, states=states, answer=policies.apply_numpy(params, states),
+    weight=weight.astype(np.float32),
+  )
+  return jax.tree.map(lambda x: x.reshape(num, places, *x.shape[1:]), found)
 
 
 def memory_in_turns(
@@ -225,8 +227,10 @@ def learn_to_pretend(
 
 @functools.partial(jax.jit, static_argnames='operator')
 def _next(operator: Operator, operator_params: Any, memory: Memory) -> Params:
-  asked = jax.tree.map(jnp.asarray, asks.ask(steps=1))
-  return jax.vmap(lambda one: operator.improve_behaviour(operator_params, one, asked))(memory)
+  def following(operator_params: Any, one: Memory) -> Params:
+    return operator.improve_behaviour(operator_params, one, jax.tree.map(jnp.asarray, asks.ask(steps=1)))
+
+  return parallel.vmap(following, in_axes=(None, 0))(operator_params, memory)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,7 +261,7 @@ class Cast:
       scenes, np.tile(np.arange(places), (num, 1)), np.full(num, places if watched is None else watched), trajectory,
       self.pretending.config.steps_kept,
     )
-    return _next(self.pretending, self.pretending_params, memory)
+    return _next(self.pretending, self.pretending_params, parallel.spread(memory))
 
 
 def distances(
