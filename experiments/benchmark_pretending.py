@@ -13,8 +13,10 @@ moment; run again, it goes on where it was.
 """
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -86,10 +88,15 @@ class Stage:
   play: Play
   seed: int
 
+  @functools.cached_property
+  def policies_of(self) -> Callable[[Any, Task], Params]:
+    """θ [N, ...] of snapshots [N, ...] for tasks [N]."""
+    return jax.jit(jax.vmap(self.source.params))
+
   def agents(self, tasks: Task, rng: np.random.Generator) -> Params:
     """The source's policies for tasks [N], each at a random moment of its learning."""
     moment = rng.integers(len(self.learning.snapshots), size=len(tasks.goal))
-    return jax.jit(jax.vmap(self.source.params))(self.learning.snapshots[moment], tasks)
+    return self.policies_of(self.learning.snapshots[moment], tasks)
 
   def scenes(self, tasks: Task, num: int, places: int, name: str) -> tuple[Scenes, Distortion]:
     """Scenes [num, places] of imitators drawn by `name`, with agents on random ones of the tasks; and how each

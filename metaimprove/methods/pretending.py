@@ -105,7 +105,10 @@ def imitations(
   operator: Operator, operator_params: Any, distortion: Distortion, trajectory: Trajectory
 ) -> Params:
   """What imitators [B, ...] make of those whose actions they see in [B, E, T, ...]: policies [B, ...]."""
-  return jax.jit(jax.vmap(distorted))(imitated(operator, operator_params, trajectory), distortion)
+  return _all_distorted(imitated(operator, operator_params, trajectory), distortion)
+
+
+_all_distorted = jax.jit(jax.vmap(distorted))
 
 
 def make_scenes(
