@@ -29,27 +29,13 @@ Figure = Callable[[Sequence[np.ndarray]], float]
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
-  """What is known of a family.
-
-  Attributes:
-    job, family, seeds, command: what was done.
-    plain, asked: evaluations of the operator without and with asks, one a seed.
-    datasets: the histories of each seed.
-  """
+class Done:
+  """What was done on a family: its job, its seeds, and the command."""
 
   job: Job
   family: TaskFamily
   seeds: Sequence[int]
   command: str
-  plain: Sequence[Evaluation]
-  asked: Sequence[Evaluation]
-  datasets: Sequence[Dataset]
-
-  @property
-  def end(self) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
-    """How scores of tasks are summed up, and its name."""
-    return (np.mean, 'mean score') if is_sparse(self.job.family) else (metrics.iqm, 'IQM of the score')
 
   def row(
     self, ask: str, metric: str, figure: Figure, values: Sequence[np.ndarray], control: str,
@@ -63,6 +49,25 @@ class Judged:
       low=round(low, 4), high=round(high, 4), control=control,
       control_value=round(float(other if isinstance(other, float) else figure(other)), 4), command=self.command,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged(Done):
+  """What is known of a family.
+
+  Attributes:
+    plain, asked: evaluations of the operator without and with asks, one a seed.
+    datasets: the histories of each seed.
+  """
+
+  plain: Sequence[Evaluation]
+  asked: Sequence[Evaluation]
+  datasets: Sequence[Dataset]
+
+  @property
+  def end(self) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+    """How scores of tasks are summed up, and its name."""
+    return (np.mean, 'mean score') if is_sparse(self.job.family) else (metrics.iqm, 'IQM of the score')
 
   def scores(self, name: str) -> list[np.ndarray]:
     """Of each seed what came of the asks of a method: [G, B] scores of the tasks that have one."""

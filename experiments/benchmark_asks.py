@@ -19,9 +19,8 @@ import pathlib
 
 from absl import flags
 
-from experiments import ask_methods, ask_rows, console, jobs, stages
+from experiments import ask_methods, ask_operators, ask_rows, console, jobs
 from experiments.jobs import Job
-from metaimprove.asks import goal, words
 from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation import rows
 from metaimprove.evaluation.evaluate import Evaluation, evaluate
@@ -32,9 +31,7 @@ from metaimprove.histories.reference import load_conditioned
 from metaimprove.methods import controls
 from metaimprove.methods.standard import Playground
 from metaimprove.operators.checkpoints import load_operator
-from metaimprove.operators.config import OperatorConfig
 from metaimprove.rollouts import make_play
-from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.registry import make_family
 
 FLAGS = flags.FLAGS
@@ -44,38 +41,16 @@ if __name__ == '__main__':
   flags.adopt_module_key_flags(jobs)
 
 
-def kinds_of(family: TaskFamily, name: str) -> tuple[str, ...]:
-  """What one of both operators understands: 'plain' what suits the family, 'asks' all that the family has."""
-  own = OperatorConfig.of(family).asks
-  if name == 'plain':
-    return own
-  has = {goal.NAME: family.achieved is not None, words.NAME: bool(family.properties)}
-  return own + ask_methods.OF_NUMBERS + tuple(kind for kind, there in has.items() if there)
-
-
-def train(job: Job, family: TaskFamily, name: str, seed: int, folder: pathlib.Path) -> pathlib.Path:
-  """The folder of one of both operators, trained if it was not."""
-  operator_folder = folder / name / 'operator'
-  if not (operator_folder / 'config.json').exists():
-    stages.train_operator(
-      folder / name, folder / 'histories', family=job.family, backend=job.backend, seed=seed,
-      config={'num_episodes': job.num_episodes, 'asks': kinds_of(family, name)}, settings=job.training(),
-      num_updates=job.num_updates, operator_folder=operator_folder, explorers_folder=folder / 'explorers',
-      verify=False,
-    )
-  return operator_folder
-
-
 def judge(job: Job, name: str, seed: int, folder: pathlib.Path) -> tuple[Evaluation, Dataset]:
   """Collects, trains one of both operators and judges it; and the histories."""
   claim(folder, dataclasses.asdict(job))
   family = make_family(job.family, job.backend)
   jobs.collect(job, seed, folder / 'histories', folder)
-  operator, operator_params = load_operator(train(job, family, name, seed, folder), family)
-  if operator.config.asks != kinds_of(family, name):
+  operator, operator_params = load_operator(ask_operators.train(job, family, name, seed, folder), family)
+  if operator.config.asks != ask_operators.kinds_of(family, name):
     raise IncompatibleError(
       f'The operator in {folder / name} understands {", ".join(operator.config.asks)}, not '
-      f'{", ".join(kinds_of(family, name))}; delete the folder {folder / name}, and run again.'
+      f'{", ".join(ask_operators.kinds_of(family, name))}; delete the folder {folder / name}, and run again.'
     )
   conditioned, learning, _ = load_conditioned(folder / 'histories', family)
   dataset = with_hindsight(load_dataset(folder / 'histories', family, verify=False), family)

@@ -44,7 +44,12 @@ from metaimprove.tasks.registry import make_family
 FLAGS = flags.FLAGS
 LEVELS, EPISODES = 12, 4
 """Policies of which the returns are predicted, evenly spaced over the source's learning; and their episodes."""
-_OTHER = 'rewards of another task'
+_OTHER, _TRUE = 'rewards of another task', "an operator that reads the family's rewards"
+RANKED = {
+  'ranked': {}, 'ranked_another': {'another_task': True}, 'ranked_on': {'from_demonstrator': True},
+  'ranked_on_another': {'from_demonstrator': True, 'another_task': True},
+}
+"""How the operator of learned rewards is judged; see `ranked_method`."""
 
 if __name__ == '__main__':
   flags.DEFINE_float('demonstrator', 0.2, 'How much of its learning the source has done that is shown.', 0.0, 1.0)
@@ -107,8 +112,8 @@ def judge(job: Job, seed: int, folder: pathlib.Path, share: float) -> Evaluation
   methods = [ask_methods.best_method(*true, playground, job)] + [
     ranked_method(
       *ranked, demonstrator, playground.play, num_applications=job.num_applications, num_episodes=job.num_episodes,
-      another_task=another, name='ranked_another' if another else 'ranked', title=f'{_OTHER if another else "ranked"}',
-    ) for another in (False, True)
+      **kind, name=name, title=name.replace('_', ' '),
+    ) for name, kind in RANKED.items()
   ]
   methods += level_methods(demonstrator, [learning.snapshots[index] for index in [*levels, shown]], playground)
   measure = playground.measure()
@@ -135,21 +140,17 @@ def level_methods(demonstrator: Demonstrator, snapshots: list[Any], playground: 
 def rows_of(judged: ask_rows.Judged) -> list[AskRow]:
   """The rows of a family."""
   end, title = judged.end
-  of = {name: judged.scores(name) for name in ('operator', 'ranked', 'ranked_another')}
-  shown = [one[-1:] for one in judged.scores('levels')]
-  last = judged.job.num_applications
-  rows = []
-  for beside, other in {
-    "an operator that reads the family's rewards": of['operator'], _OTHER: of['ranked_another'],
-  }.items():
+  of = {name: judged.scores(name) for name in ('operator', *RANKED)}
+  shown = float(end(np.concatenate([one[-1:] for one in judged.scores('levels')], axis=1)[0]))
+  points, rows = [n for n in (1, 4, judged.job.num_applications) if n <= judged.job.num_applications], []
+  for begun, name, others in (
+    ('', 'ranked', {_TRUE: of['operator'], _OTHER: of['ranked_another']}),
+    (' from the demonstrator on', 'ranked_on', {'the demonstrator': shown, _OTHER: of['ranked_on_another']}),
+  ):
     rows += [
-      judged.row('ranked', f'{title} after {n}, beside {beside}', ask_rows.at(end, n), of['ranked'], beside, other)
-      for n in (1, 4, last) if n <= last
+      judged.row('ranked', f'{title} after {n}{begun}', ask_rows.at(end, n), of[name], beside, other)
+      for beside, other in others.items() for n in points
     ]
-  rows.append(judged.row(
-    'ranked', f'{title} after {last}, beside the demonstrator', ask_rows.at(end, last), of['ranked'],
-    'the demonstrator', float(end(np.concatenate(shown, axis=1)[0])),
-  ))
   for name, better in {'': False, ' of policies better than the demonstrator': True}.items():
     guessed, control = (
       [correlations(one, method, better) for one in judged.asked] for method in ('predicted', 'predicted_another')

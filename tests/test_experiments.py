@@ -37,8 +37,8 @@ BINARIES = (
   'show_family', 'learn_families', 'count_non_finite', 'benchmark_mjx', 'benchmark_collection', 'inspect_histories',
   'merge_histories', 'simulate_scale', 'choose_ppo',
   'tabulate_results', 'benchmark_operators', 'ablate_operator', 'measure_needs', 'benchmark_import', 'add_to_zoo',
-  'benchmark_playground', 'benchmark_asks', 'benchmark_augmentation', 'benchmark_ranked', 'ask', 'ask_page',
-  'train_reader',
+  'benchmark_playground', 'benchmark_asks', 'benchmark_augmentation', 'benchmark_ranked', 'benchmark_pretending',
+  'ask', 'ask_page', 'train_reader',
 )
 SMALL = (
   '--family=inverted_pendulum_balance', '--num_tasks=4', '--num_steps=24', '--heldout_tasks=4', '--num_applications=2',

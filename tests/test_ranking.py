@@ -170,6 +170,10 @@ def test_an_operator_improves_by_learned_rewards_and_is_judged_by_true_ones(
   assert own.returns.shape == (3, 3) and (own.returns < 0).all()  # learned rewards have mean 0
   np.testing.assert_array_equal(own.returns[0], other.returns[0])
   assert (own.returns[1:] != other.returns[1:]).any()
+  begun = ranked_method(operator, operator_params, demonstrator, play, from_demonstrator=True, **shared).run(
+    tasks, jax.random.key(0), silent
+  )
+  assert (begun.returns[0] > own.returns[0]).all()  # it knows the goal
   assert own.episodes.tolist() == [32, 34, 36] and own.env_steps.tolist() == [256, 272, 288]
 
 

@@ -178,7 +178,7 @@ class AskRow:
   @property
   def key(self) -> tuple[str, ...]:
     """See `OperatorRow`."""
-    return self.ask, self.family, self.backend, self.metric
+    return self.ask, self.family, self.backend, self.metric, self.control
 
   def flaw(self) -> str | None:
     """See `OperatorRow`."""

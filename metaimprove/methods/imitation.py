@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metaimprove import asks, files
+from metaimprove import asks, files, parallel
 from metaimprove.improvers.demonstrations import make_act
 from metaimprove.improvers.source import Source
 from metaimprove.methods.method import Curve, Method
@@ -176,7 +176,7 @@ def apart(
 
 def imitated(operator: Operator, operator_params: Any, trajectory: Trajectory) -> Params:
   """The imitations [B, ...] of those whose actions are seen in [B, E, T, ...]."""
-  return _imitate(operator, operator_params, trajectory)
+  return _imitate(operator, operator_params, parallel.spread(trajectory))
 
 
 @functools.partial(jax.jit, static_argnames='operator')
@@ -185,8 +185,10 @@ def _imitate(operator: Operator, operator_params: Any, trajectory: Trajectory) -
     watched = watched_memory(recorded_behaviour(one.action), one, operator.config.steps_kept)
     return join(None, watched, operator.config.capacity)
 
-  same = jax.tree.map(jnp.asarray, asks.ask(steps=0))
-  return jax.vmap(lambda one: operator.improve_behaviour(operator_params, memory_of(one), same))(trajectory)
+  def imitate(operator_params: Any, one: Trajectory) -> Params:
+    return operator.improve_behaviour(operator_params, memory_of(one), jax.tree.map(jnp.asarray, asks.ask(steps=0)))
+
+  return parallel.vmap(imitate, in_axes=(None, 0))(operator_params, trajectory)
 
 
 def cloned(policy: Policy, trajectory: Trajectory, rng_key: chex.PRNGKey) -> Params:

@@ -44,10 +44,15 @@ class Demonstrator:
   snapshot: Any
   settings: RankingSettings
 
+  def params(self, tasks: Task) -> Params:
+    """Its policies [B, ...] on tasks [B]."""
+    return self.source.params_of(self.snapshot, tasks)
+
   def rewards(self, tasks: Task, rng_key: chex.PRNGKey, progress: Progress) -> Params:
     """The rewards [B, ...] learned on tasks [B]."""
-    params = self.source.params_of(self.snapshot, tasks)
-    return learn_rewards(self.family, self.policy, params, tasks, rng_key, self.settings, progress=progress)
+    return learn_rewards(
+      self.family, self.policy, self.params(tasks), tasks, rng_key, self.settings, progress=progress
+    )
 
   @property
   def made_with(self) -> dict[str, Any]:
@@ -57,7 +62,7 @@ class Demonstrator:
 
 def ranked_method(
   operator: Operator, operator_params: Any, demonstrator: Demonstrator, play: Play, *, num_applications: int,
-  num_episodes: int, another_task: bool = False, **options: Any,
+  num_episodes: int, from_demonstrator: bool = False, another_task: bool = False, **options: Any,
 ) -> Method:
   """An operator as a method, asked for the best again and again, that reads learned rewards.
 
@@ -68,6 +73,7 @@ def ranked_method(
     play: makes the experience of `num_episodes` episodes.
     num_applications: in a row.
     num_episodes: of experience before each application.
+    from_demonstrator: whether it begins with the demonstrator's policies instead of random ones.
     another_task: a control: rewards learned on another task; see `other_tasks_of`.
     **options: further fields of `Method`.
 
@@ -88,9 +94,9 @@ def ranked_method(
       progress(options['title'], len(returns), num_applications + 1, {})
       return with_rewards(rewards, trajectory)
 
+    first = demonstrator.params(tasks) if from_demonstrator else initial_policies(operator.policy, num, rng_key)
     for _ in iterate(
-      improve, remember, play_and_note, initial_policies(operator.policy, num, rng_key), tasks,
-      stream(rng_key, 'episodes'), num_applications=num_applications,
+      improve, remember, play_and_note, first, tasks, stream(rng_key, 'episodes'), num_applications=num_applications,
     ):
       pass
     shown = demonstrator.settings.num_rungs * demonstrator.settings.num_episodes
@@ -102,7 +108,7 @@ def ranked_method(
   settings = {
     'operator': dataclasses.asdict(operator.config), 'demonstrator': demonstrator.made_with,
     'operator_params': files.checksum(files.tree_to_bytes(operator_params)), 'num_applications': num_applications,
-    'num_episodes': num_episodes, 'another_task': another_task,
+    'num_episodes': num_episodes, 'from_demonstrator': from_demonstrator, 'another_task': another_task,
   }
   return Method(run=run, settings=settings, **options)
 
