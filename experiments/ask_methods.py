@@ -30,7 +30,10 @@ SIZES = (1, 2, 4, 8, 'best')
 GUIDANCE, LOW = (1.0, 1.25, 1.5, 2.0, 3.0), 0.5
 """How far beyond what is answered to a score of 1 an answer lies, seen from that to a score of `LOW`."""
 GOAL_EXPERIENCE, WORDS_EXPERIENCE = (0, 1, 2), (0, 1)
-"""Policies whose experience is known when a goal is asked for: none, a random one, and one more; and when words are."""
+"""Policies whose experience is known when a goal is asked for: none, a random one, and one more; and when words are, or
+a goal and a score."""
+TOGETHER = (0.25, 0.5, 0.75, 1.0, 1.5)
+"""Scores that are asked for together with a goal; the last one can not be had."""
 LEARNED, SCRIPT = {'beginner': 0.1, 'learner': 0.3, 'expert': 1.0}, 'script'
 """Who is watched: how much of its learning the source has done; and a controller."""
 _MEASURED = 4
@@ -103,6 +106,10 @@ def ask_methods(
       method([best], known, goal_name(known, whose), f'asked for a goal ({whose})', goal_of=whose)
       for known in GOAL_EXPERIENCE for whose in ('own', 'another')
     ]
+    methods += [method(
+      [asks.ask(score=value) for value in TOGETHER], known, together_name(known, whose),
+      f'asked for a goal ({whose}) and a score', goal_of=whose,
+    ) for known in WORDS_EXPERIENCE for whose in ('own', 'another')]
   if words.NAME in operator.config.asks:
     methods += _in_words(method, family, sentences(dataset, job.heldout_tasks, seed))
   return methods
@@ -154,6 +161,11 @@ def _in_words(method: Any, family: TaskFamily, asked: dict[str, Questions]) -> l
 def goal_name(known: int, whose: str) -> str:
   """The name of the method that is asked for a goal after the experience of so many policies."""
   return f'goal_{whose}_{known}'
+
+
+def together_name(known: int, whose: str) -> str:
+  """The name of the method that is asked for a goal and a score after the experience of so many policies."""
+  return f'goal_{whose}_and_score_{known}'
 
 
 def words_name(known: int, shuffled: bool) -> str:

@@ -9,7 +9,8 @@ from scipy import stats
 
 from experiments import ask_methods
 from experiments.ask_methods import (
-  ASKED, GOAL_EXPERIENCE, GUIDANCE, LEARNED, OF_NUMBERS, SCRIPT, SIZES, WORDS_EXPERIENCE, goal_name, words_name
+  ASKED, GOAL_EXPERIENCE, GUIDANCE, LEARNED, OF_NUMBERS, SCRIPT, SIZES, TOGETHER, WORDS_EXPERIENCE, goal_name,
+  together_name, words_name,
 )
 from experiments.jobs import Job
 from metaimprove.errors import IncompatibleError
@@ -87,7 +88,7 @@ def rows_of(judged: Judged) -> list[AskRow]:
   """All rows of a family."""
   return [
     *_best(judged), *(row for kind in OF_NUMBERS for row in _numbers(judged, kind)), *_sizes(judged),
-    *_guided(judged), *_goals(judged), *_words(judged), *_watching(judged),
+    *_guided(judged), *_goals(judged), *_together(judged), *_words(judged), *_watching(judged),
   ]
 
 
@@ -143,6 +144,16 @@ def _goals(judged: Judged) -> list[AskRow]:
       'goal', f'{title}, asked after {known} policies', at(end, 0), judged.scores(goal_name(known, 'own')),
       "another task's goal", judged.scores(goal_name(known, 'another')),
     ) for known in GOAL_EXPERIENCE if judged.has(goal_name(known, 'own'))
+  ]
+
+
+def _together(judged: Judged) -> list[AskRow]:
+  return [
+    judged.row(
+      'goal and score', f'mean score, asked for the goal and {value:g} after {known} policies', at(np.mean, n),
+      judged.scores(together_name(known, 'own')), "another task's goal", judged.scores(together_name(known, 'another')),
+    )
+    for known in WORDS_EXPERIENCE if judged.has(together_name(known, 'own')) for n, value in enumerate(TOGETHER)
   ]
 
 

@@ -163,12 +163,17 @@ def test_rows_by_hand(point, dataset):
   apart = {f'apart_from_{name}': [[0.1, 0.3], [0.2, 0.2]] for name in ask_methods.LEARNED}
   judged = judged_of({
     'operator': [[0.0, 0.0], [0.8, 1.0]], **numbers, 'sizes': np.full((5, 2), 0.5), 'guided': np.full((5, 2), 0.75),
-    **behave, **apart,
+    **behave, **apart, 'goal_own_and_score_1': [[0.2, 0.4]] * 4 + [[0.9, 1.0]],
+    'goal_another_and_score_1': [[0.0, 0.2]] * 5,
   }, point, dataset)
   found = {(row.ask, row.metric): row for row in ask_rows.rows_of(judged)}
   assert found['best', 'IQM of the score after 1'].value == pytest.approx(0.9)
   assert found['steps', 'mean score, k = best'].control_value == pytest.approx(1)
   assert found['score', 'IQM of the score, guided by 2'].value == 0.75
+  both = [row for (kind, _), row in found.items() if kind == 'goal and score']
+  assert [row.value for row in both] == pytest.approx([0.3] * 4 + [0.95])
+  assert both[4].metric == 'mean score, asked for the goal and 1.5 after 1 policies'
+  assert both[4].control_value == pytest.approx(0.1)
   assert found['behave as', 'mean score, as expert'].value == pytest.approx(0.55)
   off = {metric.removeprefix('mean absolute difference of scores, as expert, '): row.value
          for (_, metric), row in found.items() if 'scores, as expert' in metric}

@@ -20,6 +20,7 @@ from metaimprove.iteration import iterate
 from metaimprove.operators.apply import make_improve, make_remember
 from metaimprove.operators.memory import EMPTY, recorded_behaviour
 from metaimprove.operators.operator import make_operator
+from metaimprove.operators.reading import experience_statistics
 from metaimprove.rollouts import make_play
 from metaimprove.language.ngrams import text_of
 from metaimprove.tasks.hindsight import achieved, measured
@@ -27,7 +28,7 @@ from metaimprove.training import fit as fit_module
 from metaimprove.training import rounds, validation
 from metaimprove.training.examples import Examples, endless, split_histories
 from metaimprove.training.loop import env_steps, train
-from metaimprove.training.pairs import ANY, draw_sizes, pairs_of
+from metaimprove.training.pairs import ANY, describe_pairs, draw_sizes, pairs_of
 from metaimprove.training.settings import TrainingSettings
 from metaimprove.training.shown import memory_of_levels
 from metaimprove.trees import batch_size, concatenate, take
@@ -661,9 +662,29 @@ def test_validation_figures_leave_out_what_has_no_score(operator, operator_param
   assert set(found) == {'validation_score/1', 'validation_mean_score/1'} and max(found.values()) < 10
 
 
+def test_validation_figures_say_what_asks_give(operator, play, dataset, examples):
+  """For each kind the loss of any level asked for by it alone, and scores that were asked for beside what came."""
+  config = dataclasses.replace(operator.config, asks=('steps', 'score'))
+  told = make_operator(config)
+  params = told.init(jax.random.key(0), experience_statistics(dataset.read(np.zeros(8, int), np.zeros(8, int))[1]))
+  _, kept_out = split_histories(dataset, 2)
+  figures = validation.scores_of(told, params, play, dataset, kept_out, 1)
+  asked = {f'validation_got/score_{value:g}' for value in validation.ASKED}
+  assert asked < set(figures) and len(figures) == 2 + len(asked)
+  found = validation.losses(told, params, examples_of(dataset, config, any_share=0.5), kept_out)
+  assert {'validation_loss/best', 'validation_loss/score', 'validation_divergence/score'} <= set(found)
+  pairs = pairs_of(dataset, np.zeros(4, int), np.zeros(4, int), np.full(4, ANY), SETTINGS, np.random.default_rng(0))
+  both = describe_pairs(pairs, config.asks, dataclasses.replace(SETTINGS, drop_rate=0.0), np.random.default_rng(0))
+  alone = validation.alone(both, 'score')
+  assert alone.given['score'].all() and not alone.given['steps'].any() and alone.values is both.values
+
+
 def test_environment_steps_by_hand(operator):
-  """2 rounds of 8 tasks, and 4 times 2 validation tasks, each with 3 policies that act for 2 episodes of 8 steps."""
+  """2 rounds of 8 tasks, and 4 times 2 validation tasks, each with 3 policies that act for 2 episodes of 8 steps; with
+  four more where scores are asked for."""
   assert env_steps(operator, SETTINGS) == {'rounds': 2 * 8 * 3 * 16, 'validation_figures': 4 * 2 * 3 * 16}
+  told = dataclasses.replace(operator, config=dataclasses.replace(operator.config, asks=('steps', 'score')))
+  assert env_steps(told, SETTINGS)['validation_figures'] == 4 * 2 * 7 * 16
 
 
 @pytest.fixture(scope='module')
