@@ -93,12 +93,11 @@ def rows_of(judged: Judged) -> list[AskRow]:
 
 
 def _best(judged: Judged) -> list[AskRow]:
-  end, title = judged.end
-  plain = [one.scores('heldout', 'operator') for one in judged.plain]
+  plain, given = [one.scores('heldout', 'operator') for one in judged.plain], judged.scores('operator')
+  ends = dict.fromkeys([judged.end, (metrics.iqm, 'IQM of the score')])  # where rewards are sparse, both
   return [
-    judged.row(
-      'best', f'{title} after {n}', at(end, n), judged.scores('operator'), 'an operator without these asks', plain
-    ) for n in judged.points
+    judged.row('best', f'{title} after {n}', at(end, n), given, 'an operator without these asks', plain)
+    for end, title in ends for n in judged.points
   ]
 
 
