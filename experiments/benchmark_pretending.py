@@ -152,10 +152,12 @@ def pretend(
 ) -> dict[str, np.ndarray]:
   """Collects, trains what is missing, and judges; see `judge`."""
   claim(folder, dataclasses.asdict(job))
-  claim(folder / 'pretending' / 'made_with', {'num_scenes': num_scenes, 'num_steps': num_steps})
   family = make_family(job.family, job.backend)
   jobs.collect(job, seed, folder / 'histories', folder)
   operator, operator_params = load_operator(ask_operators.train(job, family, 'asks', seed, folder), family)
+  claim(folder / 'pretending' / 'made_with', {
+    'num_scenes': num_scenes, 'num_steps': num_steps, 'imitators': checksum(tree_to_bytes(operator_params)),
+  })
   source, learning, _ = load_conditioned(folder / 'histories', family)
   stage = Stage(
     family=family, source=source, learning=learning, operator=operator, operator_params=operator_params, seed=seed,

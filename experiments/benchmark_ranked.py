@@ -2,10 +2,11 @@
 
   python -m experiments.benchmark_ranked --families=reacher_goal
 
-On each task a demonstrator is shown, which is not good: the source of the histories early in its learning. It is played
-with more and less noise, and rewards are learned that rank the episodes by noise. By these the levels of the histories
-are ranked, and by these the operator improves; beside it stand an operator that learns from the family's rewards, and
-one that reads rewards of another task. Returns by the family's rewards are used to judge only.
+On each task a demonstrator is shown, which is told the task but is not the best: the source of the histories early in
+its learning. It is played with more and less noise, and rewards are learned that rank the episodes by noise. By these
+the levels of the histories are ranked, and by these the operator improves; beside it stand an operator that learns from
+the family's rewards, and the same operator with rewards of another task, and with none. Returns by the family's rewards
+are used to judge only.
 
 A family after the other; its rows are written when it is done, with a plot of predicted against true returns of
 policies worse and better than the demonstrator, FOLDER/FAMILY/ranked.png. Can be stopped at any moment; run again, it
@@ -48,6 +49,7 @@ _OTHER, _TRUE = 'rewards of another task', "an operator that reads the family's 
 RANKED = {
   'ranked': {}, 'ranked_another': {'another_task': True}, 'ranked_on': {'from_demonstrator': True},
   'ranked_on_another': {'from_demonstrator': True, 'another_task': True},
+  'ranked_on_nothing': {'from_demonstrator': True, 'no_rewards': True},
 }
 """How the operator of learned rewards is judged; see `ranked_method`."""
 
@@ -142,14 +144,16 @@ def rows_of(judged: ask_rows.Judged) -> list[AskRow]:
   end, title = judged.end
   of = {name: judged.scores(name) for name in ('operator', *RANKED)}
   shown = float(end(np.concatenate([one[-1:] for one in judged.scores('levels')], axis=1)[0]))
-  points, rows = [n for n in (1, 4, judged.job.num_applications) if n <= judged.job.num_applications], []
+  rows = []
   for begun, name, others in (
     ('', 'ranked', {_TRUE: of['operator'], _OTHER: of['ranked_another']}),
-    (' from the demonstrator on', 'ranked_on', {'the demonstrator': shown, _OTHER: of['ranked_on_another']}),
+    (' from the demonstrator on', 'ranked_on', {
+      'the demonstrator': shown, _OTHER: of['ranked_on_another'], 'no rewards at all': of['ranked_on_nothing'],
+    }),
   ):
     rows += [
       judged.row('ranked', f'{title} after {n}{begun}', ask_rows.at(end, n), of[name], beside, other)
-      for beside, other in others.items() for n in points
+      for beside, other in others.items() for n in judged.points
     ]
   for name, better in {'': False, ' of policies better than the demonstrator': True}.items():
     guessed, control = (

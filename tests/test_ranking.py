@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from experiments import stages
 from metaimprove.evaluation.metrics import rank_correlations
-from metaimprove.histories.ranked import ranked_histories, ranked_play
+from metaimprove.histories.ranked import RankedHistories, ranked_histories, ranked_play
 from metaimprove.histories.ranking import RankingSettings, play_ladder, rank, with_rewards
 from metaimprove.methods.method import initial_policies
 from metaimprove.methods.ranked import Demonstrator, levels_method, ranked_method
@@ -198,3 +200,29 @@ def test_rank_correlations_by_hand():
   predicted = np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0], [np.nan, 1.0, 2.0], [1.0, 1.0, 1.0], [np.nan, np.nan, 1.0]])
   found = rank_correlations(predicted, np.broadcast_to([5.0, 6.0, 7.0], predicted.shape))
   np.testing.assert_allclose(found, [1, -1, 1, np.nan, np.nan])
+
+
+def test_a_training_on_learned_rewards_sees_no_others(histories, rewards, point, operator, tmp_path, monkeypatch):
+  """Neither in the histories nor where it plays its own rounds."""
+  found = {}
+
+  def seen(operator, play, dataset, settings, **options):
+    found.update(play=play, dataset=dataset, options=options)
+    raise Seen
+
+  monkeypatch.setattr(stages, 'make_family', lambda *_: point)
+  monkeypatch.setattr(stages.loop, 'train', seen)
+  with pytest.raises(Seen):
+    stages.train_operator(
+      tmp_path, histories, family='point', backend=None, seed=0, config={'num_episodes': 2}, settings={},
+      rewards=rewards,
+    )
+  assert isinstance(found['dataset'], RankedHistories) and found['options']['explorers'] is None
+  pairs = found['dataset'].read_tasks(np.array([0]))
+  played = found['play'](initial_policies(operator.policy, 1, jax.random.key(0)), pairs, jax.random.key(1))
+  position = np.asarray(played.next_observation)[..., 0]
+  np.testing.assert_allclose(played.reward, np.where(played.valid, position, 0), rtol=1e-5)
+
+
+class Seen(Exception):
+  """Raised instead of training."""

@@ -37,8 +37,7 @@ class RankingSettings:
     hidden_sizes: of the network.
     num_steps: gradient steps.
     batch_size: pairs of pieces of episodes in each.
-    piece_length: steps of a piece. On 32 validation tasks of `reacher_goal` the mean rank correlation of predicted and
-      true returns was 0.79 for pieces of 1 step, 0.64 for 5 and 0.67 for 10, for two demonstrators.
+    piece_length: steps of a piece.
     learning_rate: of Adam.
     weight_decay: of the weights.
   """
@@ -51,11 +50,6 @@ class RankingSettings:
   piece_length: int = 1
   learning_rate: float = 5e-3
   weight_decay: float = 1e-3
-
-  def env_steps(self, family: TaskFamily) -> int:
-    """Environment steps of a task's ladder; episodes that end early count as whole ones."""
-    return self.num_rungs * self.num_episodes * family.episode_length
-
 
   def network(self, observation_size: int) -> Policy:
     """Of the rewards: that of a policy, whose first location is the reward."""

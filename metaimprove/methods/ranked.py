@@ -16,6 +16,7 @@ from metaimprove import asks, files
 from metaimprove.histories.ranking import RankingSettings, learn_rewards, with_rewards
 from metaimprove.improvers.source import Source
 from metaimprove.iteration import iterate
+from metaimprove.methods.imitation import without_rewards
 from metaimprove.methods.method import Curve, Method, initial_policies
 from metaimprove.methods.operator import other_tasks_of
 from metaimprove.operators.apply import make_improve, make_remember
@@ -62,7 +63,8 @@ class Demonstrator:
 
 def ranked_method(
   operator: Operator, operator_params: Any, demonstrator: Demonstrator, play: Play, *, num_applications: int,
-  num_episodes: int, from_demonstrator: bool = False, another_task: bool = False, **options: Any,
+  num_episodes: int, from_demonstrator: bool = False, another_task: bool = False, no_rewards: bool = False,
+  **options: Any,
 ) -> Method:
   """An operator as a method, asked for the best again and again, that reads learned rewards.
 
@@ -75,6 +77,7 @@ def ranked_method(
     num_episodes: of experience before each application.
     from_demonstrator: whether it begins with the demonstrator's policies instead of random ones.
     another_task: a control: rewards learned on another task; see `other_tasks_of`.
+    no_rewards: a control: all rewards that it reads are 0.
     **options: further fields of `Method`.
 
   Returns:
@@ -92,7 +95,7 @@ def ranked_method(
       trajectory = play(params, tasks, rng_key)
       returns.append(np.asarray(mean_return(trajectory)))
       progress(options['title'], len(returns), num_applications + 1, {})
-      return with_rewards(rewards, trajectory)
+      return without_rewards(trajectory) if no_rewards else with_rewards(rewards, trajectory)
 
     first = demonstrator.params(tasks) if from_demonstrator else initial_policies(operator.policy, num, rng_key)
     for _ in iterate(
@@ -109,6 +112,7 @@ def ranked_method(
     'operator': dataclasses.asdict(operator.config), 'demonstrator': demonstrator.made_with,
     'operator_params': files.checksum(files.tree_to_bytes(operator_params)), 'num_applications': num_applications,
     'num_episodes': num_episodes, 'from_demonstrator': from_demonstrator, 'another_task': another_task,
+    'no_rewards': no_rewards,
   }
   return Method(run=run, settings=settings, **options)
 
