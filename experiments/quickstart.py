@@ -15,16 +15,20 @@ which needs exploring, is shown in short; it is in FOLDER/FAMILY.
 """
 
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from absl import flags
 
 from experiments import console, jobs
 from experiments.jobs import Job
+from experiments.sizes import sizes_of
 from metaimprove.evaluation.report import write_report
 from metaimprove.tasks.registry import family_names
 
 FLAGS = flags.FLAGS
 FIRST_FAMILY, SECOND_FAMILY = 'reacher_goal', 'point_goal_sparse_h20'
+_OF_TRAINING = ('num_tasks', 'independent_tasks', 'num_steps', 'num_episodes', 'controls')
 
 if __name__ == '__main__':
   flags.DEFINE_string('folder', 'runs/quickstart', 'Where everything goes.')
@@ -46,6 +50,13 @@ def second_family() -> str:
   return SECOND_FAMILY if FLAGS.family == FIRST_FAMILY else ''
 
 
+def second_job(name: str, given: Mapping[str, Any]) -> Job:
+  """The job of the family that is shown beside. Its backend is its own, and flags of training and of controls are not
+  for an operator that comes with the package."""
+  not_its_own = {'backend', *(_OF_TRAINING if sizes_of(name, small=True).get('zoo') else ())}
+  return Job.of(name, small=True, **{flag: value for flag, value in given.items() if flag not in not_its_own})
+
+
 def main():
   folder, given = pathlib.Path(FLAGS.folder), jobs.given()
   seeds = range(FLAGS.seed, FLAGS.seed + FLAGS.num_seeds)
@@ -54,7 +65,7 @@ def main():
   write_report(folder / 'report.html', panel, commands)
   console.print_results(panel.results)
   if name := second_family():
-    second = jobs.run(Job.of(name, small=True, **{**given, 'backend': None}), seeds[:1], folder / name)
+    second = jobs.run(second_job(name, given), seeds[:1], folder / name)
     write_report(folder / 'report.html', panel, commands, second)
     console.print_summary(second.results)
   first = jobs.seed_folders(folder, seeds)[0]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments import jobs, learn_families, transfer
+from experiments import jobs, learn_families, quickstart, transfer
 from metaimprove import files
 from metaimprove.adapters.agent import Agent
 from metaimprove.errors import IncompatibleError
@@ -261,6 +261,12 @@ def test_a_family_shown_beside_is_that_of_an_operator_of_the_package(tmp_path):
   assert judged.env_steps == zoo_card('point_goal_sparse_h20')['training_env_steps'] and not folders.training.exists()
   name = 'operator.safetensors'
   assert (folders.operator / name).read_bytes() == (zoo_folder('point_goal_sparse_h20') / name).read_bytes()
+  given = {'num_steps': 5, 'num_episodes': 3, 'controls': True, 'heldout_tasks': 7, 'backend': 'spring'}
+  beside = quickstart.second_job('point_goal_sparse_h20', given)
+  assert (beside.num_steps, beside.num_episodes, beside.controls, beside.heldout_tasks, beside.backend) == (
+    None, 1, False, 7, None
+  )
+  assert quickstart.second_job('inverted_pendulum_balance', given).num_steps == 5
   trained = jobs.Job.of('inverted_pendulum_balance', small=True)
   assert trained.zoo is None and trained.num_steps == 1200
 
