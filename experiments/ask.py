@@ -27,7 +27,6 @@ from metaimprove.rollouts import make_play
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.hindsight import measured
 from metaimprove.tasks.registry import make_family
-from metaimprove.tasks.splits import SPLITS, sample_tasks
 from metaimprove.trees import take
 
 FLAGS = flags.FLAGS
@@ -35,11 +34,10 @@ _EPISODES = 8
 
 if __name__ == '__main__':
   flags.DEFINE_string('operator', None, 'Its folder, or the name of one that comes along.', required=True)
-  flags.DEFINE_integer('task', 0, 'Which task of the split, from 0.', 0)
-  flags.DEFINE_enum('split', 'heldout', SPLITS, 'Which tasks.')
-  flags.DEFINE_integer('seed', 0, 'Of the tasks, the initial policy and the episodes.')
+  console.define_task_flags()
   flags.DEFINE_integer('num_applications', 0, 'Policies whose experience is gathered before it is asked.', 0)
   flags.DEFINE_string('page', 'runs/ask.html', 'Where the film goes.')
+  flags.adopt_module_key_flags(console)
 
 
 def tell(family: TaskFamily, text: str) -> list[Understood]:
@@ -70,9 +68,8 @@ def main(text: str) -> None:
   family = make_family(operator.config.family, operator.config.backend)
   checkpoints.check_fits(operator.config, family)
   said = tell(family, text)
-  tasks = take(sample_tasks(family, FLAGS.seed, FLAGS.task + 1, FLAGS.split), slice(FLAGS.task, FLAGS.task + 1))
+  tasks = console.chosen_tasks(family)
   task = take(tasks, 0)
-  print(f'Task {FLAGS.task} of {FLAGS.split}: {family.describe(task)}.')
   params = ask_once(
     operator, operator_params, make_play(family, operator.policy, num_episodes=operator.config.num_episodes), wanted,
     tasks, stream(FLAGS.seed, 'ask'), num_applications=FLAGS.num_applications,

@@ -91,7 +91,7 @@ def ask_methods(
       explores=explore.NAME in operator.config.asks, name=name, title=title, **options,
     )
 
-  known, best = experience(job), asks.ask(steps='best')
+  known, best = experience(job.family), asks.ask(steps='best')
   methods = [method(
     [asks.ask(**{kind: value}) for value in asked_of(kind, dataset)], known,
     f'{kind}_shuffled' if shuffled else kind, f'asked for a {kind.replace("_", " ")}', another_task=shuffled,
@@ -173,6 +173,6 @@ def words_name(known: int, shuffled: bool) -> str:
   return f'words_another_{known}' if shuffled else f'words_{known}'
 
 
-def experience(job: Job) -> int:
-  """Policies whose experience is remembered when it is asked: enough to know the task."""
-  return 8 if is_sparse(job.family) else 2
+def experience(family: str) -> int:
+  """Policies whose experience is remembered when it is asked: enough to know a task of the family."""
+  return 8 if is_sparse(family) else 2

@@ -14,12 +14,12 @@ import numpy as np
 from absl import flags
 
 from experiments import console
+from experiments.ask_methods import experience
 from metaimprove import asks
 from metaimprove.asks import explore, score, words
 from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation.films import make_film
 from metaimprove.evaluation.report import write_ask_page
-from metaimprove.evaluation.results import is_sparse
 from metaimprove.language.grammar import description
 from metaimprove.methods.asked import ask_once
 from metaimprove.operators import checkpoints
@@ -29,7 +29,6 @@ from metaimprove.rollouts import make_play
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.hindsight import measured
 from metaimprove.tasks.registry import make_family
-from metaimprove.tasks.splits import SPLITS, sample_tasks
 from metaimprove.trees import take
 from metaimprove.types import Task, mean_return
 
@@ -39,14 +38,13 @@ _EPISODES = 8
 
 if __name__ == '__main__':
   flags.DEFINE_string('operator', None, 'Its folder, or the name of one that comes along.', required=True)
-  flags.DEFINE_integer('task', 0, 'Which task of the split, from 0.', 0)
-  flags.DEFINE_enum('split', 'heldout', SPLITS, 'Which tasks.')
-  flags.DEFINE_integer('seed', 0, 'Of the tasks, the initial policies and the episodes.')
+  console.define_task_flags()
   flags.DEFINE_integer(
     'num_applications', None,
     'Policies whose experience is known when it is asked for a score; 2 by default, or 8 where rewards are sparse.', 0
   )
   flags.DEFINE_string('page', 'runs/ask_page.html', 'Where the page goes.')
+  flags.adopt_module_key_flags(console)
 
 
 def sentences(family: TaskFamily) -> list[str]:
@@ -89,9 +87,9 @@ def main() -> None:
       f'The operator {FLAGS.operator} was trained on neither scores nor words; train one with --asks=score,words, or '
       'use one of `python -m experiments.benchmark_asks`.'
     )
-  task = take(sample_tasks(family, FLAGS.seed, FLAGS.task + 1, FLAGS.split), FLAGS.task)
+  task = take(console.chosen_tasks(family), 0)
   known = FLAGS.num_applications
-  known = (8 if is_sparse(family.name) else 2) if known is None else known
+  known = experience(family.name) if known is None else known
   films = {'scores': [], 'sentences': []}
   if score.NAME in understood:
     films['scores'] = answered(operator, operator_params, family, task, score.NAME, SCORES, known, FLAGS.seed)

@@ -160,20 +160,21 @@ def rows_of(judged: ask_rows.Judged) -> list[AskRow]:
       [correlations(one, method, better) for one in judged.asked] for method in ('predicted', 'predicted_another')
     )
     rows.append(judged.row(
-      'ranked', f'rank correlation of predicted and true returns{name}, mean over tasks', ask_rows.at(np.nanmean, 0),
+      'ranked', f'rank correlation of predicted and true returns{name}, mean over tasks', ask_rows.at(np.mean, 0),
       guessed, _OTHER, control,
     ))
   return rows
 
 
-def correlations(found: Evaluation, name: str, better: bool) -> np.ndarray:
-  """[1, B] of each task, of predicted and true returns of its levels; of those alone that are better than the
-  demonstrator, where that is wanted."""
-  guessed, wanted = (found.curves['heldout'][one].returns for one in (name, 'levels'))
-  usable = found.bounds['heldout'].usable
+def correlations(judged: Evaluation, name: str, better: bool) -> np.ndarray:
+  """[1, B] of predicted and true returns of the levels of each task; of those alone that are better than the
+  demonstrator, where that is wanted. Tasks of which nothing is known, with less than two such levels, are left out."""
+  guessed, wanted = (judged.curves['heldout'][one].returns for one in (name, 'levels'))
+  usable = judged.bounds['heldout'].usable
   guessed, wanted = guessed[:, usable], wanted[:, usable]
   above = wanted[:-1] > wanted[-1] if better else np.ones_like(wanted[:-1], bool)
-  return rank_correlations(np.where(above, guessed[:-1], np.nan).T, wanted[:-1].T)[None]
+  found = rank_correlations(np.where(above, guessed[:-1], np.nan).T, wanted[:-1].T)
+  return found[np.isfinite(found)][None]
 
 
 def draw(found: Evaluation, path: pathlib.Path) -> None:

@@ -18,7 +18,10 @@ from tensorboardX.proto import event_pb2
 from metaimprove import files, types
 from metaimprove.errors import MetaImproveError
 from metaimprove.evaluation.results import IMPROVEMENTS, Results
+from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.registry import backends_of
+from metaimprove.tasks.splits import SPLITS, sample_tasks
+from metaimprove.trees import take
 
 _SECONDS = 'wall_seconds.json'
 _TRAINING_SECONDS = 'training_wall_seconds.json'
@@ -81,6 +84,21 @@ def command_line() -> str:
   module = sys.modules['__main__'].__spec__
   start = ['python', '-m', module.name] if module else ['python', sys.argv[0]]
   return shlex.join([*start, *sys.argv[1:]])
+
+
+def define_task_flags() -> None:
+  """Flags for one task of a family; see `chosen_tasks`."""
+  flags.DEFINE_integer('task', 0, 'Which task of the split, from 0.', 0)
+  flags.DEFINE_enum('split', 'heldout', SPLITS, 'Which tasks.')
+  flags.DEFINE_integer('seed', 0, 'Of the tasks, the initial policies and the episodes.')
+
+
+def chosen_tasks(family: TaskFamily) -> types.Task:
+  """The task [1] that the flags choose, which is told of."""
+  values = flags.FLAGS
+  tasks = take(sample_tasks(family, values.seed, values.task + 1, values.split), slice(values.task, values.task + 1))
+  print(f'Task {values.task} of {values.split}: {family.describe(take(tasks, 0))}.')
+  return tasks
 
 
 def command_for(**values: Any) -> str:

@@ -19,16 +19,13 @@ from metaimprove.evaluation.report import record_improvement, write_films
 from metaimprove.operators import checkpoints
 from metaimprove.rng import stream
 from metaimprove.tasks.registry import make_family
-from metaimprove.tasks.splits import SPLITS, sample_tasks
 from metaimprove.trees import take
 
 FLAGS = flags.FLAGS
 
 if __name__ == '__main__':
   flags.DEFINE_string('operator', 'runs/quickstart/operator', 'Its folder, or the name of one that comes along.')
-  flags.DEFINE_integer('task', 0, 'Which task of the split, from 0.', 0)
-  flags.DEFINE_enum('split', 'heldout', SPLITS, 'Which tasks.')
-  flags.DEFINE_integer('seed', 0, 'Of the tasks, the initial policy and the episodes.')
+  console.define_task_flags()
   flags.DEFINE_integer('num_applications', 4, 'How often the operator is applied.', 1)
   flags.DEFINE_integer(
     'num_episodes', None, 'Episodes of experience before each application; as many as in training by default.', 1
@@ -37,6 +34,7 @@ if __name__ == '__main__':
   flags.DEFINE_string('gym_env', None, 'A Gymnasium environment to improve in, instead of a task of ours.')
   flags.DEFINE_list('observation_indices', None, 'Which numbers of its observation the operator reads, if not all.')
   flags.DEFINE_string('page', 'runs/improve.html', 'Where the drawing goes.')
+  flags.adopt_module_key_flags(console)
 
 
 def main():
@@ -53,8 +51,7 @@ def main():
     return
   family = make_family(operator.config.family, operator.config.backend)
   checkpoints.check_fits(operator.config, family)
-  task = take(sample_tasks(family, FLAGS.seed, FLAGS.task + 1, FLAGS.split), FLAGS.task)
-  print(f'Task {FLAGS.task} of {FLAGS.split}: {family.describe(task)}.')
+  task = take(console.chosen_tasks(family), 0)
   num_episodes = FLAGS.num_episodes or operator.config.num_episodes
   films = record_improvement(
     family, operator, operator_params, task, operator.policy.init(stream(FLAGS.seed, 'policy')),

@@ -122,6 +122,7 @@ def test_first_tasks(dataset, point):
   level = np.zeros(6, int)
   np.testing.assert_array_equal(few.read_tasks(np.arange(6)).goal, told.read_tasks(rows_).goal)
   np.testing.assert_array_equal(few.read(np.arange(6), level)[1].reward, told.read(rows_, level)[1].reward)
+  assert len({dataset.checksum, first_tasks(dataset, 3).checksum, first_tasks(dataset, 2).checksum}) == 3
   assert first_tasks(dataset, 100).num_histories == dataset.num_histories and first_tasks(dataset, 3).achieved is None
 
 

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import stages
+from experiments import benchmark_ranked, stages
+from metaimprove.evaluation.evaluate import Bounds, Evaluation
 from metaimprove.evaluation.metrics import rank_correlations
 from metaimprove.histories.ranked import RankedHistories, ranked_histories, ranked_play
 from metaimprove.histories.ranking import RankingSettings, play_ladder, rank, with_rewards
-from metaimprove.methods.method import initial_policies
+from metaimprove.methods.method import Curve, initial_policies
 from metaimprove.methods.ranked import Demonstrator, levels_method, ranked_method
 from metaimprove.policies import layer_names
 from metaimprove.rng import stream
@@ -226,3 +227,20 @@ def test_a_training_on_learned_rewards_sees_no_others(histories, rewards, point,
 
 class Seen(Exception):
   """Raised instead of training."""
+
+
+def test_correlations_are_of_the_levels_that_count():
+  """Two tasks, three levels and the demonstrator last: all levels, and only those better than it."""
+  true = np.array([[1.0, 1.0], [2.0, 3.0], [3.0, 4.0], [1.5, 3.5]])
+  predicted = np.array([[3.0, 1.0], [1.0, 2.0], [2.0, 9.0], [0.0, 0.0]])
+  curves = {
+    name: Curve(episodes=np.zeros(4), env_steps=np.zeros(4), returns=x)
+    for name, x in (('levels', true), ('predicted', predicted))
+  }
+  bounds = Bounds(initial=np.zeros(2), reference=np.ones(2), usable=np.ones(2, bool))
+  judged = Evaluation(
+    family='point', backend='none', seed=0, reference='', curves={'heldout': curves}, bounds={'heldout': bounds},
+    far_parameter=np.zeros(0, str),
+  )
+  np.testing.assert_allclose(benchmark_ranked.correlations(judged, 'predicted', False), [[-0.5, 1.0]])
+  np.testing.assert_allclose(benchmark_ranked.correlations(judged, 'predicted', True), [[1.0]])  # of the second: one

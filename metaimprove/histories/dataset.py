@@ -211,8 +211,13 @@ def load_dataset(folder: files.Path, family: TaskFamily, *, verify: bool = True)
 def first_tasks(dataset: Dataset, num: int) -> Dataset:
   """The histories of the first `num` tasks of a dataset, or of all that it has: as if no more had been collected."""
   kept = np.isin(dataset.task_index, np.unique(dataset.task_index)[:num])
+  if kept.all():
+    return dataset
   known = {name: getattr(dataset, name) for name in _OF_HISTORIES}
-  return dataclasses.replace(dataset, **{name: x[kept] for name, x in known.items() if x is not None})
+  return dataclasses.replace(
+    dataset, header={**dataset.header, 'first_tasks': num},  # so that its checksum is another one
+    **{name: x[kept] for name, x in known.items() if x is not None},
+  )
 
 
 def with_hindsight(dataset: Dataset, family: TaskFamily) -> Dataset:
