@@ -19,7 +19,7 @@ from metaimprove.rng import stream
 from metaimprove.rollouts import make_play
 from metaimprove.tasks.splits import sample_tasks
 from metaimprove.trees import take
-from metaimprove.types import mean_return, silent
+from metaimprove.types import episode_return, mean_return, silent
 from tests.point_histories import make_sources
 
 SETTINGS = RankingSettings(num_rungs=4, num_steps=150, hidden_sizes=(8,), piece_length=5)
@@ -173,6 +173,13 @@ def test_an_operator_improves_by_learned_rewards_and_is_judged_by_true_ones(
   assert own.returns.shape == (3, 3) and (own.returns < 0).all()  # learned rewards have mean 0
   np.testing.assert_array_equal(own.returns[0], other.returns[0])
   assert (own.returns[1:] != other.returns[1:]).any()
+  blind, also_blind = (
+    ranked_method(operator, operator_params, demonstrator, play, no_rewards=True, another_task=another, **shared).run(
+      tasks, jax.random.key(0), silent
+    ) for another in (False, True)
+  )
+  np.testing.assert_array_equal(blind.returns, also_blind.returns)  # whatever was learned, nothing of it is seen
+  assert (blind.returns[1:] != own.returns[1:]).any()
   begun = ranked_method(operator, operator_params, demonstrator, play, from_demonstrator=True, **shared).run(
     tasks, jax.random.key(0), silent
   )
@@ -227,6 +234,16 @@ def test_a_training_on_learned_rewards_sees_no_others(histories, rewards, point,
 
 class Seen(Exception):
   """Raised instead of training."""
+
+
+def test_errors_of_learned_returns_are_those_of_levels(dataset, rewards):
+  """As of the family's returns, pooled over neighbours; by hand, of the first stored level and the next."""
+  ranked = ranked_histories(dataset, rewards)
+  at = int(np.flatnonzero(ranked.order[0] == 0)[0])
+  _, trajectory = dataset.read(np.zeros(2, int), np.array([0, 1]))
+  returns = episode_return(with_rewards(take(rewards, np.zeros(2, int)), trajectory))
+  squares = np.square(returns - returns.mean(axis=1, keepdims=True)).sum()
+  np.testing.assert_allclose(ranked.return_error[0, at], np.sqrt(squares / 2 / 2), rtol=1e-4)
 
 
 def test_correlations_are_of_the_levels_that_count():

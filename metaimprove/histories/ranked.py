@@ -1,15 +1,15 @@
 """Histories without the family's rewards: with learned ones, and with levels in the order that these give them."""
 
 import dataclasses
-import math
 
 import numpy as np
 
 from metaimprove import files
 from metaimprove.histories.dataset import Dataset, best_level, ranks
+from metaimprove.histories.levels import standard_error
 from metaimprove.histories.ranking import with_rewards
 from metaimprove.trees import take
-from metaimprove.types import Params, Play, Task, Trajectory, episode_return, mean_return
+from metaimprove.types import Params, Play, Task, Trajectory, episode_return
 
 _AT_ONCE = 512
 
@@ -48,21 +48,24 @@ def ranked_histories(dataset: Dataset, rewards: Params) -> RankedHistories:
   """The histories, with learned rewards [H, ...]; what is known of returns and levels is measured anew with these, in
   the stored episodes."""
   every, size = np.arange(dataset.num_histories * dataset.num_checkpoints), dataset.returns.shape
-  returns, error = [], []
+  of_episodes, finite = [], []
   for start in range(0, len(every), _AT_ONCE):
     history, level = divmod(every[start:start + _AT_ONCE], size[1])
     trajectory = with_rewards(take(rewards, history), dataset.read(history, level)[1])
-    returns.append(mean_return(trajectory))
-    error.append(episode_return(trajectory).std(axis=-1) / math.sqrt(trajectory.reward.shape[1]))
-  returns, error = (np.concatenate(found).reshape(size).astype(np.float32) for found in (returns, error))
-  returns = _mean_of_policies(returns, dataset.rank)
+    of_episodes.append(episode_return(trajectory))
+    finite.append(trajectory.finite)
+  # All are finite: other histories are no part of a dataset.
+  of_episodes, finite = (np.concatenate(found).reshape(*size, -1) for found in (of_episodes, finite))
+  error = standard_error(np.moveaxis(of_episodes, 1, 0), np.moveaxis(finite, 1, 0)).T  # as of the family's returns
+  returns = _mean_of_policies(of_episodes.mean(axis=-1), dataset.rank)
   order = np.argsort(returns, axis=1, kind='stable')
   which = np.take_along_axis(dataset.rank, order, axis=1)
   return RankedHistories(**{
     **{field.name: getattr(dataset, field.name) for field in dataclasses.fields(Dataset)},
-    'returns': np.take_along_axis(returns, order, axis=1), 'return_error': np.take_along_axis(error, order, axis=1),
-    'rewards': rewards, 'order': order, 'best': best_level(which), 'rank': ranks(which), 'achieved': None,
-    'properties': (), 'measured': None,
+    'returns': np.take_along_axis(returns, order, axis=1),
+    'return_error': np.take_along_axis(np.nan_to_num(error), order, axis=1), 'rewards': rewards,
+    'order': order, 'best': best_level(which), 'rank': ranks(which), 'achieved': None, 'properties': (),
+    'measured': None,
   })
 
 
