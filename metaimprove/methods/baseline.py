@@ -1,0 +1,86 @@
+"""What a baseline is: a method that first learns from what an operator learns from, with about as many parameters."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import chex
+import jax
+import numpy as np
+
+from metaimprove.histories.dataset import Dataset
+from metaimprove.methods.method import Method
+from metaimprove.operators.config import OperatorConfig
+from metaimprove.tasks.family import TaskFamily
+from metaimprove.training.fit import FitSettings
+from metaimprove.types import Params, Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Lessons:
+  """What a supervised baseline learns from, and as what it is judged: the same for all of them.
+
+  Attributes:
+    family: the task family.
+    dataset: the histories that the operator learns from.
+    histories: those to train on; the operator's validation histories are not among them.
+    config: of the operator that a baseline stands beside: its sizes, its episodes before each application.
+    num_params: of that operator; a baseline has as many within a tenth.
+    settings: how it learns: steps, batch size, learning rate.
+    seed: of the training.
+    folder: for its states; each baseline has one of its own in it.
+    num_applications: a curve has one more points.
+  """
+
+  family: TaskFamily
+  dataset: Dataset
+  histories: np.ndarray
+  config: OperatorConfig
+  num_params: int
+  settings: FitSettings
+  seed: int
+  folder: pathlib.Path
+  num_applications: int
+
+
+class Train(Protocol):
+  """The parameters; a training that was stopped goes on, one that is done is only read."""
+
+  def __call__(self, progress: Progress, /) -> Params: ...
+
+
+class Act(Protocol):
+  """One step of B agents, each on its own task: parameters and observations [B, O] to actions [B, A]. It costs what a
+  step late in their last episode costs; for timing."""
+
+  def __call__(self, params: Params, observation: chex.Array, /) -> chex.Array: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+  """A baseline.
+
+  Attributes:
+    method: what is judged; it trains where that was not done.
+    train: see there.
+    act: see there; None where it acts as the policies do that operators emit.
+    settings: of the training.
+    env_steps: that it took besides the histories.
+  """
+
+  method: Method
+  train: Train
+  act: Act | None
+  settings: Mapping[str, Any]
+  env_steps: int = 0
+
+
+def count_params(params: Params) -> int:
+  """How many numbers there are in a tree."""
+  return sum(int(np.prod(np.shape(x))) for x in jax.tree.leaves(params))
+
+
+def matched_size(num_params_of: Callable[[int], int], num_params: int, sizes: Sequence[int]) -> int:
+  """Of the sizes the one with which a network comes nearest to a number of parameters."""
+  return min(sizes, key=lambda size: abs(num_params_of(size) - num_params))
