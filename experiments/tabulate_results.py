@@ -23,7 +23,8 @@ from metaimprove import files
 from metaimprove.evaluation import results as results_
 from metaimprove.evaluation import rows as rows_
 from metaimprove.evaluation.results import SMALL_NEED, Results, is_sparse
-from metaimprove.evaluation.rows import ANSWERS, GOT, AblationRow, AskRow, NeedsRow, OperatorRow
+from metaimprove.evaluation.comparison_page import costs, headline
+from metaimprove.evaluation.rows import ANSWERS, GOT, AblationRow, AskRow, ComparisonRow, NeedsRow, OperatorRow
 from metaimprove.tasks.registry import backends_of
 
 FLAGS = flags.FLAGS
@@ -135,7 +136,7 @@ def naming_is_enough(row: OperatorRow | NeedsRow) -> bool:
   return None not in needs and max(needs) < SMALL_NEED
 
 
-def _family(row: OperatorRow | NeedsRow | AskRow) -> str:
+def _family(row: OperatorRow | NeedsRow | AskRow | ComparisonRow) -> str:
   """Its name, with the backend where that is not the family's first."""
   return f'`{row.family}`' + ('' if row.backend == next(iter(backends_of(row.family))) else f' on {row.backend}')
 
@@ -239,6 +240,18 @@ def asks_tables(rows: Sequence[AskRow]) -> list[str]:
   return [*table(lines), '', *table([['ask', 'family', 'asked', 'got', "with another task's experience"], *curves])]
 
 
+def comparison_tables(rows: Sequence[ComparisonRow]) -> list[str]:
+  """Methods beside the operator: for each row a table of scores and one of costs."""
+  lines = []
+  for row in rows:
+    budget = {'examples': 'as many examples', 'time': 'as many seconds of learning'}[row.budget]
+    lines += [
+      f'On {_family(row)}, {row.tasks} held-out tasks, seeds {", ".join(map(str, row.seeds))}, histories by '
+      f'{row.source}, {budget}:', '', *table(headline(row)), '', *table(costs(row)), '',
+    ]
+  return lines
+
+
 def import_tables(found: Mapping[str, Any]) -> list[str]:
   """What `benchmark_import` wrote, a table for each part that it has."""
   lines = []
@@ -322,7 +335,9 @@ def print_rows(path: pathlib.Path, picture: str | None) -> None:
     print('\n'.join(import_tables(found)))
     return
   rows = rows_.read_any(path)
-  tables = {NeedsRow: families_table, AblationRow: ablation_tables, AskRow: asks_tables}
+  tables = {
+    NeedsRow: families_table, AblationRow: ablation_tables, AskRow: asks_tables, ComparisonRow: comparison_tables,
+  }
   print('\n'.join(tables.get(type(rows[0]) if rows else OperatorRow, operator_tables)(rows)))
   if picture and rows and isinstance(rows[0], OperatorRow):
     draw(rows, pathlib.Path(picture))

@@ -1,21 +1,17 @@
 """`report.html`: one self-contained page that shows what an operator does, and opens offline."""
 
 import dataclasses
-import io
-import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
-import jinja2
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 
 from metaimprove import files
 from metaimprove.asks import Ask
+from metaimprove.evaluation.drawing import draw_band, draw_curve, figure_of, number, render
 from metaimprove.evaluation.films import make_film
 from metaimprove.evaluation.results import Figures, Results
 from metaimprove.iteration import iterate
@@ -97,43 +93,6 @@ def record_improvement(
   return films
 
 
-def _figure(draw: Callable[[Axes], None], width: float = 7.2, height: float = 3.6, columns: int = 2) -> str:
-  """Draws on matplotlib axes, with the legend below them, and gives the SVG as text."""
-  from matplotlib.figure import Figure
-
-  with matplotlib.rc_context({'svg.hashsalt': 'metaimprove', 'font.size': 9, 'axes.spines.top': False,
-                              'axes.spines.right': False}):
-    figure = Figure(figsize=(width, height), layout='constrained')
-    axes = figure.subplots()
-    draw(axes)
-    if axes.get_legend_handles_labels()[0]:
-      figure.legend(frameon=False, loc='outside lower left', ncols=columns)
-    text = io.StringIO()
-    figure.savefig(text, format='svg', metadata={'Date': None})
-  return text.getvalue()[text.getvalue().index('<svg'):]
-
-
-def _draw_curve(axes: Axes, x: Sequence[float], values: Sequence[float | None], label: str, colour: str) -> None:
-  """A curve without an interval; a single point is a line across."""
-  if None in values:
-    return
-  if len(values) == 1:
-    axes.axhline(values[0], color=colour, label=label, linewidth=1.2, linestyle=':')
-    return
-  axes.plot(x, values, color=colour, label=label)
-
-
-def _draw_band(axes: Axes, x: Sequence[float], figures: Figures, label: str, colour: str) -> None:
-  """A curve with its interval; a single point is a line across."""
-  _draw_curve(axes, x, figures['iqm'], label, colour)
-  if None in figures['iqm']:
-    return
-  if len(figures['iqm']) == 1:
-    axes.axhspan(figures['low'][0], figures['high'][0], color=colour, alpha=0.1, linewidth=0)
-    return
-  axes.fill_between(x, figures['low'], figures['high'], color=colour, alpha=0.2, linewidth=0)
-
-
 def _curves(results: Results) -> list[tuple[Figures, str, str]]:
   """(figures, title, colour) of the operator and the controls."""
   curves = [(results.normalised_return, 'operator, held-out tasks', _COLOURS['operator'])]
@@ -149,14 +108,14 @@ def _improvement_figure(results: Results) -> str:
     start = results.env_steps[1] / 4
     at = np.maximum(results.env_steps, start)
     for figures, title, colour in _curves(results):
-      _draw_band(axes, at, figures, title, colour)
+      draw_band(axes, at, figures, title, colour)
     if results.ppo is not None:
       steps = np.maximum(results.ppo['env_steps'], start)
-      _draw_band(axes, steps, results.ppo, 'PPO from scratch', _COLOURS['ppo'])
+      draw_band(axes, steps, results.ppo, 'PPO from scratch', _COLOURS['ppo'])
     axes.axhline(results.target, color='black', linewidth=0.5, linestyle='--', label=f'target, {results.target}')
     axes.set(xscale='log', xlabel='environment steps of a task', ylabel='score (IQM)', ylim=(-0.3, 1.2))
 
-  return _figure(draw, height=4.6)
+  return figure_of(draw, height=4.6)
 
 
 def _found_figure(results: Results) -> str:
@@ -164,13 +123,13 @@ def _found_figure(results: Results) -> str:
   def draw(axes):
     for figures, title, colour in _curves(results):
       if len(figures['found']) > 1:
-        _draw_curve(axes, range(len(figures['found'])), figures['found'], f'found: {title}', colour)
+        draw_curve(axes, range(len(figures['found'])), figures['found'], f'found: {title}', colour)
     mean = results.normalised_return['mean']
     if None not in mean:
       axes.plot(range(len(mean)), mean, '--', color=_COLOURS['operator'], label='mean score: operator, held-out tasks')
     axes.set(xlabel='applications', ylabel='share of tasks found', ylim=(-0.05, 1.05))
 
-  return _figure(draw, height=3.8)
+  return figure_of(draw, height=3.8)
 
 
 def _sizes_figure(results: Results) -> str:
@@ -178,10 +137,10 @@ def _sizes_figure(results: Results) -> str:
     length = max((len(figures['iqm']) for size, figures in results.improvement.items() if size != 'best'), default=None)
     for size, figures in results.improvement.items():
       shown = {name: figures[name][:length] for name in ('iqm', 'low', 'high')}
-      _draw_band(axes, range(len(shown['iqm'])), shown, f'k = {size}', _SIZE_COLOURS[size])
+      draw_band(axes, range(len(shown['iqm'])), shown, f'k = {size}', _SIZE_COLOURS[size])
     axes.set(xlabel='applications', ylabel='score (IQM)', ylim=(-0.3, 1.2))
 
-  return _figure(draw, height=3.4, columns=4)
+  return figure_of(draw, height=3.4, columns=4)
 
 
 def _spread_figure(results: Results) -> str:
@@ -196,24 +155,12 @@ def _spread_figure(results: Results) -> str:
     axes.set(xlabel='applications', ylabel='score of a task', ylim=(-0.5, 1.3))
     axes.set_xticks(range(len(points)), points)
 
-  return _figure(draw, height=3.0)
-
-
-def _render(path: files.Path, template: str = 'report_template.html', **values: Any) -> None:
-  loader = jinja2.FileSystemLoader(pathlib.Path(__file__).parent)
-  environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-  environment.filters['number'] = _number
-  files.write_bytes(path, environment.get_template(template).render(**values).encode())
-
-
-def _number(value: float | None, form: str = '.3f') -> str:
-  """A figure in words; '-' for one that is not known."""
-  return '-' if value is None else format(value, form)
+  return figure_of(draw, height=3.0)
 
 
 def write_family_page(path: files.Path, family: TaskFamily, films: list[dict[str, Any]]) -> None:
   """Writes a page that shows a family: its definition, its ranges, and films with a 'caption' each."""
-  _render(path, 'family_template.html', title=f'metaimprove: {family.name}', family=family, films=films)
+  render(path, 'family_template.html', title=f'metaimprove: {family.name}', family=family, films=films)
 
 
 def write_report(
@@ -228,9 +175,10 @@ def write_report(
     second: another family, which is shown in short.
   """
   results = panel.results
-  _render(
-    path, title=f'metaimprove: {results.family}', family=panel.family, panel=panel, results=results,
-    rows=_rows(results), commands=commands, description=panel.shown.description, films=panel.shown.films, second=second,
+  render(
+    path, 'report_template.html', title=f'metaimprove: {results.family}', family=panel.family, panel=panel,
+    results=results, rows=_rows(results), commands=commands, description=panel.shown.description,
+    films=panel.shown.films, second=second,
     improvement_figure=_improvement_figure(results), found_figure=_found_figure(results) if results.sparse else '',
     sizes_figure=_sizes_figure(results), spread_figure=_spread_figure(results),
     second_figures=[] if second is None else [_improvement_figure(second.results), _found_figure(second.results)],
@@ -249,8 +197,8 @@ def _rows(results: Results) -> list[list[str]]:
   head += [name if end == 'iqm' else f'{name}, {end}' for name in curves for end in ('iqm', *beside)]
   return [head] + [
     [str(n), f'{results.env_steps[n]:,d}']
-    + [_number(main[name][n]) for name in ('iqm', 'low', 'high', 'mean', 'found')]
-    + [_number(figures[end][n]) for figures in curves.values() for end in ('iqm', *beside)]
+    + [number(main[name][n]) for name in ('iqm', 'low', 'high', 'mean', 'found')]
+    + [number(figures[end][n]) for figures in curves.values() for end in ('iqm', *beside)]
     for n in range(len(main['iqm'])) if n <= 5 or n % 5 == 0
   ]
 
@@ -268,7 +216,7 @@ def write_ask_page(
     known: policies whose experience the operator had when it was asked for scores.
     scores, sentences: films with what was 'asked' and what the answer 'did', in words; may be empty.
   """
-  _render(
+  render(
     path, 'ask_template.html', title=f'metaimprove: ask it, on {family.name}', family=family, description=description,
     known=known, scores=scores, sentences=sentences,
   )
@@ -276,7 +224,7 @@ def write_ask_page(
 
 def write_films(path: files.Path, family: TaskFamily, films: list[dict[str, Any]], description: str) -> None:
   """Writes a page with the films alone."""
-  _render(
-    path, title=f'metaimprove: one improvement on {family.name}', family=family, results=None, panel=None, second=None,
-    description=description, films=films,
+  render(
+    path, 'report_template.html', title=f'metaimprove: one improvement on {family.name}', family=family, results=None,
+    panel=None, second=None, description=description, films=films,
   )

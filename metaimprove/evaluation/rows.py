@@ -1,11 +1,12 @@
 """Figures of many families in one file, a row each, from which the tables and plots of the docs are made.
 
-Four files are kept in docs/results:
+Five files are kept in docs/results:
 
   operators.json  `OperatorRow`: how good operators are, with controls, on held-out tasks
   needs.json      `NeedsRow`: what families ask for, on held-out tasks, without an operator
   ablations.json  `AblationRow`: variants of an operator, on validation tasks
   asks.json       `AskRow`: what operators give for what they are asked for, on held-out tasks
+  comparison.json `ComparisonRow`: methods of the field beside the operator, on held-out tasks
 
 All are lists of plain objects. The fields of these classes are all that there is in them.
 """
@@ -186,7 +187,54 @@ class AskRow:
     return next((name for name in figures if not isinstance(getattr(self, name), numbers.Real)), None)
 
 
-Row = TypeVar('Row', OperatorRow, NeedsRow, AblationRow, AskRow)
+@dataclasses.dataclass(frozen=True)
+class ComparisonRow:
+  """Methods beside one another on a family.
+
+  Attributes:
+    family, backend, seeds, tasks, need, commands: see `OperatorRow`.
+    budget: what all that learn from the histories have in common: 'examples', or 'time' of learning.
+    source: of the histories.
+    after: episodes of a task after which methods are set beside one another.
+    thresholds: scores of a performance profile.
+    methods: name -> 'title', 'episodes' and 'env_steps' [P], 'iqm', 'low', 'high', 'mean' [P], and 'found' where
+      rewards are sparse; 'far', the same of far tasks or None; 'profile', for each of `after` the share of tasks above
+      each threshold; 'ours_above', for each of `after` how often the operator is better on a task, and the ends of the
+      interval, None for the operator itself; and the fields of `comparison.Cost`.
+  """
+
+  family: str
+  backend: str
+  budget: str
+  source: str
+  seeds: list[int]
+  tasks: int
+  need: Mapping[str, float | None]
+  after: list[int]
+  thresholds: list[float]
+  methods: Mapping[str, Mapping[str, Any]]
+  commands: list[str]
+
+  @property
+  def key(self) -> tuple[str, ...]:
+    """See `OperatorRow`."""
+    return self.family, self.backend, self.budget, self.source
+
+  def flaw(self) -> str | None:
+    """See `OperatorRow`."""
+    if set(self.need) != set(NEEDS):
+      return 'need'
+    ends = (*_ENDS, *(['found'] if is_sparse(self.family) else []))
+    for name, method in self.methods.items():
+      figures, far = ({end: one[end] for end in ends} if one else None for one in (method, method['far']))
+      if not all(_are_figures(one, {len(method['episodes'])}, is_sparse(self.family)) for one in (figures, far) if one):
+        return f'methods[{name!r}]'
+      if len(method['profile']) != len(self.after) or len(method['env_steps']) != len(method['episodes']):
+        return f'methods[{name!r}]'
+    return None if 'operator' in self.methods else 'methods'
+
+
+Row = TypeVar('Row', OperatorRow, NeedsRow, AblationRow, AskRow, ComparisonRow)
 
 
 def _are_figures(figures: Any, lengths: set[int], sparse: bool) -> bool:
@@ -256,11 +304,11 @@ def read(path: files.Path, kind: Callable[..., Row]) -> list[Row]:
   return rows
 
 
-def read_any(path: files.Path) -> list[OperatorRow] | list[NeedsRow] | list[AblationRow] | list[AskRow]:
-  """The rows of one of the four files, told apart by the fields of the first one; raises as `read` does."""
+def read_any(path: files.Path) -> Sequence[Any]:
+  """The rows of one of the five files, told apart by the fields of the first one; raises as `read` does."""
   value = files.read_json(path)
   first = value[0] if isinstance(value, list) and value and isinstance(value[0], dict) else {}
-  kinds = (OperatorRow, NeedsRow, AblationRow, AskRow)
+  kinds = (OperatorRow, NeedsRow, AblationRow, AskRow, ComparisonRow)
   fits = (kind for kind in kinds if {field.name for field in dataclasses.fields(kind)} == set(first))
   return read(path, next(fits, OperatorRow))
 

@@ -1,0 +1,220 @@
+"""Methods of the field beside the operator: the same histories, tasks, size and budget, on held-out and far tasks.
+
+  python -m experiments.compare --families=point_goal_sparse_h20 --seeds=0,1,2
+
+does the main job on each family, which trains and judges the operator, PPO and the controls, then trains each baseline
+on the operator's histories and judges it on the same tasks. `--methods` chooses among baselines; those judged before
+stay. Under the budget 'examples' a baseline is shown as many examples as the operator; under 'time' it learns for as
+many seconds, by what a step of it took under 'examples'. Its learning rate is chosen on validation tasks.
+
+Writes a row a family and budget to `--json` as soon as it is there, a page beside it, and TensorBoard events to the
+folder. Can be stopped at any moment; run again, it goes on where it was.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+
+from experiments import console, jobs
+from experiments.acting_cost import acting_costs
+from experiments.compared import BASELINES, Setting, chosen_rate
+from experiments.jobs import Folders, Job
+from experiments.tabulate_results import comparison_tables
+from metaimprove import asks, files, parallel
+from metaimprove.asks.ask import batched
+from metaimprove.errors import UnknownNameError
+from metaimprove.evaluation import rows
+from metaimprove.evaluation.comparison import OURS, Cost, comparison_row
+from metaimprove.evaluation.comparison_page import write_comparison
+from metaimprove.evaluation.evaluate import Evaluation, evaluate
+from metaimprove.evaluation.rows import ComparisonRow
+from metaimprove.methods.baseline import Baseline, count_params
+from metaimprove.methods.method import initial_policies
+from metaimprove.operators.apply import make_remember
+from metaimprove.rng import stream
+from metaimprove.tasks.splits import sample_tasks
+
+FLAGS = flags.FLAGS
+BUDGETS = ('examples', 'time')
+_OF_JOB = {
+  OURS: 'operator', 'ppo': 'PPO from scratch', 'identify': 'identify the task',
+  'told_goal': 'told the goal, not the dynamics', 'no_experience': 'one policy for all tasks',
+  'shuffled_experience': "operator, another task's experience", 'operator_sampled': 'operator, answers drawn at random',
+  'operator_no_explore': 'operator, not asked to explore',
+}
+"""What the main job judges -> its title."""
+_LEARNING = ('explorers', 'rounds', 'gradient_steps')
+"""Parts of the operator's training, in seconds, after its histories are there."""
+
+if __name__ == '__main__':
+  jobs.define_row_flags('runs/compare', 'docs/results/comparison.json')
+  flags.adopt_module_key_flags(jobs)
+  flags.DEFINE_list('methods', list(BASELINES), 'Baselines.')
+  flags.DEFINE_multi_enum('budgets', list(BUDGETS), BUDGETS, 'What baselines have in common with the operator.')
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+  """What is known of one seed: an evaluation of all methods, their titles, what each costs, and the histories' sources.
+  """
+
+  evaluation: Evaluation
+  titles: Mapping[str, str]
+  costs: Mapping[str, Cost]
+  sources: Sequence[str]
+
+
+def compare_seed(job: Job, seed: int, parts: Folders, wall: pathlib.Path, budget: str, ours: float) -> Compared:
+  """Trains and judges the baselines of one seed beside the operator, which is there.
+
+  Args:
+    job: the main job.
+    seed: of everything.
+    parts: of the main job.
+    wall: of the main job; where its seconds are.
+    budget: one of `BUDGETS`.
+    ours: seconds that the operator has learned for.
+  """
+  judged = jobs.run_seed(job, seed, parts, wall).evaluation
+  setting = Setting.of(job, seed, parts, parts.evaluation.parent / 'compared')
+  folder, made, costs = setting.folder / budget, {}, {}
+  for name in FLAGS.methods:
+    num_steps = setting.training.num_steps
+    if budget == 'time':
+      num_steps = max(1, round(num_steps * ours / max(0.1, _seconds(setting.folder / 'examples', name))))
+    lessons = setting.lessons(folder, num_steps=num_steps, rate=chosen_rate(setting, name))
+    made[name] = BASELINES[name](lessons, setting.playground)
+    with console.stage(folder, f'train {name}') as progress:
+      params = made[name].train(progress)
+    costs[name] = Cost(
+      params=count_params(params), training_seconds=_seconds(folder, name), training_env_steps=made[name].env_steps,
+      examples=num_steps * lessons.settings.batch_size,
+    )
+  with console.stage(folder, 'judge') as progress:
+    found = evaluate(
+      [one.method for one in made.values()], setting.family, initial=setting.initial, references=setting.references,
+      seed=seed, num_tasks=job.heldout_tasks, folder=folder / 'evaluation', progress=progress,
+    )
+  curves = {split: {**of, **found.curves[split]} for split, of in judged.curves.items()}
+  titles = {name: title for name, title in _OF_JOB.items() if name in judged.curves['heldout']}
+  return Compared(
+    evaluation=dataclasses.replace(judged, curves=curves),
+    titles={**titles, **{name: one.method.title for name, one in made.items()}},
+    costs=_with_acting(setting, made, {OURS: _cost_of_ours(setting, ours), **costs}),
+    sources=setting.dataset.source_names,
+  )
+
+
+def _seconds(folder: pathlib.Path, name: str) -> float:
+  """That a baseline has learned for."""
+  return console.read_seconds(folder)[f'train {name}']
+
+
+def _cost_of_ours(setting: Setting, seconds: float) -> Cost:
+  training = setting.training
+  env_steps = files.read_json(setting.folder.parent / 'training' / 'env_steps.json')
+  return Cost(
+    params=count_params(setting.operator_params['network']), training_seconds=round(seconds, 1),
+    examples=training.num_steps * training.batch_size, training_env_steps=env_steps['rounds'] + env_steps['explorers'],
+  )
+
+
+def _with_acting(setting: Setting, made: Mapping[str, Baseline], costs: Mapping[str, Cost]) -> dict[str, Cost]:
+  """The costs with those of acting."""
+  operator, num = setting.operator, setting.job.heldout_tasks
+  tasks, policies = sample_tasks(setting.family, setting.seed, num, 'validation'), initial_policies(
+    operator.policy, num, stream(setting.seed, 'acting')
+  )
+  trajectory = setting.playground.play(policies, tasks, stream(setting.seed, 'acted'))
+  observation = jax.device_get(trajectory.observation[:, 0, 0])
+  memory = make_remember(operator)(None, policies, trajectory)
+  ask = batched(jax.tree.map(jnp.asarray, asks.ask(steps='best')), num)
+
+  def act(params, seen):
+    keys = jax.random.split(jax.random.key(0), num)
+    return jax.vmap(operator.policy.sample)(params, seen, keys)
+
+  def improve(params, memory):
+    return parallel.vmap(operator.improve, in_axes=(None, 0, 0, 0))(setting.operator_params, params, memory, ask)
+
+  steps = {'plain': (act, (policies, observation)), 'improve': (improve, (policies, memory))}
+  for name, one in made.items():
+    if one.act is not None:
+      steps[name] = one.act, (one.train(lambda *_: None), observation)
+  found = acting_costs(steps, 'plain')
+  acting = ('act_ms', 'act_ratio', 'act_kib')
+  with_acting = {
+    name: dataclasses.replace(cost, **{end: getattr(found.get(name, found['plain']), end) for end in acting})
+    for name, cost in costs.items()
+  }
+  ours = dataclasses.replace(with_acting[OURS], between_ms=found['improve'].act_ms)
+  return {**with_acting, OURS: ours}
+
+
+def joined(row: ComparisonRow, path: pathlib.Path) -> ComparisonRow:
+  """A row with the methods of the one that it replaces, of the same seeds, that were not judged again."""
+  known = rows.read(path, ComparisonRow) if path.exists() else []
+  before = next((one for one in known if one.key == row.key and one.seeds == row.seeds), None)
+  if before is None:
+    return row
+  return dataclasses.replace(
+    row, methods={**before.methods, **row.methods}, commands=list(dict.fromkeys((*before.commands, *row.commands))),
+  )
+
+
+def log(row: ComparisonRow, folder: pathlib.Path) -> None:
+  """The curves of a row to TensorBoard, a run a method, with episodes as steps."""
+  for name, method in row.methods.items():
+    board = console.TensorBoard(folder / 'tensorboard' / row.budget / name)
+    for point, episodes in enumerate(method['episodes']):
+      board(episodes, {f'score/{end}': method[end][point] for end in ('iqm', 'mean') if method[end][point] is not None})
+    board.close()
+
+
+def show(row: ComparisonRow) -> None:
+  """The headline table."""
+  print('\n'.join(['', *comparison_tables([row])]))
+
+
+def compare(job: Job, seeds: Sequence[int], folder: pathlib.Path, budget: str, command: str) -> ComparisonRow:
+  """The row of a family under a budget, for a main job that is done."""
+  seconds = console.read_training_seconds(folder)
+  ours = sum(seconds.get(part, 0.0) for part in _LEARNING) / len(seeds)
+  found = [
+    compare_seed(job, seed, parts, folder, budget, ours) for seed, parts in zip(seeds, jobs.seed_folders(folder, seeds))
+  ]
+  first = found[0]
+  return comparison_row(
+    [one.evaluation for one in found], first.titles, first.costs, budget=budget, source=' and '.join(first.sources),
+    commands=[command],
+  )
+
+
+def main() -> None:
+  """Compares on the families one after the other."""
+  (families, seeds), path = jobs.families_and_seeds(), pathlib.Path(FLAGS.json)
+  for name in FLAGS.methods:
+    if name not in BASELINES:
+      raise UnknownNameError(f'Baseline {name!r} is unknown; choose among: {", ".join(BASELINES)}.')
+  if path.exists():
+    rows.read(path, ComparisonRow)  # a damaged file is refused before any work
+  given = {**({'methods': ','.join(FLAGS.methods)} if FLAGS['methods'].present else {}), **jobs.given()}
+  for family in families:
+    job, folder = Job.of(family, **jobs.given()), pathlib.Path(FLAGS.folder) / family
+    jobs.run(job, seeds, folder)
+    for budget in sorted(FLAGS.budgets):  # 'time' follows from 'examples'
+      command = console.command_for(families=family, seeds=','.join(map(str, seeds)), budgets=budget, **given)
+      row = joined(compare(job, seeds, folder, budget, command), path)
+      rows.add(path, row)
+      log(row, folder)
+      show(row)
+      write_comparison(path.with_suffix('.html'), rows.read(path, ComparisonRow))
+  print(f'Rows: {path}\nPage: {path.with_suffix(".html")}')
+
+
+if __name__ == '__main__':
+  console.launch(main)

@@ -1,0 +1,142 @@
+"""Which baselines are compared, what each is given, and how its settings are chosen on validation tasks."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from experiments import console
+from experiments.jobs import Folders, Job
+from metaimprove import files
+from metaimprove.evaluation.comparison import AFTER, scores_after
+from metaimprove.evaluation.evaluate import evaluate
+from metaimprove.histories.dataset import Dataset, load_dataset
+from metaimprove.histories.reference import load_conditioned
+from metaimprove.methods import controls
+from metaimprove.methods.baseline import Baseline, Lessons, count_params
+from metaimprove.methods.method import Method
+from metaimprove.methods.standard import Playground
+from metaimprove.operators.checkpoints import load_operator
+from metaimprove.operators.operator import Operator
+from metaimprove.rollouts import make_play
+from metaimprove.tasks.family import TaskFamily
+from metaimprove.tasks.registry import make_family
+from metaimprove.training.examples import split_histories
+from metaimprove.training.fit import FitSettings
+from metaimprove.training.settings import TrainingSettings
+
+RATES = (3e-4, 1e-3, 2e-3)
+"""Learning rates that are tried for each baseline on validation tasks."""
+_TRIAL = 4
+"""A trial has so many times fewer steps."""
+_TRIAL_TASKS = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """What the baselines of one seed have in common.
+
+  Attributes:
+    job: the main job.
+    family: the task family.
+    seed: of everything.
+    operator, operator_params: of the main job.
+    dataset: the operator's histories.
+    playground: where methods act.
+    initial, references: of the evaluation.
+    folder: for what baselines learn, and what is chosen for them.
+  """
+
+  job: Job
+  family: TaskFamily
+  seed: int
+  operator: Operator
+  operator_params: Any
+  dataset: Dataset
+  playground: Playground
+  initial: Method
+  references: list[Method]
+  folder: pathlib.Path
+
+  @classmethod
+  def of(cls, job: Job, seed: int, parts: Folders, folder: pathlib.Path) -> 'Setting':
+    """That of a main job that is done."""
+    family = make_family(job.family, job.backend)
+    operator, operator_params = load_operator(parts.operator, family)
+    conditioned, learning, _ = load_conditioned(parts.histories, family)
+    playground = Playground(
+      play=make_play(family, operator.policy, num_episodes=job.num_episodes), num_episodes=job.num_episodes,
+      settings=job.evaluation(),
+    )
+    measure = playground.measure()
+    return cls(
+      job=job, family=family, seed=seed, operator=operator, operator_params=operator_params,
+      dataset=load_dataset(parts.histories, family, verify=False), playground=playground,
+      initial=controls.random_policies(operator.policy, *measure),
+      references=[controls.told_everything(conditioned, learning.snapshots[-1], *measure)], folder=folder,
+    )
+
+  @property
+  def training(self) -> TrainingSettings:
+    """Of the operator."""
+    tasks = len(np.unique(self.dataset.task_index))
+    return TrainingSettings.of(
+      self.family, tasks, asks=self.operator.config.asks, **self.job.training()
+    )
+
+  def lessons(self, folder: pathlib.Path, *, num_steps: int | None = None, rate: float | None = None) -> Lessons:
+    """What a baseline learns from, in so many steps of a learning rate; those of the operator by default."""
+    training = self.training
+    return Lessons(
+      family=self.family, dataset=self.dataset, histories=split_histories(self.dataset, training.num_validation)[0],
+      config=self.operator.config, num_params=count_params(self.operator_params['network']), seed=self.seed,
+      settings=FitSettings(
+        num_steps=num_steps or training.num_steps, batch_size=training.batch_size,
+        learning_rate=rate or training.learning_rate,
+      ),
+      folder=folder, num_applications=self.job.num_applications,
+    )
+
+
+Build = Callable[[Lessons, Playground], Baseline]
+"""Makes a baseline from what it learns from and where it acts."""
+
+BASELINES: Mapping[str, Build] = {}
+"""Name -> how it is made."""
+
+
+def chosen_rate(setting: Setting, name: str) -> float:
+  """The learning rate of a baseline, chosen among `RATES` by short trials on validation tasks, once."""
+  path = setting.folder / 'chosen.json'
+  known = files.read_json(path) if path.exists() else {}
+  if name not in known:
+    found = {str(rate): _trial(setting, name, rate) for rate in RATES}
+    known = {**(files.read_json(path) if path.exists() else {}), name: {
+      'trials': found, 'learning_rate': max(RATES, key=lambda rate: found[str(rate)]),
+    }}
+    files.write_json(path, known)
+  return known[name]['learning_rate']
+
+
+def _trial(setting: Setting, name: str, rate: float) -> float:
+  """The mean score on validation tasks after `AFTER` episodes, of a short training."""
+  folder = setting.folder / f'trial_{rate:g}'
+  lessons = setting.lessons(folder, num_steps=max(1, setting.training.num_steps // _TRIAL), rate=rate)
+  lessons = dataclasses.replace(lessons, num_applications=_applications(setting))
+  baseline = BASELINES[name](lessons, setting.playground)
+  method = dataclasses.replace(baseline.method, splits=None)
+  with console.stage(folder, f'try {name}') as progress:
+    baseline.train(progress)
+    found = evaluate(
+      [method], setting.family, initial=setting.initial, references=setting.references, seed=setting.seed,
+      num_tasks=min(_TRIAL_TASKS, setting.job.heldout_tasks), folder=folder / 'evaluation', splits=('validation',),
+      progress=progress,
+    )
+  return round(float(np.mean([scores_after(found, 'validation', name, n).mean() for n in AFTER])), 4)
+
+
+def _applications(setting: Setting) -> int:
+  """As many as `AFTER` needs."""
+  return min(setting.job.num_applications, -(-max(AFTER) // setting.job.num_episodes))
