@@ -1,5 +1,6 @@
 """What a baseline is: a method that first learns from what an operator learns from, with about as many parameters."""
 
+import bisect
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -82,5 +83,7 @@ def count_params(params: Params) -> int:
 
 
 def matched_size(num_params_of: Callable[[int], int], num_params: int, sizes: Sequence[int]) -> int:
-  """Of the sizes the one with which a network comes nearest to a number of parameters."""
-  return min(sizes, key=lambda size: abs(num_params_of(size) - num_params))
+  """Of rising sizes the one with which a network, which grows with it, comes nearest to a number of parameters."""
+  above = bisect.bisect_left(sizes, num_params, key=num_params_of)
+  around = sizes[max(0, above - 1):above + 1]
+  return min(around, key=lambda size: abs(num_params_of(size) - num_params))

@@ -27,8 +27,17 @@ def encode(reading: Reading, ask: jax.Array, *, width: int, num_latents: int, nu
   Returns:
     [2 width] the summary.
   """
+  return summarise(
+    _episodes(reading, width), reading.there, ask, width=width, num_latents=num_latents, num_blocks=num_blocks
+  )
+
+
+def summarise(
+  tokens: jax.Array, there: jax.Array, ask: jax.Array, *, width: int, num_latents: int, num_blocks: int
+) -> jax.Array:
+  """The summary [2 width] of vectors [N, width], those that are `there` [N], and an ask; see `encode`."""
   norm = lambda name: hk.LayerNorm(-1, create_scale=True, create_offset=True, name=name)
-  tokens = norm('norm_episodes')(_episodes(reading, width))
+  tokens = norm('norm_episodes')(tokens)
   latents = hk.get_parameter('latents', (num_latents, width), init=hk.initializers.TruncatedNormal(1.0))
   latents = latents + hk.Linear(width, name='embed_ask')(ask)
   for block in range(num_blocks):
@@ -37,7 +46,7 @@ def encode(reading: Reading, ask: jax.Array, *, width: int, num_latents: int, nu
       w_init=hk.initializers.VarianceScaling(1.0, 'fan_in', 'truncated_normal'), name=f'attend_{block}',
     )
     query = norm(f'norm_attend_{block}')(latents)
-    latents = latents + attention(query, tokens, tokens, mask=reading.there[None, None, :])
+    latents = latents + attention(query, tokens, tokens, mask=there[None, None, :])
     hidden = norm(f'norm_mlp_{block}')(latents)
     latents = latents + hk.nets.MLP((2 * width, width), activation=jax.nn.swish, name=f'mlp_{block}')(hidden)
   summary = jnp.concatenate([norm('norm_summary')(latents).reshape(-1), ask])

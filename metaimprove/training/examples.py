@@ -148,7 +148,7 @@ class Examples:
     ask = describe_pairs(pairs, self.config.asks, self.settings, rng)
     rngs = rng.spawn(num)[share]
     tried = runs.following(take(moments, (slice(None), share)))
-    states, answer, weight = _some_states(tried.trajectory, self.settings.num_states, rngs, tried.behaviour)
+    states, answer, weight = some_states(tried.trajectory, self.settings.num_states, rngs, tried.behaviour)
     return self._changed(Example(
       memory=runs.memory(take(moments, (slice(None), share))), ask=take(ask, share), states=states, answer=answer,
       weight=weight, key_data=_key_data(rngs),
@@ -170,7 +170,7 @@ class Examples:
   ) -> Example:
     """Examples [B] whose answer is the policies `params` [B, ...], which visited `trajectory` [B, E, T, ...]."""
     halves = [
-      _some_states(visited, self.settings.num_states // 2, rngs, visited.reward)[::2]
+      some_states(visited, self.settings.num_states // 2, rngs, visited.reward)[::2]
       for visited in (trajectory, memory.trajectory)
     ]
     states, weight = concatenate(halves, axis=1)
@@ -249,7 +249,7 @@ def _key_data(rngs: Sequence[np.random.Generator]) -> np.ndarray:
   return np.stack([rng.integers(2**32, size=2, dtype=np.uint32) for rng in rngs])
 
 
-def _some_states(
+def some_states(
   trajectory: Trajectory, num: int, rngs: Sequence[np.random.Generator], also: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """`num` random observations [B, num, O] of those that were visited, the same steps of `also`, and weights

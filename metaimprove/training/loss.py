@@ -18,9 +18,16 @@ SHARPNESS = 1.0
 def divergence_of(operator: Operator, operator_params: Params, example: Example, code: chex.Array) -> chex.Array:
   """[] mean KL(right answer ‖ policy of a code) over the states of an example."""
   emitted = operator.decode(operator_params, code)
-  policy = operator.policy
-  value = policies.divergence(policy.distribution, example.answer, policy.apply(emitted, example.states))
-  return jnp.sum(value * example.weight) / jnp.maximum(jnp.sum(example.weight), 1)
+  logits = operator.policy.apply(emitted, example.states)
+  return mean_divergence(operator.policy, example.answer, logits, example.weight)
+
+
+def mean_divergence(
+  policy: policies.Policy, answer: chex.Array, logits: chex.Array, weight: chex.Array
+) -> chex.Array:
+  """[] mean KL(right answer ‖ other) of logits [S, 2A] at states that count by `weight` [S]."""
+  value = policies.divergence(policy.distribution, answer, logits)
+  return jnp.sum(value * weight) / jnp.maximum(jnp.sum(weight), 1)
 
 
 def negative_log_likelihood(
