@@ -90,10 +90,11 @@ def compare_seed(job: Job, seed: int, parts: Folders, wall: pathlib.Path, budget
     made[name] = BASELINES[name](lessons, setting.playground)
     with console.stage(folder, f'train {name}') as progress:
       params = made[name].train(progress)
-    costs[name] = Cost(
-      params=count_params(params), training_seconds=_seconds(folder, name), training_env_steps=made[name].env_steps,
-      examples=num_steps * lessons.settings.batch_size,
-    )
+    if num_params := count_params(params):
+      costs[name] = Cost(
+        params=num_params, training_seconds=_seconds(folder, name), training_env_steps=made[name].env_steps,
+        examples=num_steps * lessons.settings.batch_size,
+      )
   with console.stage(folder, 'judge') as progress:
     found = evaluate(
       [one.method for one in made.values()], setting.family, initial=setting.initial, references=setting.references,
@@ -124,7 +125,7 @@ def _cost_of_ours(setting: Setting, seconds: float) -> Cost:
 
 
 def _with_acting(setting: Setting, made: Mapping[str, Baseline], costs: Mapping[str, Cost]) -> dict[str, Cost]:
-  """The costs with those of acting."""
+  """The costs of what learns, with those of acting."""
   operator, num = setting.operator, setting.job.heldout_tasks
   tasks, policies = sample_tasks(setting.family, setting.seed, num, 'validation'), initial_policies(
     operator.policy, num, stream(setting.seed, 'acting')

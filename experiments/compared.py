@@ -16,8 +16,12 @@ from metaimprove.histories.dataset import Dataset, load_dataset
 from metaimprove.histories.reference import load_conditioned
 from metaimprove.methods import controls
 from metaimprove.methods.baseline import Baseline, Lessons, count_params
+from metaimprove.methods.cloned_best import cloned_best
+from metaimprove.methods.cloned_experience import cloned_experience
 from metaimprove.methods.method import Method
 from metaimprove.methods.standard import Playground
+from metaimprove.methods.task_told import task_told
+from metaimprove.methods.weights_only import weights_only
 from metaimprove.operators.checkpoints import load_operator
 from metaimprove.operators.operator import Operator
 from metaimprove.rollouts import make_play
@@ -103,12 +107,34 @@ class Setting:
 Build = Callable[[Lessons, Playground], Baseline]
 """Makes a baseline from what it learns from and where it acts."""
 
-BASELINES: Mapping[str, Build] = {}
+
+
+def _once(build: Callable[..., Baseline]) -> Build:
+  """Of baselines that act by policies which stay as they are: measured as often as the reference is."""
+  def made(lessons, playground):
+    play, num_episodes = playground.measure()
+    return build(lessons, play, num_episodes=num_episodes)
+
+  return made
+
+
+def _again(build: Callable[..., Baseline]) -> Build:
+  """Of baselines that give one policy after another."""
+  return lambda lessons, playground: build(lessons, playground.play)
+
+
+BASELINES: Mapping[str, Build] = {
+  'cloned_best': _once(cloned_best), 'cloned_experience': _again(cloned_experience),
+  'weights_only': _again(weights_only), 'task_told': _once(task_told),
+}
 """Name -> how it is made."""
 
 
-def chosen_rate(setting: Setting, name: str) -> float:
-  """The learning rate of a baseline, chosen among `RATES` by short trials on validation tasks, once."""
+def chosen_rate(setting: Setting, name: str) -> float | None:
+  """The learning rate of a baseline, chosen among `RATES` by short trials on validation tasks, once; None for one that
+  learns nothing beforehand."""
+  if 'learning_rate' not in BASELINES[name](setting.lessons(setting.folder), setting.playground).settings:
+    return None
   path = setting.folder / 'chosen.json'
   known = files.read_json(path) if path.exists() else {}
   if name not in known:

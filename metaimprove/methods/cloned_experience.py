@@ -7,7 +7,6 @@ at test time, by likelihood.
 Where it departs from the paper: who is cloned is no expert, but the clone before, and at first a random policy.
 """
 
-
 import chex
 
 from metaimprove.methods.baseline import Baseline, Lessons
