@@ -109,23 +109,18 @@ Build = Callable[[Lessons, Playground], Baseline]
 
 
 
-def _once(build: Callable[..., Baseline]) -> Build:
-  """Of baselines that act by policies which stay as they are: measured as often as the reference is."""
-  def made(lessons, playground):
-    play, num_episodes = playground.measure()
-    return build(lessons, play, num_episodes=num_episodes)
-
-  return made
-
-
 def _again(build: Callable[..., Baseline]) -> Build:
   """Of baselines that give one policy after another."""
   return lambda lessons, playground: build(lessons, playground.play)
 
 
 BASELINES: Mapping[str, Build] = {
-  'cloned_best': _once(cloned_best), 'cloned_experience': _again(cloned_experience),
-  'weights_only': _again(weights_only), 'task_told': _once(task_told),
+  'cloned_best': lambda lessons, playground: cloned_best(lessons, num_episodes=playground.measure()[1]),
+  'cloned_experience': _again(cloned_experience),
+  'weights_only': _again(weights_only),
+  'task_told': lambda lessons, playground: task_told(
+    lessons, playground.measure()[0], num_episodes=playground.measure()[1]
+  ),
 }
 """Name -> how it is made."""
 
