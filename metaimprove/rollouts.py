@@ -1,8 +1,10 @@
-"""Episodes: the only scan over an environment, and `make_play`, which batches it over policies and tasks."""
+"""Episodes: the scans over an environment, `unroll` of a policy and `across_episodes` of an agent that remembers; and
+`make_play`, which batches the first over policies and tasks."""
 
+import dataclasses
 import functools
 import time
-from typing import Any
+from typing import Any, Protocol
 from collections.abc import Callable
 
 import chex
@@ -13,7 +15,7 @@ from metaimprove import parallel
 from metaimprove.policies import Policy
 from metaimprove.tasks.family import State, TaskFamily
 from metaimprove.trees import batch_size, take
-from metaimprove.types import Act, Params, Play, Task, Trajectory
+from metaimprove.types import Act, Params, Play, Task, Trajectory, hide_outcome
 
 _CPU_ENVIRONMENTS = 256
 """Environments simulated at once on a device that is a CPU core: more are no faster, and may fall out of its cache."""
@@ -39,41 +41,120 @@ def unroll(
     The trajectory [E, T, ...]; what `act` returned beside the action, [E, T, ...]; what `record` kept, [E, T, ...].
   """
 
-  def select(use_first, first, second):
-    return jax.tree.map(lambda x, y: jnp.where(use_first, x, y), first, second)
-
   def one_step(carry, step_key):
     state, alive = carry
     key_action, key_reset = jax.random.split(step_key)
     action, extras = act(state.observation, key_action)
-    after = family.step(task, state, action)
-    finite = jnp.isfinite(after.observation).all() & jnp.isfinite(after.reward)
-    valid = alive & finite
-    # A state that is over or not finite is held where it was: nothing undefined reaches an average.
-    after = select(valid, after, state)
-    transition = Trajectory(
-      observation=state.observation, action=action, reward=jnp.where(valid, after.reward, 0.0),
-      next_observation=after.observation, outcome=jnp.where(valid, after.outcome, 0.0),
-      terminated=valid & after.terminated, valid=valid, finite=finite | ~alive,
-    )
+    after, transition = _take_step(family, task, state, alive, action)
     if auto_reset and family.can_terminate:
-      following = select(after.terminated | ~finite, family.reset(task, key_reset), after)
-      alive = jnp.ones((), bool)
+      over = after.terminated | ~transition.finite
+      following, alive = _select(over, family.reset(task, key_reset), after), jnp.ones((), bool)
     else:
-      following, alive = after, valid & ~after.terminated
+      following, alive = after, transition.valid & ~after.terminated
     return (following, alive), (transition, extras, record(state))
 
   def one_episode(episode_key):
-    key_reset, key_steps = jax.random.split(episode_key)
-    start = (family.reset(task, key_reset), jnp.ones((), bool))
-    # Whatever is carried depends on the key, and so is batched from the first step on. `jax.vmap` would otherwise go
-    # through the simulator once more for what becomes batched later, and that takes seconds.
-    drawn = jax.random.key_data(episode_key)[0] >= 0
-    start = select(drawn, start, start)
-    return jax.lax.scan(one_step, start, jax.random.split(key_steps, family.episode_length))[1]
+    start, step_keys = _begin_episode(family, task, episode_key)
+    return jax.lax.scan(one_step, start, step_keys)[1]
 
   trajectory, extras, recorded = jax.vmap(one_episode)(jax.random.split(rng_key, num_episodes))
   return trajectory.replace(finite=trajectory.finite.all(axis=-1)), extras, recorded
+
+
+class Begin(Protocol):
+  """The state of an agent that has seen nothing, from its parameters."""
+
+  def __call__(self, params: Params, /) -> Any: ...
+
+
+class ActStatefully(Protocol):
+  """An action [A] for an observation [O], and the next state."""
+
+  def __call__(
+    self, params: Params, state: Any, observation: chex.Array, rng_key: chex.PRNGKey, /
+  ) -> tuple[chex.Array, Any]: ...
+
+
+class See(Protocol):
+  """The next state, when the step that the agent took is known: a trajectory without the axes [E, T]."""
+
+  def __call__(self, params: Params, state: Any, transition: Trajectory, /) -> Any: ...
+
+
+class EndEpisode(Protocol):
+  """The next state, when an episode is over."""
+
+  def __call__(self, params: Params, state: Any, /) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Agent:
+  """One that remembers, from step to step and from episode to episode, as pure functions for one task.
+
+  Attributes:
+    begin: see there.
+    act: see there.
+    see: see there.
+    end_episode: see there.
+  """
+
+  begin: Begin
+  act: ActStatefully
+  see: See
+  end_episode: EndEpisode
+
+
+def across_episodes(
+  family: TaskFamily, agent: Agent, params: Params, task: Task, rng_key: chex.PRNGKey, *, num_episodes: int
+) -> Trajectory:
+  """The experience [E, T, ...] of an agent in `num_episodes` episodes of one task, one after the other; batch with
+  `parallel.vmap`. After an early end the agent acts on, on the last observation, and sees steps that are not valid."""
+  def one_step(carry, step_key):
+    state, alive, remembered = carry
+    action, remembered = agent.act(params, remembered, state.observation, step_key)
+    after, transition = _take_step(family, task, state, alive, action)
+    remembered = agent.see(params, remembered, hide_outcome(transition))
+    return (after, transition.valid & ~after.terminated, remembered), transition
+
+  def one_episode(remembered, episode_key):
+    start, step_keys = _begin_episode(family, task, episode_key)
+    (_, _, remembered), steps = jax.lax.scan(one_step, (*start, remembered), step_keys)
+    return agent.end_episode(params, remembered), steps
+
+  _, trajectory = jax.lax.scan(one_episode, agent.begin(params), jax.random.split(rng_key, num_episodes))
+  return trajectory.replace(finite=trajectory.finite.all(axis=-1))
+
+
+def _begin_episode(
+  family: TaskFamily, task: Task, episode_key: chex.PRNGKey
+) -> tuple[tuple[State, chex.Array], chex.PRNGKey]:
+  """The first state of an episode, that it goes on, and a key for each step."""
+  key_reset, key_steps = jax.random.split(episode_key)
+  start = (family.reset(task, key_reset), jnp.ones((), bool))
+  # Whatever is carried depends on the key, and so is batched from the first step on. `jax.vmap` would otherwise go
+  # through the simulator once more for what becomes batched later, and that takes seconds.
+  drawn = jax.random.key_data(episode_key)[0] >= 0
+  return _select(drawn, start, start), jax.random.split(key_steps, family.episode_length)
+
+
+def _take_step(
+  family: TaskFamily, task: Task, state: State, alive: chex.Array, action: chex.Array
+) -> tuple[State, Trajectory]:
+  """The state after a step, and the step: a trajectory without the axes [E, T]."""
+  after = family.step(task, state, action)
+  finite = jnp.isfinite(after.observation).all() & jnp.isfinite(after.reward)
+  valid = alive & finite
+  # A state that is over or not finite is held where it was: nothing undefined reaches an average.
+  after = _select(valid, after, state)
+  return after, Trajectory(
+    observation=state.observation, action=action, reward=jnp.where(valid, after.reward, 0.0),
+    next_observation=after.observation, outcome=jnp.where(valid, after.outcome, 0.0),
+    terminated=valid & after.terminated, valid=valid, finite=finite | ~alive,
+  )
+
+
+def _select(use_first: chex.Array, first: Any, second: Any) -> Any:
+  return jax.tree.map(lambda x, y: jnp.where(use_first, x, y), first, second)
 
 
 def rollout(

@@ -90,12 +90,15 @@ class Dataset:
 
   def read(self, history: np.ndarray, level: np.ndarray) -> tuple[Params, Trajectory]:
     """Checkpoints [B] with their experience, leaves [B, ...], from the disk; histories [B] and levels [B] say which."""
-    layout = layouts.layout_of(self.header)
-    return self.read_params(history, level), layouts.unpack_experience(layout, self._rows('experience', history, level))
+    return self.read_params(history, level), self.read_experience(history, level)
 
   def read_params(self, history: np.ndarray, level: np.ndarray) -> Params:
     """θ of checkpoints [B]."""
     return layouts.unpack_params(layouts.layout_of(self.header), self._rows('params', history, level))
+
+  def read_experience(self, history: np.ndarray, level: np.ndarray) -> Trajectory:
+    """The experience of checkpoints [B], leaves [B, E, T, ...]."""
+    return layouts.unpack_experience(layouts.layout_of(self.header), self._rows('experience', history, level))
 
   def read_tasks(self, history: np.ndarray) -> Task:
     """The tasks of histories [B]; to simulate them, not for an operator to see."""

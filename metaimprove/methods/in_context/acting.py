@@ -1,0 +1,146 @@
+"""An agent that acts across the episodes of tasks, as a method and as a baseline."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metaimprove import files, parallel
+from metaimprove.methods.baseline import Act, Baseline, Lessons, Train
+from metaimprove.methods.in_context.sequences import Statistics, prefetched
+from metaimprove.methods.method import Curve, Method
+from metaimprove.operators.reading import experience_statistics
+from metaimprove.rng import stream
+from metaimprove.rollouts import Agent, across_episodes
+from metaimprove.tasks.family import TaskFamily
+from metaimprove.training.fit import fit
+from metaimprove.training.loop import some_experience
+from metaimprove.types import Params, Progress, Task, Trajectory, mean_return
+
+CONTEXT_LENGTH = 400
+"""Steps that agents see at most; longer contexts take long on a CPU."""
+
+
+class PlayAgent(Protocol):
+  """The experience [B, E, T, ...] of one agent on each of B tasks, in E episodes in a row."""
+
+  def __call__(self, params: Params, tasks: Task, rng_key: chex.PRNGKey, /) -> Trajectory: ...
+
+
+def make_play_agent(family: TaskFamily, agent: Agent, *, num_episodes: int) -> PlayAgent:
+  """`across_episodes` for any number of tasks, spread over the local devices."""
+  one_task = functools.partial(across_episodes, family, agent, num_episodes=num_episodes)
+  compiled = jax.jit(parallel.vmap(one_task, in_axes=(None, 0, 0)))
+
+  def play(params, tasks, rng_key):
+    num = len(jax.tree.leaves(tasks)[0])
+    return compiled(params, *parallel.spread((tasks, jax.random.split(rng_key, num))))
+
+  return play
+
+
+def curve_of_episodes(trajectory: Trajectory, num_episodes: int) -> Curve:
+  """The curve of experience [B, P E, T, ...] whose points are means over `num_episodes` E episodes each."""
+  size = trajectory.reward.shape
+  points = jax.tree.map(lambda x: x.reshape(size[0], -1, num_episodes, *x.shape[2:]), trajectory)
+  returns = np.asarray(mean_return(points)).T
+  before = num_episodes * np.arange(len(returns))
+  return Curve(episodes=before, env_steps=before * size[-1], returns=returns)
+
+
+def agent_method(
+  family: TaskFamily, agent: Agent, train: Train, *, num_applications: int, num_episodes: int, name: str, title: str,
+  settings: Mapping[str, Any],
+) -> Method:
+  """An agent as a method, whose points lie where those of an operator do, after as many episodes.
+
+  Args:
+    family: of the tasks.
+    agent: acts; begins anew on each task.
+    train: gives its parameters when they are first needed.
+    num_applications: of the operator that it stands beside; the curve has one more points.
+    num_episodes: before each application, over which each point is a mean.
+    name: of the method.
+    title: of the method.
+    settings: of agent and training.
+  """
+  play = make_play_agent(family, agent, num_episodes=(num_applications + 1) * num_episodes)
+
+  def run(tasks: Task, rng_key: chex.PRNGKey, progress: Progress) -> Curve:
+    params = train(progress)
+    progress(title, 0, 1, {})
+    curve = curve_of_episodes(play(params, tasks, stream(rng_key, 'episodes')), num_episodes)
+    progress(title, 1, 1, {})
+    return curve
+
+  return Method(name=name, title=title, run=run, settings={
+    **settings, 'num_applications': num_applications, 'num_episodes': num_episodes,
+  })
+
+
+def act_once(agent: Agent) -> Act:
+  """One step of B agents, for timing. What they remember has its full size from the first step on, so that any step
+  costs what the last one does; it is an argument, so that nothing is computed ahead because it is empty."""
+  step = jax.jit(jax.vmap(agent.act, in_axes=(None, 0, 0, None)))
+  begin = jax.jit(lambda params, num: jax.vmap(lambda _: agent.begin(params))(jnp.arange(num)), static_argnums=1)
+  states = {}
+
+  def act(params: Params, observation: chex.Array) -> chex.Array:
+    num = len(observation)
+    if num not in states:
+      states[num] = begin(params, num)
+    return step(params, states[num], observation, jax.random.key(0))[0]
+
+  return act
+
+
+class Model(Protocol):
+  """What is learned: `causal.Causal` and `decision_pretrained.DecisionPretrained`."""
+
+  num_params: int
+
+  def init(self, rng_key: chex.PRNGKey, /) -> Params: ...
+
+  def loss(self, statistics: Statistics, params: Params, batch: Any, /) -> chex.Array: ...
+
+
+def agent_baseline(
+  lessons: Lessons, model: Model, make_agent: Callable[[Statistics], Agent], draw: Callable[[np.random.Generator], Any],
+  *, name: str, title: str, made_with: Mapping[str, Any],
+) -> Baseline:
+  """An agent as a baseline.
+
+  Args:
+    lessons: what it learns from.
+    model: what is learned.
+    make_agent: the agent, for what scales its readings.
+    draw: a batch of `lessons.settings.batch_size` examples.
+    name: of the method, and of its folder.
+    title: of the method.
+    made_with: plain data that determines model, agent and batches, besides the lessons.
+  """
+  statistics = experience_statistics(some_experience(lessons.dataset, lessons.seed))
+  agent, seed = make_agent(statistics), lessons.seed
+  made_with = {
+    **made_with, 'num_params': model.num_params, 'histories': lessons.dataset.checksum,
+    'trained_on': files.checksum(np.asarray(lessons.histories, np.int64).tobytes()),
+  }
+
+  def train(progress: Progress) -> Params:
+    return fit(
+      model.init, functools.partial(model.loss, statistics), functools.partial(prefetched, draw, seed),
+      lessons.settings, seed=seed, folder=lessons.folder / name, made_with=made_with, stage=f'train: {title}',
+      progress=progress,
+    )
+
+  settings = {**made_with, **dataclasses.asdict(lessons.settings), 'seed': seed}
+  method = agent_method(
+    lessons.family, agent, train, num_applications=lessons.num_applications, num_episodes=lessons.config.num_episodes,
+    name=name, title=title, settings=settings,
+  )
+  return Baseline(method=method, train=train, act=act_once(agent), settings=settings)
