@@ -77,8 +77,8 @@ class Causal:
   first_learned: int = 0
   with_return: bool = False
   width: int = 64
-  num_blocks: int = 4
-  num_heads: int = 4
+  num_blocks: int = 3
+  num_heads: int = 2
 
   @property
   def sizes(self) -> dict[str, int]:

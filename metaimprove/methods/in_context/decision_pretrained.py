@@ -98,8 +98,8 @@ class DecisionPretrained:
   num_episodes: int
   num_steps: int
   width: int = 64
-  num_blocks: int = 4
-  num_heads: int = 4
+  num_blocks: int = 3
+  num_heads: int = 2
 
   @property
   def sizes(self) -> dict[str, int]:
