@@ -124,3 +124,18 @@ def test_raw_stepping_rate_counts_all_tasks(point, monkeypatch):
   actions = jnp.zeros((2, point.episode_length, 32, 1))
   rate = rollouts.raw_stepping_rate(point, tasks, actions, jax.random.key(0))
   assert rate == 2 * point.episode_length * 32 / 2.0
+
+
+def test_an_agent_carries_its_state_across_episodes(point):
+  """It goes by 0.1 for each episode that is over and 0.01 for each step that it saw."""
+  agent = rollouts.Agent(
+    begin=lambda params: (0.0, 0.0), see=lambda params, state, seen: (state[0], state[1] + seen.valid),
+    act=lambda params, state, observation, key: (jnp.array([0.1 * state[0] + params * state[1]]), state),
+    end_episode=lambda params, state: (state[0] + 1.0, state[1]),
+  )
+  trajectory = rollouts.across_episodes(point, agent, jnp.asarray(0.01), TASK, jax.random.key(0), num_episodes=3)
+  wanted = 0.1 * np.arange(3)[:, None] + 0.01 * np.arange(24).reshape(3, 8)
+  np.testing.assert_allclose(trajectory.action[..., 0], wanted, atol=1e-6)
+  starts = trajectory.observation[:, 0, 0]
+  assert len(set(starts.tolist())) == 3 and (np.abs(starts) <= 0.1).all()
+  assert trajectory.finite.tolist() == [True, True, True]
