@@ -10,27 +10,33 @@ import pytest
 
 from metaimprove import policies
 from metaimprove.asks import steps
-from metaimprove.methods import taught, task_told, weights_only
+from metaimprove.improvers import run as runs
+from metaimprove.methods import rl2, task_told, taught, weights_only
 from metaimprove.methods.baseline import Lessons, count_params, matched_size
 from metaimprove.methods.cloned_best import cloned_best
 from metaimprove.methods.cloned_experience import cloned_experience
 from metaimprove.methods.imitation import cloned
+from metaimprove.methods.in_context.sequences import previous_of
 from metaimprove.methods.method import initial_policies
+from metaimprove.operators.reading import experience_statistics
 from metaimprove.rng import stream
 from metaimprove.rollouts import make_play
 from metaimprove.tasks.registry import make_family
 from metaimprove.tasks.splits import sample_tasks
 from metaimprove.training import fit
 from metaimprove.training.examples import endless, split_histories
-from metaimprove.types import mean_return, silent
+from metaimprove.trees import take
+from metaimprove.types import Trajectory, mean_return, silent
 from tests.conftest import Killed, kill_at
 
 NUM_TASKS, NUM_APPLICATIONS, NUM_STEPS = 4, 2, 40
+RL2 = rl2.RL2Settings(num_episodes=2, num_trials=8, num_updates=4, num_epochs=1, num_minibatches=2, snapshot_updates=1)
 BUILDERS = {
   'cloned_best': lambda lessons, play: cloned_best(lessons, num_episodes=lessons.config.num_episodes),
   'cloned_experience': cloned_experience,
   'weights_only': weights_only.weights_only,
   'task_told': lambda lessons, play: task_told.task_told(lessons, play, num_episodes=lessons.config.num_episodes),
+  'rl2': lambda lessons, play: rl2.rl2(lessons, RL2),
 }
 WITHOUT_EXPERIENCE = ('cloned_best', 'task_told')
 WITH_PARAMETERS = tuple(name for name in BUILDERS if name != 'cloned_experience')
@@ -97,28 +103,37 @@ def test_sizes_are_those_of_the_operator(baselines, lessons, name):
   assert abs(count_params(baselines[name].train(silent)) / lessons.num_params - 1) < 0.1
 
 
-@pytest.mark.parametrize('name', ['cloned_best', 'weights_only', 'task_told'])
+@pytest.mark.parametrize('name', WITH_PARAMETERS)
 def test_a_stopped_training_goes_on(baselines, lessons, play, tmp_path, monkeypatch, name):
-  monkeypatch.setattr(fit, '_SAVE_SECONDS', 0)
+  """From the last state that was kept: of step 20, or of update 2."""
+  for module in (fit, runs):
+    monkeypatch.setattr(module, '_SAVE_SECONDS', 0)
   again = BUILDERS[name](dataclasses.replace(lessons, folder=tmp_path), play)
+  stopped, kept = (3, 2) if name == 'rl2' else (NUM_STEPS - 5, NUM_STEPS // 2)
   with pytest.raises(Killed):
-    again.train(kill_at(NUM_STEPS - 5))
+    again.train(kill_at(stopped))
   seen = []
   found = again.train(lambda stage, done, total, figures: seen.append(done))
-  assert seen[0] == NUM_STEPS // 2 + 1
+  assert seen[0] == kept + 1
   jax.tree.map(np.testing.assert_array_equal, found, baselines[name].train(silent))
 
 
-@pytest.mark.parametrize('name', ['cloned_best', 'weights_only', 'task_told'])
+@pytest.mark.parametrize('name', WITH_PARAMETERS)
 def test_what_is_learned_follows_from_lessons(baselines, lessons, tmp_path, name):
   """Fewer histories are other lessons, and other settings."""
   fewer = dataclasses.replace(lessons, histories=lessons.histories[:3], folder=tmp_path)
   assert BUILDERS[name](fewer, None).method.settings != baselines[name].method.settings
 
 
-def test_act_is_one_step(baselines):
-  params = baselines['cloned_best'].train(silent)
-  assert baselines['cloned_best'].act(params, jnp.zeros((3, 1))).shape == (3, 1)
+def test_what_is_simulated_besides_the_histories(baselines):
+  """4 updates of 8 trials of 2 episodes of 8 steps."""
+  assert {name: one.env_steps for name, one in baselines.items() if one.env_steps} == {'rl2': 512}
+
+
+@pytest.mark.parametrize('name', ['cloned_best', 'rl2'])
+def test_act_is_one_step(baselines, name):
+  action = baselines[name].act(baselines[name].train(silent), jnp.zeros((3, 1)))
+  assert action.shape == (3, 1) and (np.abs(action) < 1).all()
 
 
 def test_matched_size_by_hand():
@@ -188,3 +203,57 @@ def test_weights_are_read(baselines, lessons):
     for row, size in ((0, steps.BEST), (1, steps.BEST), (0, 1))
   ]
   assert np.abs(answers[0] - answers[1]).max() > 1e-5 and np.abs(answers[0] - answers[2]).max() > 1e-5
+
+
+def test_advantages_by_hand():
+  """What is still to come, half as much a step, of the steps that were taken: 3, 2 + 3 / 2, 1 + 3.5 / 2; less 0.5."""
+  found = rl2.advantages(
+    jnp.array([1.0, 2.0, 5.0, 3.0]), jnp.array([0.5, 0.5, 9.0, 0.5]), jnp.array([True, True, False, True]),
+    discounting=0.5, gae_lambda=1.0,
+  )
+  np.testing.assert_allclose(found, [2.25, 3.0, 0.0, 2.5])
+
+
+@pytest.fixture(scope='module')
+def recurrent(point, lessons, every):
+  return rl2.make_recurrent(lessons.dataset.policy, experience_statistics(every[1]), 2000)
+
+
+def test_what_is_learned_from_is_what_the_agent_read(recurrent):
+  """Over two episodes, the first of which ended early, step by step."""
+  rng = np.random.default_rng(0)
+  normal = lambda *size: jnp.asarray(rng.normal(size=(2, 4, *size)), jnp.float32)
+  valid = jnp.array([[True, True, False, False], [True, True, True, True]])
+  trajectory = Trajectory(
+    observation=normal(1), action=jnp.tanh(normal(1)), reward=normal(), next_observation=normal(1), outcome=normal(0),
+    terminated=jnp.zeros((2, 4), bool).at[0, 1].set(True), valid=valid, finite=jnp.ones(2, bool),
+  )
+  params = recurrent.init(jax.random.key(0))
+  params = jax.tree.map(lambda x: x + 0.1, params)
+  agent = rl2.make_agent(recurrent)
+  state, expected = agent.begin(params), []
+  for episode in range(2):
+    for step in range(4):
+      seen = take(trajectory.replace(finite=valid), (episode, step))
+      inputs = recurrent.inputs(seen.observation, state.previous, state.is_first)
+      expected.append(recurrent.network.apply(params, inputs, state.hidden)[0])
+      _, state = agent.act(params, state, seen.observation, jax.random.key(1))
+      state = agent.see(params, state, seen.replace(action=jnp.arctanh(seen.action)))
+    state = agent.end_episode(params, state)
+  inputs = recurrent.inputs(
+    trajectory.observation.reshape(8, 1), take(previous_of(trajectory), slice(-1)), jnp.arange(8) % 4 == 0
+  )
+  logits, _ = recurrent.over_trial(params, inputs, valid.reshape(-1))
+  np.testing.assert_allclose(logits[valid.reshape(-1)], np.stack(expected)[valid.reshape(-1)], atol=1e-5)
+
+
+def test_rl2_learns(point, recurrent):
+  """The return of an episode rises from that of random actions."""
+  settings = rl2.RL2Settings(
+    num_episodes=2, num_trials=32, num_updates=60, num_minibatches=1, learning_rate=1e-2, reward_scaling=0.3,
+    snapshot_updates=20,
+  )
+  tasks = sample_tasks(point, 0, 32, 'train')
+  source = rl2.rl2_source(point, recurrent, jax.tree.map(jnp.asarray, tasks), settings, {})
+  returns = runs.learn(source, take(tasks, slice(1)), jax.random.key(0)).returns
+  assert returns[-1] > returns[0] + 1, returns
