@@ -5,7 +5,8 @@
 does the main job on each family, which trains and judges the operator, PPO and the controls, then trains each baseline
 on the operator's histories and judges it on the same tasks. `--methods` chooses among baselines; those judged before
 stay. Under the budget 'examples' a baseline is shown as many examples as the operator; under 'time' it learns for as
-many seconds, by what a step of it took under 'examples'. Its learning rate is chosen on validation tasks.
+many seconds, by what a step of it took under 'examples'. Its learning rate is chosen on validation tasks. RL², which
+does not learn from histories, has settings of its own, and cloning of the experience learns nothing beforehand.
 
 Writes a row a family and budget to `--json` as soon as it is there, a page beside it, and TensorBoard events to the
 folder. Can be stopped at any moment; run again, it goes on where it was.
@@ -83,17 +84,19 @@ def compare_seed(job: Job, seed: int, parts: Folders, wall: pathlib.Path, budget
   setting = Setting.of(job, seed, parts, parts.evaluation.parent / 'compared')
   folder, made, costs = setting.folder / budget, {}, {}
   for name in FLAGS.methods:
-    num_steps = setting.training.num_steps
-    if budget == 'time':
+    rate, num_steps = chosen_rate(setting, name), setting.training.num_steps
+    # What has settings of its own learns once for all budgets.
+    place = setting.folder / 'own' if rate is None else folder
+    if rate is not None and budget == 'time':
       num_steps = max(1, round(num_steps * ours / max(0.1, _seconds(setting.folder / 'examples', name))))
-    lessons = setting.lessons(folder, num_steps=num_steps, rate=chosen_rate(setting, name))
-    made[name] = BASELINES[name](lessons, setting.playground)
-    with console.stage(folder, f'train {name}') as progress:
+    lessons = setting.lessons(place, num_steps=num_steps, rate=rate)
+    made[name] = BASELINES[name](lessons, setting)
+    with console.stage(place, f'train {name}') as progress:
       params = made[name].train(progress)
     if num_params := count_params(params):
       costs[name] = Cost(
-        params=num_params, training_seconds=_seconds(folder, name), training_env_steps=made[name].env_steps,
-        examples=num_steps * lessons.settings.batch_size,
+        params=num_params, training_seconds=_seconds(place, name), training_env_steps=made[name].env_steps,
+        examples=None if rate is None else num_steps * lessons.settings.batch_size,
       )
   with console.stage(folder, 'judge') as progress:
     found = evaluate(

@@ -18,7 +18,11 @@ from metaimprove.methods import controls
 from metaimprove.methods.baseline import Baseline, Lessons, count_params
 from metaimprove.methods.cloned_best import cloned_best
 from metaimprove.methods.cloned_experience import cloned_experience
+from metaimprove.methods.in_context.algorithm_distillation import algorithm_distillation
+from metaimprove.methods.in_context.decision_pretrained import decision_pretrained
+from metaimprove.methods.in_context.decision_transformer import decision_transformer, prompted_decision_transformer
 from metaimprove.methods.method import Method
+from metaimprove.methods.rl2 import RL2Settings, rl2
 from metaimprove.methods.standard import Playground
 from metaimprove.methods.task_told import task_told
 from metaimprove.methods.weights_only import weights_only
@@ -104,31 +108,49 @@ class Setting:
     )
 
 
-Build = Callable[[Lessons, Playground], Baseline]
-"""Makes a baseline from what it learns from and where it acts."""
+Build = Callable[[Lessons, Setting], Baseline]
+"""Makes a baseline from what it learns from, in a setting."""
 
 
 
 def _again(build: Callable[..., Baseline]) -> Build:
   """Of baselines that give one policy after another."""
-  return lambda lessons, playground: build(lessons, playground.play)
+  return lambda lessons, setting: build(lessons, setting.playground.play)
+
+
+def _alone(build: Callable[[Lessons], Baseline]) -> Build:
+  """Of baselines that carry what they know through the episodes of a task."""
+  return lambda lessons, setting: build(lessons)
+
+
+def _cloned_best(lessons: Lessons, setting: Setting) -> Baseline:
+  return cloned_best(lessons, num_episodes=setting.playground.measure()[1])
+
+
+def _task_told(lessons: Lessons, setting: Setting) -> Baseline:
+  play, num_episodes = setting.playground.measure()
+  return task_told(lessons, play, num_episodes=num_episodes)
+
+
+def _rl2(lessons: Lessons, setting: Setting) -> Baseline:
+  updates = setting.job.num_updates
+  given = {} if updates is None else {'num_updates': updates, 'snapshot_updates': updates}
+  return rl2(lessons, RL2Settings(**given))
 
 
 BASELINES: Mapping[str, Build] = {
-  'cloned_best': lambda lessons, playground: cloned_best(lessons, num_episodes=playground.measure()[1]),
-  'cloned_experience': _again(cloned_experience),
-  'weights_only': _again(weights_only),
-  'task_told': lambda lessons, playground: task_told(
-    lessons, playground.measure()[0], num_episodes=playground.measure()[1]
-  ),
+  'cloned_best': _cloned_best, 'cloned_experience': _again(cloned_experience), 'weights_only': _again(weights_only),
+  'task_told': _task_told, 'algorithm_distillation': _alone(algorithm_distillation),
+  'decision_pretrained': _alone(decision_pretrained), 'decision_transformer': _alone(decision_transformer),
+  'prompted_decision_transformer': _alone(prompted_decision_transformer), 'rl2': _rl2,
 }
 """Name -> how it is made."""
 
 
 def chosen_rate(setting: Setting, name: str) -> float | None:
-  """The learning rate of a baseline, chosen among `RATES` by short trials on validation tasks, once; None for one that
-  learns nothing beforehand."""
-  if 'learning_rate' not in BASELINES[name](setting.lessons(setting.folder), setting.playground).settings:
+  """The learning rate of a baseline, chosen among `RATES` by short trials on validation tasks, once; None for one whose
+  learning does not follow from the lessons' settings."""
+  if 'num_steps' not in BASELINES[name](setting.lessons(setting.folder), setting).settings:
     return None
   path = setting.folder / 'chosen.json'
   known = files.read_json(path) if path.exists() else {}
@@ -146,7 +168,7 @@ def _trial(setting: Setting, name: str, rate: float) -> float:
   folder = setting.folder / f'trial_{rate:g}'
   lessons = setting.lessons(folder, num_steps=max(1, setting.training.num_steps // _TRIAL), rate=rate)
   lessons = dataclasses.replace(lessons, num_applications=_applications(setting))
-  baseline = BASELINES[name](lessons, setting.playground)
+  baseline = BASELINES[name](lessons, setting)
   method = dataclasses.replace(baseline.method, splits=None)
   with console.stage(folder, f'try {name}') as progress:
     baseline.train(progress)
