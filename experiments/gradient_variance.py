@@ -28,7 +28,7 @@ from jax.flatten_util import ravel_pytree
 
 from experiments import console, jobs
 from experiments.jobs import Folders, Job
-from experiments.tabulate_results import table
+from experiments.tabulate_results import gradients_table
 from metaimprove import asks, files
 from metaimprove.evaluation.gradients import precision
 from metaimprove.histories.dataset import Dataset, load_dataset
@@ -205,23 +205,6 @@ def measure(study: Study, network: Params, after: int, num_batches: int, seed: i
   return rows
 
 
-def lines_of(rows: list[dict[str, Any]]) -> list[str]:
-  """The table in Markdown."""
-  head = ['family', 'steps of training', 'tasks of a batch', 'supervised: variance', 'cosine']
-  for name in ('own starts', 'one start'):
-    head += [f'policy gradient, {name}: variance', 'cosine', 'rollouts for the same']
-  lines = [head]
-  for row in rows:
-    line = [f'`{row["family"]}`', row['after'], row['tasks']]
-    for name in ('supervised', 'own_starts', 'one_start'):
-      of = row[name]
-      line += ['-' if of['relative_variance'] is None else f'{of["relative_variance"]:.3g}', f'{of["cosine"]:.3f}']
-      if 'rollouts_needed' in of:
-        line.append('-' if of['rollouts_needed'] is None else f'{of["rollouts_needed"]:,d}')
-    lines.append(line)
-  return table(lines)
-
-
 def main() -> None:
   """Takes gradients after each number of steps."""
   job, folder, path = Job.of(FLAGS.family, **jobs.given()), pathlib.Path(FLAGS.folder), pathlib.Path(FLAGS.json)
@@ -234,7 +217,7 @@ def main() -> None:
     network = study.trained(after, folder / 'gradients', FLAGS.seed)
     rows += measure(study, network, after, FLAGS.batches, FLAGS.seed)
   files.write_json(path, [row for row in known if row['family'] != family.name] + rows)
-  print('\n'.join(lines_of(rows)))
+  print('\n'.join(gradients_table(rows)))
 
 
 if __name__ == '__main__':

@@ -303,6 +303,22 @@ def import_tables(found: Mapping[str, Any]) -> list[str]:
   return lines
 
 
+def gradients_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
+  """What `gradient_variance` wrote."""
+  lines = [['family', 'steps of training', 'tasks of a batch', 'supervised: variance', 'cosine']]
+  for name in ('own starts', 'one start'):
+    lines[0] += [f'policy gradient, {name}: variance', 'cosine', 'rollouts for the same']
+  for row in found:
+    line = [f'`{row["family"]}`', row['after'], row['tasks']]
+    for name in ('supervised', 'own_starts', 'one_start'):
+      of = row[name]
+      line += ['-' if of['relative_variance'] is None else f'{of["relative_variance"]:.3g}', f'{of["cosine"]:.3f}']
+      if 'rollouts_needed' in of:
+        line.append('-' if of['rollouts_needed'] is None else f'{of["rollouts_needed"]:,d}')
+    lines.append(line)
+  return table(lines)
+
+
 def draw(rows: Sequence[OperatorRow], path: pathlib.Path) -> None:
   """A panel a family: score against episodes of a task, with controls; the mean where rewards are sparse, else IQM."""
   from matplotlib.figure import Figure
@@ -347,6 +363,8 @@ DOCUMENTS = (
   ('README.md', 'operators.json', operators_table), ('docs/operators.md', 'operators.json', operator_tables),
   ('docs/operators.md', 'ablations.json', ablation_tables), ('docs/task_suite.md', 'needs.json', families_table),
   ('docs/import.md', 'import.json', import_tables), ('docs/asks.md', 'asks.json', asks_tables),
+  ('docs/comparison.md', 'comparison.json', comparison_tables),
+  ('docs/comparison.md', 'gradients.json', gradients_table),
 )
 """Document, the file in docs/results that a part of it is made from, and the tables of that part."""
 
@@ -360,7 +378,7 @@ def with_tables(text: str, name: str, lines: Sequence[str]) -> str:
 def document_with_tables(root: pathlib.Path, document: str, name: str, tables: Any) -> str:
   """A document as it should be: with the tables of the rows that are kept, or as it is where there are none."""
   text, kept = (root / document).read_text(), root / 'docs' / 'results' / name
-  read = files.read_json if tables is import_tables else rows_.read_any
+  read = files.read_json if tables in (import_tables, gradients_table) else rows_.read_any
   return with_tables(text, name, tables(read(kept))) if kept.exists() else text
 
 
