@@ -31,7 +31,7 @@ from metaimprove.methods.in_context.sequences import prefetched
 from metaimprove.rng import generator, stream
 from metaimprove.rollouts import Agent
 from metaimprove.training.fit import FitSettings, fit
-from metaimprove.types import Progress, episode_return
+from metaimprove.types import Progress, Trajectory, episode_return
 
 FLAGS = flags.FLAGS
 TITLES = {
@@ -102,10 +102,11 @@ def distillation(goals: np.ndarray) -> tuple[Causal, Agent, Callable[[np.random.
   histories = darkroom.q_learning(
     np.repeat(goals, FLAGS.num_learners), stream(FLAGS.seed, 'histories'), num_episodes=length
   )
-  draw = functools.partial(
-    algorithm_distillation.draw_histories, histories.read, np.arange(len(histories.goal)), length, num,
-    FLAGS.batch_size,
-  )
+
+  def draw(rng: np.random.Generator) -> Trajectory:
+    chosen = rng.choice(len(histories.goal), size=FLAGS.batch_size)
+    return algorithm_distillation.draw_windows(histories.read, chosen, length, num, rng)
+
   return model, algorithm_distillation.distilled_agent(model, darkroom.STATISTICS), draw
 
 
@@ -142,7 +143,7 @@ def returns_of_agent(
   return np.asarray(episode_return(play(params, tasks, stream(FLAGS.seed, f'episodes of {name}'))))
 
 
-def random_returns(goals: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def random_returns(goals: np.ndarray) -> np.ndarray:
   """[B, E] returns of random actions on goals [B]."""
   def act(params, state, observation, rng_key):
     return jax.nn.one_hot(jax.random.randint(rng_key, (), 0, len(darkroom.MOVES)), len(darkroom.MOVES)), state
@@ -167,7 +168,7 @@ def judge(folder: pathlib.Path) -> dict[str, np.ndarray]:
   found['source'] = darkroom.q_learning(
     goals, stream(FLAGS.seed, 'source on held-out goals'), num_episodes=FLAGS.num_episodes
   ).returns()
-  found['random'] = random_returns(goals, generator(FLAGS.seed, 'random'))
+  found['random'] = random_returns(goals)
   return {name: returns.reshape(HELD_OUT, FLAGS.repeats, -1).mean(axis=1) for name, returns in found.items()}
 
 

@@ -121,7 +121,11 @@ def across_episodes(
     (_, _, remembered), steps = jax.lax.scan(one_step, (*start, remembered), step_keys)
     return agent.end_episode(params, remembered), steps
 
-  _, trajectory = jax.lax.scan(one_episode, agent.begin(params), jax.random.split(rng_key, num_episodes))
+  # Counters that all tasks share stay one number each: a place that is the same for all is written in one piece.
+  begun = jax.tree.map(
+    lambda x: x if jnp.issubdtype(jnp.result_type(x), jnp.integer) else _tied(x, rng_key), agent.begin(params)
+  )
+  _, trajectory = jax.lax.scan(one_episode, begun, jax.random.split(rng_key, num_episodes))
   return trajectory.replace(finite=trajectory.finite.all(axis=-1))
 
 
@@ -130,11 +134,15 @@ def _begin_episode(
 ) -> tuple[tuple[State, chex.Array], chex.PRNGKey]:
   """The first state of an episode, that it goes on, and a key for each step."""
   key_reset, key_steps = jax.random.split(episode_key)
-  start = (family.reset(task, key_reset), jnp.ones((), bool))
-  # Whatever is carried depends on the key, and so is batched from the first step on. `jax.vmap` would otherwise go
-  # through the simulator once more for what becomes batched later, and that takes seconds.
-  drawn = jax.random.key_data(episode_key)[0] >= 0
-  return _select(drawn, start, start), jax.random.split(key_steps, family.episode_length)
+  start = _tied((family.reset(task, key_reset), jnp.ones((), bool)), episode_key)
+  return start, jax.random.split(key_steps, family.episode_length)
+
+
+def _tied(tree: Any, rng_key: chex.PRNGKey) -> Any:
+  """A tree that is carried, made to depend on the key, so that it is batched from the first step on. `jax.vmap` would
+  otherwise go through the simulator once more for what becomes batched later, and that takes seconds."""
+  drawn = jax.random.key_data(rng_key)[0] >= 0
+  return _select(drawn, tree, tree)
 
 
 def _take_step(

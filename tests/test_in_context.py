@@ -107,6 +107,13 @@ def test_windows_are_in_order_and_evenly_spaced():
   np.testing.assert_array_equal(sequences.window(4, 4, np.random.default_rng(0)), np.arange(4))
 
 
+def test_sources_are_drawn_equally_often(dataset):
+  histories = np.arange(dataset.num_histories)
+  few = histories[np.r_[np.flatnonzero(dataset.source == 0), np.flatnonzero(dataset.source == 1)[:1]]]
+  drawn = sequences.draw_histories(dataset, few, 2000, np.random.default_rng(0))
+  assert abs((dataset.source[drawn] == 1).mean() - 0.5) < 0.05 and len(np.unique(drawn)) == len(few)
+
+
 def test_stored_episodes_are_read_in_order(dataset, every):
   """Level by level; place 5 of two episodes a level is the second one of the third level."""
   read = sequences.read_stored(dataset)(np.array([1, 0]), np.array([[0, 5], [2, 3]]))

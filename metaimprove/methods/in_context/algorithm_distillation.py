@@ -21,7 +21,7 @@ from metaimprove.methods.in_context import causal
 from metaimprove.methods.in_context.acting import CONTEXT_LENGTH, agent_baseline
 from metaimprove.methods.in_context.causal import Causal
 from metaimprove.methods.in_context.heads import Head, tanh_normal
-from metaimprove.methods.in_context.sequences import ReadEpisodes, num_stored, read_stored, window
+from metaimprove.methods.in_context.sequences import ReadEpisodes, draw_histories, num_stored, read_stored, window
 from metaimprove.rollouts import Agent
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.types import Trajectory
@@ -45,13 +45,11 @@ def distilled_agent(model: Causal, statistics: dict[str, np.ndarray]) -> Agent:
   return model.agent(statistics, causal.slide)
 
 
-def draw_histories(
-  read: ReadEpisodes, histories: np.ndarray, num_places: int, num_episodes: int, batch_size: int,
-  rng: np.random.Generator,
+def draw_windows(
+  read: ReadEpisodes, history: np.ndarray, num_places: int, num_episodes: int, rng: np.random.Generator
 ) -> Trajectory:
-  """A batch [B, M, T, ...] of random windows of random histories, of `num_places` episodes each."""
-  history = rng.choice(histories, size=batch_size)
-  return read(history, np.stack([window(num_places, num_episodes, rng) for _ in range(batch_size)]))
+  """[B, M, T, ...] random windows of M episodes of histories [B], of `num_places` episodes each."""
+  return read(history, np.stack([window(num_places, num_episodes, rng) for _ in history]))
 
 
 def num_episodes_of(dataset: Dataset, episode_length: int, context_length: int) -> int:
@@ -67,9 +65,8 @@ def algorithm_distillation(lessons: Lessons, *, context_length: int = CONTEXT_LE
   read = read_stored(dataset)
 
   def draw(rng: np.random.Generator) -> Trajectory:
-    return draw_histories(
-      read, lessons.histories, num_stored(dataset), num_episodes, lessons.settings.batch_size, rng
-    )
+    history = draw_histories(dataset, lessons.histories, lessons.settings.batch_size, rng)
+    return draw_windows(read, history, num_stored(dataset), num_episodes, rng)
 
   return agent_baseline(
     lessons, model, lambda statistics: distilled_agent(model, statistics), draw, name='algorithm_distillation',

@@ -31,7 +31,7 @@ from metaimprove.methods.in_context.acting import CONTEXT_LENGTH, agent_baseline
 from metaimprove.methods.in_context.algorithm_distillation import WIDTHS
 from metaimprove.methods.in_context.causal import empty_episodes
 from metaimprove.methods.in_context.heads import Head, tanh_normal
-from metaimprove.methods.in_context.sequences import ReadEpisodes, Statistics, read_stored
+from metaimprove.methods.in_context.sequences import Statistics, draw_histories, read_stored
 from metaimprove.methods.in_context.transformer import Kept
 from metaimprove.operators.memory import thinned
 from metaimprove.rollouts import Agent
@@ -221,14 +221,13 @@ def draw_questions(lessons: Lessons, model: DecisionPretrained, rng: np.random.G
   best level, half by any.
   """
   dataset, size = lessons.dataset, lessons.settings.batch_size
-  stored, history = dataset.header['num_episodes'], rng.choice(lessons.histories, size=size)
+  stored, history = dataset.header['num_episodes'], draw_histories(dataset, lessons.histories, size, rng)
   ends = np.sort(rng.integers(dataset.num_checkpoints, size=(size, 2)), axis=1)
   level = rng.integers(ends[:, :1], ends[:, 1:] + 1, size=(size, model.num_episodes))
   best = dataset.best[history]
   asked = np.stack([best, rng.integers(dataset.num_checkpoints, size=size)], axis=1)
   place = np.concatenate([level, asked], axis=1) * stored
-  read: ReadEpisodes = read_stored(dataset)
-  episodes = read(history, place + rng.integers(stored, size=place.shape))
+  episodes = read_stored(dataset)(history, place + rng.integers(stored, size=place.shape))
   context, _ = thinned(jax.tree.map(lambda x: x[:, :model.num_episodes], episodes), model.num_steps)
   there = np.arange(model.num_episodes) < rng.integers(model.num_episodes + 1, size=(size, 1))
   visited = jax.tree.map(lambda x: x[:, model.num_episodes:], episodes)

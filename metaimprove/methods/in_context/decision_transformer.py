@@ -28,7 +28,7 @@ from metaimprove.methods.in_context import causal
 from metaimprove.methods.in_context.acting import CONTEXT_LENGTH, agent_baseline
 from metaimprove.methods.in_context.algorithm_distillation import causal_model
 from metaimprove.methods.in_context.heads import tanh_normal
-from metaimprove.methods.in_context.sequences import num_stored, read_stored
+from metaimprove.methods.in_context.sequences import draw_histories, num_stored, read_stored
 from metaimprove.types import Trajectory
 
 TARGET_QUANTILE = 0.95
@@ -73,7 +73,8 @@ def _baseline(
   def draw(rng: np.random.Generator) -> Trajectory:
     size = lessons.settings.batch_size
     place = np.stack([rng.choice(num_stored(dataset), size=num_episodes, replace=False) for _ in range(size)])
-    return without_prompts(read(rng.choice(histories, size=size), place), rng.random(size) < NO_PROMPT)
+    history = draw_histories(dataset, histories, size, rng)
+    return without_prompts(read(history, place), rng.random(size) < NO_PROMPT)
 
   return agent_baseline(
     lessons, model,

@@ -45,6 +45,13 @@ def num_stored(dataset: Dataset) -> int:
   return dataset.num_checkpoints * dataset.header['num_episodes']
 
 
+def draw_histories(dataset: Dataset, histories: np.ndarray, num: int, rng: np.random.Generator) -> np.ndarray:
+  """[num] random ones of the histories, of each source equally often."""
+  source = dataset.source[histories]
+  share = 1 / np.bincount(source)[source]
+  return rng.choice(histories, size=num, p=share / share.sum())
+
+
 def window(num_places: int, num_episodes: int, rng: np.random.Generator) -> np.ndarray:
   """[num_episodes] places in order, evenly spaced: consecutive ones, every second, ..., up to the whole history."""
   stride = 1 + int(rng.integers(max(1, (num_places - 1) // max(1, num_episodes - 1))))
