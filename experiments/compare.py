@@ -4,9 +4,10 @@
 
 does the main job on each family, which trains and judges the operator, PPO and the controls, then trains each baseline
 on the operator's histories and judges it on the same tasks. `--methods` chooses among baselines; those judged before
-stay. Under the budget 'examples' a baseline is shown as many examples as the operator; under 'time' it learns for as
-many seconds, by what a step of it took under 'examples'. Its learning rate is chosen on validation tasks. RL², which
-does not learn from histories, has settings of its own, and cloning of the experience learns nothing beforehand.
+stay. Under the budget 'examples' a baseline is told as often as the operator what is right in a state; under 'time' it
+learns for as many seconds. Its learning rate is chosen by short trials on validation tasks, which also tell how long a
+step takes. RL², which does not learn from histories, has settings of its own, and cloning of the experience learns
+nothing beforehand.
 
 Writes a row a family and budget to `--json` as soon as it is there, a page beside it, and TensorBoard events to the
 folder. Can be stopped at any moment; run again, it goes on where it was.
@@ -22,7 +23,7 @@ from absl import flags
 
 from experiments import console, jobs
 from experiments.acting_cost import acting_costs
-from experiments.compared import BASELINES, Setting, chosen_rate
+from experiments.compared import BASELINES, Setting, chosen_rate, steps_in_our_time
 from experiments.jobs import Folders, Job
 from experiments.tabulate_results import comparison_tables
 from metaimprove import asks, files, parallel
@@ -69,7 +70,9 @@ class Compared:
   sources: Sequence[str]
 
 
-def compare_seed(job: Job, seed: int, parts: Folders, wall: pathlib.Path, budget: str, ours: float) -> Compared:
+def compare_seed(
+  job: Job, seed: int, parts: Folders, wall: pathlib.Path, budget: str, ours: Mapping[str, float],
+) -> Compared:
   """Trains and judges the baselines of one seed beside the operator, which is there.
 
   Args:
@@ -78,7 +81,7 @@ def compare_seed(job: Job, seed: int, parts: Folders, wall: pathlib.Path, budget
     parts: of the main job.
     wall: of the main job; where its seconds are.
     budget: one of `BUDGETS`.
-    ours: seconds that the operator has learned for.
+    ours: seconds that the operator has learned for, by part of its training.
   """
   judged = jobs.run_seed(job, seed, parts, wall).evaluation
   setting = Setting.of(job, seed, parts, parts.evaluation.parent / 'compared')
@@ -88,7 +91,7 @@ def compare_seed(job: Job, seed: int, parts: Folders, wall: pathlib.Path, budget
     # What has settings of its own learns once for all budgets.
     place = setting.folder / 'own' if rate is None else folder
     if rate is not None and budget == 'time':
-      num_steps = max(1, round(num_steps * ours / max(0.1, _seconds(setting.folder / 'examples', name))))
+      num_steps = steps_in_our_time(setting, name, ours['gradient_steps'] / sum(ours.values()))
     lessons = setting.lessons(place, num_steps=num_steps, rate=rate)
     made[name] = BASELINES[name](lessons, setting)
     with console.stage(place, f'train {name}') as progress:
@@ -96,7 +99,7 @@ def compare_seed(job: Job, seed: int, parts: Folders, wall: pathlib.Path, budget
     if num_params := count_params(params):
       costs[name] = Cost(
         params=num_params, training_seconds=_seconds(place, name), training_env_steps=made[name].env_steps,
-        examples=None if rate is None else num_steps * lessons.settings.batch_size,
+        examples=None if rate is None else num_steps * lessons.settings.batch_size * lessons.num_states,
       )
   with console.stage(folder, 'judge') as progress:
     found = evaluate(
@@ -108,7 +111,7 @@ def compare_seed(job: Job, seed: int, parts: Folders, wall: pathlib.Path, budget
   return Compared(
     evaluation=dataclasses.replace(judged, curves=curves),
     titles={**titles, **{name: one.method.title for name, one in made.items()}},
-    costs=_with_acting(setting, made, {OURS: _cost_of_ours(setting, ours), **costs}),
+    costs=_with_acting(setting, made, {OURS: _cost_of_ours(setting, sum(ours.values())), **costs}),
     sources=setting.dataset.source_names,
   )
 
@@ -123,7 +126,8 @@ def _cost_of_ours(setting: Setting, seconds: float) -> Cost:
   env_steps = files.read_json(setting.folder.parent / 'training' / 'env_steps.json')
   return Cost(
     params=count_params(setting.operator_params['network']), training_seconds=round(seconds, 1),
-    examples=training.num_steps * training.batch_size, training_env_steps=env_steps['rounds'] + env_steps['explorers'],
+    examples=training.num_steps * training.batch_size * training.num_states,
+    training_env_steps=env_steps['rounds'] + env_steps['explorers'],
   )
 
 
@@ -187,7 +191,7 @@ def show(row: ComparisonRow) -> None:
 def compare(job: Job, seeds: Sequence[int], folder: pathlib.Path, budget: str, command: str) -> ComparisonRow:
   """The row of a family under a budget, for a main job that is done."""
   seconds = console.read_training_seconds(folder)
-  ours = sum(seconds.get(part, 0.0) for part in _LEARNING) / len(seeds)
+  ours = {part: seconds[part] / len(seeds) for part in _LEARNING if part in seconds}
   found = [
     compare_seed(job, seed, parts, folder, budget, ours) for seed, parts in zip(seeds, jobs.seed_folders(folder, seeds))
   ]
@@ -210,7 +214,7 @@ def main() -> None:
   for family in families:
     job, folder = Job.of(family, **jobs.given()), pathlib.Path(FLAGS.folder) / family
     jobs.run(job, seeds, folder)
-    for budget in sorted(FLAGS.budgets):  # 'time' follows from 'examples'
+    for budget in FLAGS.budgets:
       command = console.command_for(families=family, seeds=','.join(map(str, seeds)), budgets=budget, **given)
       row = joined(compare(job, seeds, folder, budget, command), path)
       rows.add(path, row)

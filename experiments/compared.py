@@ -2,9 +2,12 @@
 
 import dataclasses
 import pathlib
+import tempfile
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments import console
@@ -31,13 +34,15 @@ from metaimprove.operators.operator import Operator
 from metaimprove.rollouts import make_play
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.registry import make_family
+from metaimprove.training import loop
 from metaimprove.training.examples import split_histories
 from metaimprove.training.fit import FitSettings
 from metaimprove.training.settings import TrainingSettings
+from metaimprove.types import Progress
 
 RATES = (3e-4, 1e-3, 2e-3)
 """Learning rates that are tried for each baseline on validation tasks."""
-_TRIAL = 4
+_TRIAL = 8
 """A trial has so many times fewer steps."""
 _TRIAL_TASKS = 64
 
@@ -104,7 +109,7 @@ class Setting:
         num_steps=num_steps or training.num_steps, batch_size=training.batch_size,
         learning_rate=rate or training.learning_rate,
       ),
-      folder=folder, num_applications=self.job.num_applications,
+      folder=folder, num_applications=self.job.num_applications, num_states=training.num_states,
     )
 
 
@@ -152,32 +157,99 @@ def chosen_rate(setting: Setting, name: str) -> float | None:
   learning does not follow from the lessons' settings."""
   if 'num_steps' not in BASELINES[name](setting.lessons(setting.folder), setting).settings:
     return None
+  return _known(setting, name, lambda: _choose(setting, name))['learning_rate']
+
+
+def steps_in_our_time(setting: Setting, name: str, gradient_share: float) -> int:
+  """How many gradient steps a baseline takes in the time in which the operator learned.
+
+  Args:
+    setting: the setting.
+    name: of the baseline, whose learning rate is chosen.
+    gradient_share: share of that time that went into gradient steps.
+  """
+  ours = _known(setting, 'operator', lambda: _time_operator(setting))['seconds_a_step']
+  theirs = _known(setting, name, lambda: _choose(setting, name))['seconds_a_step']
+  return max(1, round(setting.training.num_steps / gradient_share * ours / theirs))
+
+
+def _known(setting: Setting, name: str, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+  """What is kept under a name in chosen.json, or is found now."""
   path = setting.folder / 'chosen.json'
   known = files.read_json(path) if path.exists() else {}
   if name not in known:
-    found = {str(rate): _trial(setting, name, rate) for rate in RATES}
-    known = {**(files.read_json(path) if path.exists() else {}), name: {
-      'trials': found, 'learning_rate': max(RATES, key=lambda rate: found[str(rate)]),
-    }}
+    known[name] = find()
     files.write_json(path, known)
-  return known[name]['learning_rate']
+  return known[name]
 
 
-def _trial(setting: Setting, name: str, rate: float) -> float:
-  """The mean score on validation tasks after `AFTER` episodes, of a short training."""
-  folder = setting.folder / f'trial_{rate:g}'
-  lessons = setting.lessons(folder, num_steps=max(1, setting.training.num_steps // _TRIAL), rate=rate)
-  lessons = dataclasses.replace(lessons, num_applications=_applications(setting))
-  baseline = BASELINES[name](lessons, setting)
-  method = dataclasses.replace(baseline.method, splits=None)
-  with console.stage(folder, f'try {name}') as progress:
-    baseline.train(progress)
+class StepTimer:
+  """A `Progress` that also tells how long a step takes, without the first one, in which programs are compiled.
+
+  On a CPU it counts the time of the process alone, so that other work on the machine does not matter.
+  """
+
+  def __init__(self, progress: Progress):
+    self._progress, self._marks = progress, []
+    self._clock = time.process_time if jax.default_backend() == 'cpu' else time.perf_counter
+
+  def __call__(self, stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+    self._progress(stage, done, total, figures)
+    self._marks.append((done, self._clock()))
+
+  def seconds_a_step(self) -> float | None:
+    """None if it has seen no two steps."""
+    if len(self._marks) < 2:
+      return None
+    (first, began), (last, ended) = self._marks[0], self._marks[-1]
+    return (ended - began) / (last - first)
+
+
+def _choose(setting: Setting, name: str) -> dict[str, Any]:
+  """The trials of a baseline, the learning rate that was best, and the seconds of a step."""
+  scores, seconds = {}, []
+  for rate in RATES:
+    folder = setting.folder / f'trial_{rate:g}'
+    lessons = setting.lessons(folder, num_steps=_trial_steps(setting), rate=rate)
+    baseline = BASELINES[name](dataclasses.replace(lessons, num_applications=_applications(setting)), setting)
+    with console.stage(folder, f'train {name}') as progress:
+      baseline.train(timer := StepTimer(progress))
+    # Of a trial that was done before nothing but its wall time is known.
+    seconds.append(timer.seconds_a_step() or console.read_seconds(folder)[f'train {name}'] / lessons.settings.num_steps)
+    scores[rate] = _score(setting, baseline, folder)
+  return {
+    'trials': {str(rate): score for rate, score in scores.items()}, 'learning_rate': max(RATES, key=scores.get),
+    'seconds_a_step': min(seconds),
+  }
+
+
+def _score(setting: Setting, baseline: Baseline, folder: pathlib.Path) -> float:
+  """The mean score on validation tasks after `AFTER` episodes."""
+  name = baseline.method.name
+  with console.stage(folder, f'judge {name}') as progress:
     found = evaluate(
-      [method], setting.family, initial=setting.initial, references=setting.references, seed=setting.seed,
-      num_tasks=min(_TRIAL_TASKS, setting.job.heldout_tasks), folder=folder / 'evaluation', splits=('validation',),
-      progress=progress,
+      [dataclasses.replace(baseline.method, splits=None)], setting.family, initial=setting.initial,
+      references=setting.references, seed=setting.seed, num_tasks=min(_TRIAL_TASKS, setting.job.heldout_tasks),
+      folder=folder / 'evaluation', splits=('validation',), progress=progress,
     )
   return round(float(np.mean([scores_after(found, 'validation', name, n).mean() for n in AFTER])), 4)
+
+
+def _time_operator(setting: Setting) -> dict[str, Any]:
+  """The seconds of a gradient step of the operator, by a short training without rounds."""
+  settings = dataclasses.replace(
+    setting.training, num_steps=_trial_steps(setting), rounds=(), num_evaluations=0, tries_share=0.0
+  )
+  with console.stage(setting.folder, 'time operator') as progress, tempfile.TemporaryDirectory() as folder:
+    loop.train(
+      setting.operator, setting.playground.play, setting.dataset, settings, seed=setting.seed, folder=folder,
+      progress=(timer := StepTimer(progress)),
+    )
+  return {'seconds_a_step': timer.seconds_a_step()}
+
+
+def _trial_steps(setting: Setting) -> int:
+  return max(2, setting.training.num_steps // _TRIAL)
 
 
 def _applications(setting: Setting) -> int:

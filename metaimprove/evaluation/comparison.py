@@ -28,7 +28,7 @@ class Cost:
   Attributes:
     params: how many numbers are learned before any task is seen; None where nothing is.
     training_seconds: of that.
-    examples: that are shown in that.
+    examples: states in that of which it is told what is right.
     training_env_steps: environment steps besides those of the histories.
     act_ms: milliseconds of a step of as many agents as there are held-out tasks.
     act_ratio: the same, of the time that the policies need which an operator emits.

@@ -15,6 +15,7 @@ from metaimprove.methods.method import Method
 from metaimprove.operators.config import OperatorConfig
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.training.fit import FitSettings
+from metaimprove.training.settings import TrainingSettings
 from metaimprove.types import Params, Progress
 
 
@@ -29,6 +30,7 @@ class Lessons:
     config: of the operator that a baseline stands beside: its sizes, its episodes before each application.
     num_params: of that operator; a baseline has as many within a tenth.
     settings: how it learns: steps, batch size, learning rate.
+    num_states: states of one of a batch at which it is told what is right, as of an operator's examples.
     seed: of the training.
     folder: for its states; each baseline has one of its own in it.
     num_applications: a curve has one more points.
@@ -43,6 +45,7 @@ class Lessons:
   seed: int
   folder: pathlib.Path
   num_applications: int
+  num_states: int = TrainingSettings.num_states
 
 
 class Train(Protocol):
@@ -87,3 +90,13 @@ def matched_size(num_params_of: Callable[[int], int], num_params: int, sizes: Se
   above = bisect.bisect_left(sizes, num_params, key=num_params_of)
   around = sizes[max(0, above - 1):above + 1]
   return min(around, key=lambda size: abs(num_params_of(size) - num_params))
+
+
+def in_contexts(lessons: Lessons, num_states: int) -> Lessons:
+  """Lessons whose batches are of contexts that tell what is right at so many states each, at about as many in all.
+
+  They are an even number of contexts, so that two devices can share them.
+  """
+  size = 2 * max(1, round(lessons.settings.batch_size * lessons.num_states / num_states / 2))
+  settings = dataclasses.replace(lessons.settings, batch_size=size)
+  return dataclasses.replace(lessons, settings=settings, num_states=num_states)

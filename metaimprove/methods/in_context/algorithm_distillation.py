@@ -16,7 +16,7 @@ Deviations from the paper:
 import numpy as np
 
 from metaimprove.histories.dataset import Dataset
-from metaimprove.methods.baseline import Baseline, Lessons, matched_size
+from metaimprove.methods.baseline import Baseline, Lessons, in_contexts, matched_size
 from metaimprove.methods.in_context import causal
 from metaimprove.methods.in_context.acting import CONTEXT_LENGTH, agent_baseline
 from metaimprove.methods.in_context.causal import Causal
@@ -61,6 +61,7 @@ def algorithm_distillation(lessons: Lessons, *, context_length: int = CONTEXT_LE
   """Algorithm Distillation, with contexts of at most `context_length` steps, and of two episodes at least."""
   family, dataset = lessons.family, lessons.dataset
   num_episodes = num_episodes_of(dataset, family.episode_length, context_length)
+  lessons = in_contexts(lessons, num_episodes * family.episode_length)
   model = causal_model(family, tanh_normal(dataset.policy), lessons.num_params, num_episodes=num_episodes)
   read = read_stored(dataset)
 

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaimprove import policies
-from metaimprove.methods.baseline import Baseline, Lessons, matched_size
+from metaimprove.methods.baseline import Baseline, Lessons, in_contexts, matched_size
 from metaimprove.methods.in_context import sequences, transformer
 from metaimprove.methods.in_context.acting import CONTEXT_LENGTH, agent_baseline
 from metaimprove.methods.in_context.algorithm_distillation import WIDTHS
@@ -38,7 +38,7 @@ from metaimprove.rollouts import Agent
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.types import Params, Trajectory
 
-NUM_QUERIES = 64
+NUM_QUERIES = 128
 
 
 @chex.dataclass(frozen=True)
@@ -201,6 +201,7 @@ def pretrained_model(
 def decision_pretrained(lessons: Lessons, *, context_length: int = CONTEXT_LENGTH) -> Baseline:
   """Decision-Pretrained Transformer, with contexts of at most `context_length` transitions of as many episodes as the
   operator remembers."""
+  lessons = in_contexts(lessons, NUM_QUERIES)
   family, num_episodes = lessons.family, min(lessons.config.capacity, context_length)
   num_steps = min(family.episode_length, context_length // num_episodes)
   model = pretrained_model(

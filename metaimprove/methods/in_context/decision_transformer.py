@@ -23,7 +23,7 @@ import numpy as np
 
 from metaimprove.errors import IncompatibleError
 from metaimprove.histories.dataset import Dataset
-from metaimprove.methods.baseline import Baseline, Lessons
+from metaimprove.methods.baseline import Baseline, Lessons, in_contexts
 from metaimprove.methods.in_context import causal
 from metaimprove.methods.in_context.acting import CONTEXT_LENGTH, agent_baseline
 from metaimprove.methods.in_context.algorithm_distillation import causal_model
@@ -59,6 +59,7 @@ def _baseline(
   lessons: Lessons, num_episodes: int, context_length: int, next_row: causal.NextRow, *, name: str, title: str
 ) -> Baseline:
   family, dataset, histories = lessons.family, lessons.dataset, lessons.histories
+  lessons = in_contexts(lessons, family.episode_length)
   if num_episodes * family.episode_length > context_length:
     raise IncompatibleError(
       f'{num_episodes} episodes of {family.name} have {num_episodes * family.episode_length} steps, more than '
