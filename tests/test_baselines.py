@@ -29,7 +29,7 @@ from metaimprove.trees import take
 from metaimprove.types import Trajectory, mean_return, silent
 from tests.conftest import Killed, kill_at
 
-NUM_TASKS, NUM_APPLICATIONS, NUM_STEPS = 4, 2, 40
+NUM_TASKS, NUM_APPLICATIONS, NUM_STEPS = 4, 2, 80
 RL2 = rl2.RL2Settings(num_episodes=2, num_trials=8, num_updates=4, num_epochs=1, num_minibatches=2, snapshot_updates=1)
 BUILDERS = {
   'cloned_best': lambda lessons, play: cloned_best(lessons, num_episodes=lessons.config.num_episodes),
@@ -55,8 +55,9 @@ def blind(point):
 def lessons(blind, dataset, operator, operator_params, tmp_path_factory):
   return Lessons(
     family=blind, dataset=dataset, histories=split_histories(dataset, 2)[0], config=operator.config,
-    num_params=count_params(operator_params['network']), settings=fit.FitSettings(num_steps=NUM_STEPS, batch_size=8),
-    seed=0, folder=tmp_path_factory.mktemp('baselines'), num_applications=NUM_APPLICATIONS,
+    num_params=count_params(operator_params['network']), seed=0,
+    settings=fit.FitSettings(num_steps=NUM_STEPS, batch_size=8, learning_rate=1e-2),
+    folder=tmp_path_factory.mktemp('baselines'), num_applications=NUM_APPLICATIONS,
   )
 
 
@@ -105,11 +106,11 @@ def test_sizes_are_those_of_the_operator(baselines, lessons, name):
 
 @pytest.mark.parametrize('name', WITH_PARAMETERS)
 def test_a_stopped_training_goes_on(baselines, lessons, play, tmp_path, monkeypatch, name):
-  """From the last state that was kept: of step 20, or of update 2."""
+  """From the last state that was kept: of step 60, or of update 2."""
   for module in (fit, runs):
     monkeypatch.setattr(module, '_SAVE_SECONDS', 0)
   again = BUILDERS[name](dataclasses.replace(lessons, folder=tmp_path), play)
-  stopped, kept = (3, 2) if name == 'rl2' else (NUM_STEPS - 5, NUM_STEPS // 2)
+  stopped, kept = (3, 2) if name == 'rl2' else (NUM_STEPS - 5, NUM_STEPS - 20)
   with pytest.raises(Killed):
     again.train(kill_at(stopped))
   seen = []
@@ -166,6 +167,20 @@ def test_a_clone_is_of_the_policy_before(curve_of, lessons, play, tasks):
   second = cloned(policy, experience, stream(key, 'improve 0'))
   expected = [mean_return(x) for x in (experience, play(second, tasks, stream(key, 'application 1')))]
   np.testing.assert_allclose(curve_of('cloned_experience').returns[:2], expected, atol=1e-5)
+
+
+def test_who_is_told_the_task_does_as_the_best_did(point, dataset, lessons, baselines):
+  """On the training tasks: nearly as well as the best policies; the clone of all of them is worse."""
+  found = {}
+  for name in WITHOUT_EXPERIENCE:
+    baselines[name].train(silent)
+    sighted = BUILDERS[name](
+      dataclasses.replace(lessons, family=point), make_play(point, dataset.policy, num_episodes=8)
+    )
+    tasks = dataset.read_tasks(lessons.histories)
+    found[name] = sighted.method.run(tasks, jax.random.key(3), silent).returns.mean()
+  best = dataset.returns[lessons.histories, dataset.best[lessons.histories]].mean()
+  assert found['cloned_best'] + 0.5 < found['task_told'] and best - 1 < found['task_told'], (found, best)
 
 
 def test_who_is_told_a_wiring_is_rewired():
@@ -230,9 +245,10 @@ def test_what_is_learned_from_is_what_the_agent_read(recurrent):
   )
   params = recurrent.init(jax.random.key(0))
   params = jax.tree.map(lambda x: x + 0.1, params)
-  agent = rl2.make_agent(recurrent)
-  state, expected = agent.begin(params), []
+  agent = rl2.make_agent(recurrent, 2)
+  state, expected, began = agent.begin(params), [], []
   for episode in range(2):
+    began.append(state)
     for step in range(4):
       seen = take(trajectory.replace(finite=valid), (episode, step))
       inputs = recurrent.inputs(seen.observation, state.previous, state.is_first)
@@ -245,6 +261,9 @@ def test_what_is_learned_from_is_what_the_agent_read(recurrent):
   )
   logits, _ = recurrent.over_trial(params, inputs, valid.reshape(-1))
   np.testing.assert_allclose(logits[valid.reshape(-1)], np.stack(expected)[valid.reshape(-1)], atol=1e-5)
+  # A trial has two episodes: a third one begins as the second one did.
+  np.testing.assert_array_equal(state.hidden, began[1].hidden)
+  assert np.abs(began[1].hidden - began[0].hidden).max() > 1e-3 and state.number == 2
 
 
 def test_rl2_learns(point, recurrent):

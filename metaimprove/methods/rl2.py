@@ -9,9 +9,11 @@ Where it departs from the paper:
 - policy and value are two linear heads of one GRU, instead of one GRU each;
 - an advantage looks further ahead, with a λ of 0.95 instead of 0.3;
 - where a family's reward is sparse, it is trained by the dense one that the sources of the histories practise with, and
-  reads the sparse one, as PEARL does (arXiv:1903.08254); with the sparse one alone it would never meet a reward;
-- it is judged over more episodes than a trial of its training has: it goes on with its state.
-Its environment steps come on top of the histories, of which it uses the tasks alone.
+  reads the sparse one, as PEARL does (arXiv:1903.08254), for random actions hardly ever meet a sparse reward;
+- it is judged over more episodes than a trial of its training has. From the last one of a trial on, every episode
+  begins with the state that the last one began with. A state that goes on drifts to where training never was: on 64
+  validation tasks of `point_goal_sparse_h20` the return of episode 16 was 3.3 then, and 6.2 with the state held.
+Its environment steps come on top of the histories, of which it uses tasks, and moments by which inputs are scaled.
 """
 
 import dataclasses
@@ -49,6 +51,9 @@ NAME, TITLE = 'rl2', 'RL², a GRU across episodes'
 class RL2Settings:
   """How it is trained.
 
+  The defaults are the best of three that were tried on validation tasks of `point_goal_sparse_h20`, with a GRU of
+  20,000 parameters: trials of 4, 6 and 8 episodes, with 256, 192 and 64 trials an update.
+
   Attributes:
     num_episodes: of a trial.
     num_trials: of an update, each on a random training task.
@@ -66,12 +71,12 @@ class RL2Settings:
     snapshot_updates: updates between two snapshots; divides num_updates.
   """
 
-  num_episodes: int = 8
-  num_trials: int = 64
+  num_episodes: int = 6
+  num_trials: int = 192
   num_updates: int = 400
-  num_epochs: int = 4
-  num_minibatches: int = 4
-  learning_rate: float = 1e-3
+  num_epochs: int = 5
+  num_minibatches: int = 2
+  learning_rate: float = 3e-3
   max_gradient_norm: float = 0.5
   discounting: float = 0.99
   gae_lambda: float = 0.95
@@ -125,12 +130,16 @@ class AgentState:
     following: [H] when the one that it acts on now is read too.
     previous: the step before.
     is_first: [] bool, an episode begins.
+    start: `hidden` and `previous` when this episode began.
+    number: [] int, of this episode.
   """
 
   hidden: chex.Array
   following: chex.Array
   previous: Previous
   is_first: chex.Array
+  start: tuple[chex.Array, Previous]
+  number: chex.Array
 
 
 @chex.dataclass(frozen=True)
@@ -159,7 +168,7 @@ def rl2(lessons: Lessons, settings: RL2Settings = RL2Settings()) -> Baseline:
   family, dataset = lessons.family, lessons.dataset
   statistics = experience_statistics(some_experience(dataset, lessons.seed))
   recurrent = make_recurrent(dataset.policy, statistics, lessons.num_params)
-  agent = make_agent(recurrent)
+  agent = make_agent(recurrent, settings.num_episodes)
   about = {
     **made_with(lessons), **dataclasses.asdict(settings), 'seed': lessons.seed, 'hidden_size': recurrent.hidden_size,
   }
@@ -214,8 +223,8 @@ def raw_family(family: TaskFamily, policy: Policy) -> TaskFamily:
   return dataclasses.replace(family, step=step)
 
 
-def make_agent(recurrent: Recurrent) -> Agent:
-  """The agent; its actions are those of a `raw_family`."""
+def make_agent(recurrent: Recurrent, num_episodes: int) -> Agent:
+  """The agent, trained on trials of `num_episodes`; its actions are those of a `raw_family`."""
   distribution = recurrent.policy.distribution
 
   def begin(params):
@@ -224,7 +233,10 @@ def make_agent(recurrent: Recurrent) -> Agent:
       action=jnp.zeros(recurrent.policy.action_size), reward=jnp.zeros(()), terminated=jnp.zeros((), bool),
       there=jnp.zeros((), bool),
     )
-    return AgentState(hidden=zeros, following=zeros, previous=previous, is_first=jnp.ones((), bool))
+    return AgentState(
+      hidden=zeros, following=zeros, previous=previous, is_first=jnp.ones((), bool), start=(zeros, previous),
+      number=jnp.zeros((), jnp.int32),
+    )
 
   def act(params, state, observation, rng_key):
     inputs = recurrent.inputs(observation, state.previous, state.is_first)
@@ -239,9 +251,14 @@ def make_agent(recurrent: Recurrent) -> Agent:
     after = state.replace(hidden=state.following, previous=previous, is_first=jnp.zeros((), bool))
     return jax.tree.map(lambda x, y: jnp.where(transition.valid, x, y), after, state)
 
-  return Agent(
-    begin=begin, act=act, see=see, end_episode=lambda params, state: state.replace(is_first=jnp.ones((), bool))
-  )
+  def end_episode(params, state):
+    goes_on = state.number + 1 < num_episodes
+    start = jax.tree.map(lambda x, y: jnp.where(goes_on, x, y), (state.hidden, state.previous), state.start)
+    return state.replace(
+      hidden=start[0], previous=start[1], is_first=jnp.ones((), bool), start=start, number=state.number + 1
+    )
+
+  return Agent(begin=begin, act=act, see=see, end_episode=end_episode)
 
 
 def rl2_source(
@@ -249,7 +266,7 @@ def rl2_source(
 ) -> Source:
   """One learner for all `tasks`, as `improvers.run` runs it; `about` is plain data that determines it. Its snapshots
   are parameters of the network."""
-  agent, raw = make_agent(recurrent), raw_family(family, recurrent.policy)
+  agent, raw = make_agent(recurrent, settings.num_episodes), raw_family(family, recurrent.policy)
   play = parallel.vmap(
     functools.partial(across_episodes, raw, agent, num_episodes=settings.num_episodes), in_axes=(None, 0, 0)
   )
