@@ -11,8 +11,9 @@ Deviations from the paper:
   it is learned, at observations that this and other levels visited. The paper has one optimal action.
 - A context is of whole episodes of some levels of the history, at random, each thinned to evenly spaced steps where
   episodes are long. The paper's are random transitions of a random policy, or of a mixture with the optimal one.
-- A next observation is given as the change of the observation.
-- No dropout.
+- A next observation is given as the change of the observation, and the end of a task is part of a transition.
+- Three blocks of two heads; the authors' code has four of one for the dark room. Optimiser and schedule are the
+  operator's.
 """
 
 import dataclasses

@@ -16,7 +16,8 @@ Deviations from the papers:
 - Prompt-DT: the paper's prompts are short segments of demonstrations of the task, which nobody has here; in training
   they are random whole episodes of the same history, of any level, with their true returns to go, and `NO_PROMPT` of
   the examples have none. Actions of the prompt are not learned, as in the authors' code.
-- No dropout.
+- Positions are the sum of one for the step in its episode and, of Prompt-DT, one for prompt or episode.
+- Norms, sizes, optimiser and schedule are those of `algorithm_distillation`; no dropout.
 """
 
 import numpy as np

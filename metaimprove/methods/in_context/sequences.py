@@ -105,10 +105,9 @@ def previous_of(trajectory: Trajectory) -> Previous:
   )
 
 
-def return_to_go(reward: chex.Array, total: chex.Array | None = None) -> chex.Array:
-  """[..., T] what an episode of rewards [..., T] still brings at each step; `total` [...] is taken for its return."""
-  before = jnp.cumsum(reward, axis=-1) - reward
-  return (reward.sum(axis=-1) if total is None else total)[..., None] - before
+def return_to_go(reward: chex.Array) -> chex.Array:
+  """[..., T] what an episode of rewards [..., T] still brings at each step."""
+  return jnp.flip(jnp.cumsum(jnp.flip(reward, axis=-1), axis=-1), axis=-1)
 
 
 def step_features(
