@@ -21,6 +21,8 @@ from metaimprove import files
 from metaimprove.adapters.agent import Agent
 from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation.results import read
+from metaimprove.evaluation.rows import ComparisonRow
+from metaimprove.evaluation.rows import read as read_rows
 from metaimprove.histories import merge
 from metaimprove.operators.zoo import zoo_card, zoo_folder
 from metaimprove.policies import layer_names
@@ -38,7 +40,7 @@ BINARIES = (
   'merge_histories', 'simulate_scale', 'choose_ppo',
   'tabulate_results', 'benchmark_operators', 'ablate_operator', 'measure_needs', 'benchmark_import', 'add_to_zoo',
   'benchmark_playground', 'benchmark_asks', 'benchmark_augmentation', 'benchmark_ranked', 'benchmark_pretending',
-  'ask', 'ask_page', 'train_reader',
+  'ask', 'ask_page', 'train_reader', 'compare', 'gradient_variance', 'benchmark_darkroom',
 )
 SMALL = (
   '--family=inverted_pendulum_balance', '--num_tasks=4', '--num_steps=24', '--heldout_tasks=4', '--num_applications=2',
@@ -269,6 +271,28 @@ def test_a_family_shown_beside_is_that_of_an_operator_of_the_package(tmp_path):
   assert quickstart.second_job('inverted_pendulum_balance', given).num_steps == 5
   trained = jobs.Job.of('inverted_pendulum_balance', small=True)
   assert trained.zoo is None and trained.num_steps == 1200
+
+
+def test_baselines_are_compared(finished, tmp_path):
+  """Beside a main job that is done; one that is judged later joins those before, which are not judged again."""
+  shutil.copytree(finished[0], tmp_path / 'inverted_pendulum_balance')
+  arguments = (
+    '--families=inverted_pendulum_balance', *SMALL[1:], f'--folder={tmp_path}', f'--json={tmp_path}/comparison.json',
+  )
+  code, out, err = run('compare', *arguments, '--methods=task_told')
+  assert code == 0 and err == '' and 'a generator that is told the task' in out, err
+  code, _, err = run('compare', *arguments, '--methods=cloned_experience', '--budgets=time')
+  assert code == 0 and err == '', err
+  examples, in_time = read_rows(tmp_path / 'comparison.json', ComparisonRow)
+  assert (examples.budget, in_time.budget) == ('examples', 'time')
+  assert {*in_time.methods} - {*examples.methods} == {'cloned_experience'}
+  results = read(finished[0] / 'results.json')
+  assert examples.methods['operator']['iqm'] == [round(value, 4) for value in results.normalised_return['iqm']]
+  told = examples.methods['task_told']
+  assert abs(told['params'] / examples.methods['operator']['params'] - 1) < 0.1 and told['examples'] == 24 * 64 * 32
+  assert (tmp_path / 'comparison.html').exists() and in_time.methods['cloned_experience']['params'] is None
+  code, _, err = run('compare', *arguments, '--methods=rl3')
+  assert code == 1 and "Baseline 'rl3' is unknown" in err
 
 
 def test_tables_hold_the_figures(finished):
