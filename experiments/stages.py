@@ -110,6 +110,7 @@ def train_operator(
   config: Mapping[str, Any], settings: Mapping[str, Any], explores: bool = True, num_updates: int | None = None,
   num_tasks: int | None = None, verify: bool = True, operator_folder: pathlib.Path | None = None,
   explorers_folder: pathlib.Path | None = None, rewards: Params | None = None, wall: pathlib.Path | None = None,
+  label: Callable[[Dataset, TaskFamily], Dataset] = with_hindsight,
 ) -> pathlib.Path:
   """Trains an operator on a folder of histories, and returns the operator's folder.
 
@@ -130,6 +131,7 @@ def train_operator(
     rewards: [H, ...] learned rewards of each history, see `histories.ranking`, instead of the family's. They are dense,
       so nothing is learned of exploring.
     wall: where seconds are kept; `folder` unless given.
+    label: says what the levels achieved, where the operator can be asked for it.
   """
   operator_folder = operator_folder or folder / 'operator'
   made_family = make_family(family, backend)
@@ -143,7 +145,7 @@ def train_operator(
     made_family, **{'hidden_sizes': tuple(dataset.header['hidden_sizes']), **config}
   ))
   if {*operator.config.asks} & {*asks.say_all()}:
-    dataset = with_hindsight(dataset, made_family)
+    dataset = label(dataset, made_family)
   training = TrainingSettings.of(
     made_family, len(np.unique(dataset.task_index)), asks=operator.config.asks, **settings
   )

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -21,7 +22,7 @@ from metaimprove.histories.header import planned_shards, read_header
 from metaimprove.histories.reader import OpenShard, Shards
 from metaimprove.language.clauses import Property
 from metaimprove.tasks.family import TASK_SUITE_VERSION, TaskFamily, distribution_of
-from metaimprove.tasks.hindsight import achieved, measured
+from metaimprove.tasks.hindsight import achieved, measured, relabel
 from metaimprove.trees import concatenate, take
 from metaimprove.types import Params, Task, Trajectory
 
@@ -226,15 +227,43 @@ def first_tasks(dataset: Dataset, num: int) -> Dataset:
 def with_hindsight(dataset: Dataset, family: TaskFamily) -> Dataset:
   """The dataset with what its checkpoints achieved in hindsight, if the family has goals that can be achieved, and what
   can be said of them, if it has properties; for this it reads all of them once."""
-  size = dataset.num_histories, dataset.num_checkpoints
   of_batch = jax.jit(jax.vmap(functools.partial(_in_hindsight, family)))
+  known = _of_checkpoints(dataset, lambda history, trajectory: of_batch(trajectory))
+  return dataclasses.replace(dataset, properties=family.properties, **known)
+
+
+def goals_of(dataset: Dataset) -> np.ndarray:
+  """[H, G], the goals of the tasks of all histories."""
+  return dataset.read_tasks(np.arange(dataset.num_histories)).goal
+
+
+def with_meant_goals(dataset: Dataset, family: TaskFamily, goals: np.ndarray) -> Dataset:
+  """The dataset without hindsight: a checkpoint that met a reward for the goal that was meant, of `goals` [H, G],
+  achieved that goal. It is not known what any other one achieved."""
+  known = np.where(met_rewards(dataset, family, goals)[..., None], goals[:, None], np.float32('nan'))
+  of = files.checksum(np.ascontiguousarray(goals).tobytes())
+  return dataclasses.replace(dataset, header={**dataset.header, 'meant': of}, achieved=known)  # for another checksum
+
+
+def met_rewards(dataset: Dataset, family: TaskFamily, goals: np.ndarray) -> np.ndarray:
+  """[H, N + 1] bool, whether a checkpoint met a reward above 0 for the goal that was meant, of `goals` [H, G], in
+  any of its episodes."""
+  rewards = jax.jit(jax.vmap(functools.partial(relabel, family)))
+  met = _of_checkpoints(dataset, lambda history, trajectory: (rewards(trajectory, goals[history]) > 0).any(axis=(1, 2)))
+  return met[..., 0]
+
+
+def _of_checkpoints(dataset: Dataset, function: Callable[[np.ndarray, Trajectory], Any]) -> Any:
+  """Leaves [H, N + 1, ...] of what a function of histories [B] and trajectories [B, E, T, ...] of one of their
+  checkpoints each gives, in leaves [B] or [B, ...]; it reads all of them once."""
+  size = dataset.num_histories, dataset.num_checkpoints
   every, found = np.arange(math.prod(size)), []
   for start in range(0, len(every), _AT_ONCE):
     rows = np.resize(every[start:start + _AT_ONCE], min(_AT_ONCE, len(every)))  # of one length: compiled once
-    _, trajectory = dataset.read(*divmod(rows, size[1]))
-    found.append(take(jax.device_get(of_batch(trajectory)), slice(len(every) - start)))
-  known = jax.tree.map(lambda x: x.reshape(*size, -1), concatenate(found))
-  return dataclasses.replace(dataset, properties=family.properties, **known)
+    history, level = divmod(rows, size[1])
+    _, trajectory = dataset.read(history, level)
+    found.append(take(jax.device_get(function(history, trajectory)), slice(len(every) - start)))
+  return jax.tree.map(lambda x: x.reshape(*size, -1), concatenate(found))
 
 
 def _in_hindsight(family: TaskFamily, trajectory: Trajectory) -> dict[str, chex.Array]:

@@ -31,6 +31,9 @@ from metaimprove.types import Params, Trajectory
 
 _READERS = max(1, min(8, (os.cpu_count() or 1) // 2))
 _PREFETCHED = 4 * _READERS
+_FEW, _EPOCHS = 256, 256
+"""Fewer rows than this are shuffled here, so many times: of 16 rows grain takes 7 ms to find one in its shuffled order,
+of 1024 it takes 0.1 ms."""
 Share = tuple[int, int]
 """(which, of how many): the part of a batch that is read here, for one process of several."""
 
@@ -75,8 +78,12 @@ def endless(dataset: Dataset, histories: np.ndarray, seed: int) -> grain.MapData
   for index, name in enumerate(dataset.source_names):
     rows = histories[dataset.source[histories] == index]
     if len(rows):
-      order = int(generator(seed, f'order of {name}').integers(2**32))
-      sequences.append(grain.MapDataset.source(rows).seed(order).shuffle().repeat())
+      rng = generator(seed, f'order of {name}')
+      if len(rows) < _FEW:
+        ordered = grain.MapDataset.source(np.concatenate([rng.permutation(rows) for _ in range(_EPOCHS)]))
+      else:
+        ordered = grain.MapDataset.source(rows).seed(int(rng.integers(2**32))).shuffle()
+      sequences.append(ordered.repeat())
   return grain.MapDataset.mix(sequences)
 
 
