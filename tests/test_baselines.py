@@ -29,6 +29,7 @@ from metaimprove.trees import take
 from metaimprove.types import Trajectory, mean_return, silent
 from tests.conftest import Killed, kill_at
 
+pytestmark = pytest.mark.xdist_group('baselines')  # what was trained is there once
 NUM_TASKS, NUM_APPLICATIONS, NUM_STEPS = 4, 2, 80
 RL2 = rl2.RL2Settings(num_episodes=2, num_trials=8, num_updates=4, num_epochs=1, num_minibatches=2, snapshot_updates=1)
 BUILDERS = {

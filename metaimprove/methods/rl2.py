@@ -51,8 +51,11 @@ NAME, TITLE = 'rl2', 'RL², a GRU across episodes'
 class RL2Settings:
   """How it is trained.
 
-  The defaults are the best of three that were tried on validation tasks of `point_goal_sparse_h20`, with a GRU of
-  20,000 parameters: trials of 4, 6 and 8 episodes, with 256, 192 and 64 trials an update.
+  Chosen on 64 validation tasks of `point_goal_sparse_h20`, one seed, with a GRU of 20,000 parameters, of three short
+  runs: 6 episodes a trial with 192 trials an update were ahead of 4 with 256, both at a learning rate of 3e-3; 8 with
+  64 at 1e-3 in 4 epochs of 4 minibatches were given up after 60 updates. After 320 updates of the first the returns of
+  the six episodes were 1.8, 7.5, 10.0, 10.0, 10.1 and 9.9 on those tasks. A GRU of an operator's size, 480,000
+  parameters, was seen for 30 updates only, at 1e-3, the default: it was ahead of the small one after as many.
 
   Attributes:
     num_episodes: of a trial.
@@ -76,7 +79,7 @@ class RL2Settings:
   num_updates: int = 400
   num_epochs: int = 5
   num_minibatches: int = 2
-  learning_rate: float = 3e-3
+  learning_rate: float = 1e-3
   max_gradient_norm: float = 0.5
   discounting: float = 0.99
   gae_lambda: float = 0.95
