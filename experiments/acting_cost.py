@@ -13,7 +13,7 @@ _REPETITIONS = 200
 _KIB = 1024
 
 
-def acting_costs(steps: Mapping[str, tuple[Callable[..., Any], tuple[Any, ...]]], plain: str) -> dict[str, Cost]:
+def acting_costs(steps: Mapping[Any, tuple[Callable[..., Any], tuple[Any, ...]]], plain: str) -> dict[Any, Cost]:
   """The costs of steps, measured in turn, so that what else the machine does falls on all alike.
 
   Args:

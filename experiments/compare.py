@@ -6,8 +6,8 @@ does the main job on each family, which trains and judges the operator, PPO and 
 on the operator's histories and judges it on the same tasks. `--methods` chooses among baselines; those judged before
 stay. Under the budget 'examples' a baseline is told as often as the operator what is right in a state; under 'time' it
 learns for as many seconds. Its learning rate is chosen by short trials on validation tasks, which also tell how long a
-step takes. RL², which does not learn from histories, has settings of its own, and cloning of the experience learns
-nothing beforehand.
+step takes. RL², which does not learn from histories, has settings of its own but for `--num_updates`, and cloning of
+the experience learns nothing beforehand.
 
 Writes a row a family and budget to `--json` as soon as it is there, a page beside it, and TensorBoard events to the
 folder. Can be stopped at any moment; run again, it goes on where it was.
@@ -39,6 +39,7 @@ from metaimprove.methods.method import initial_policies
 from metaimprove.operators.apply import make_remember
 from metaimprove.rng import stream
 from metaimprove.tasks.splits import sample_tasks
+from metaimprove.types import silent
 
 FLAGS = flags.FLAGS
 BUDGETS = ('examples', 'time')
@@ -99,7 +100,7 @@ def compare_seed(
     if num_params := count_params(params):
       costs[name] = Cost(
         params=num_params, training_seconds=_seconds(place, name), training_env_steps=made[name].env_steps,
-        examples=None if rate is None else num_steps * lessons.settings.batch_size * lessons.num_states,
+        examples=None if rate is None else num_steps * made[name].examples_a_step,
       )
   with console.stage(folder, 'judge') as progress:
     found = evaluate(
@@ -151,23 +152,33 @@ def _with_acting(setting: Setting, made: Mapping[str, Baseline], costs: Mapping[
 
   steps = {'plain': (act, (policies, observation)), 'improve': (improve, (policies, memory))}
   for name, one in made.items():
-    if one.act is not None:
-      steps[name] = one.act, (one.train(lambda *_: None), observation)
+    if one.acting is not None:
+      params = one.train(silent)
+      remembered = jax.jit(one.acting.begin, static_argnums=1)(params, num)
+      steps[name] = one.acting.step, (params, remembered, observation)
+      if one.acting.between is not None:
+        steps[name, 'between'] = one.acting.between, (params, remembered)
   found = acting_costs(steps, 'plain')
   acting = ('act_ms', 'act_ratio', 'act_kib')
   with_acting = {
     name: dataclasses.replace(cost, **{end: getattr(found.get(name, found['plain']), end) for end in acting})
     for name, cost in costs.items()
   }
-  ours = dataclasses.replace(with_acting[OURS], between_ms=found['improve'].act_ms)
-  return {**with_acting, OURS: ours}
+  between = {OURS: found['improve'], **{key[0]: cost for key, cost in found.items() if isinstance(key, tuple)}}
+  return {
+    name: dataclasses.replace(cost, between_ms=between[name].act_ms if name in between else None)
+    for name, cost in with_acting.items()
+  }
 
 
 def joined(row: ComparisonRow, path: pathlib.Path) -> ComparisonRow:
-  """A row with the methods of the one that it replaces, of the same seeds, that were not judged again."""
+  """A row with the methods of the one that it replaces that were not judged again, if that is of the same operator."""
   known = rows.read(path, ComparisonRow) if path.exists() else []
-  before = next((one for one in known if one.key == row.key and one.seeds == row.seeds), None)
-  if before is None:
+  before = next((one for one in known if one.key == row.key), None)
+  curves = ('tasks', 'iqm', 'low', 'high', 'mean', 'far')
+  if before is None or before.seeds != row.seeds or before.need != row.need or any(
+    before.methods[OURS][name] != row.methods[OURS][name] for name in curves
+  ):
     return row
   return dataclasses.replace(
     row, methods={**before.methods, **row.methods}, commands=list(dict.fromkeys((*before.commands, *row.commands))),

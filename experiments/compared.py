@@ -13,6 +13,7 @@ import numpy as np
 from experiments import console
 from experiments.jobs import Folders, Job
 from metaimprove import files
+from metaimprove.errors import NonFiniteLossError
 from metaimprove.evaluation.comparison import AFTER, scores_after
 from metaimprove.evaluation.evaluate import evaluate
 from metaimprove.histories.dataset import Dataset, load_dataset
@@ -45,6 +46,8 @@ RATES = (3e-4, 1e-3, 2e-3)
 _TRIAL = 8
 """A trial has so many times fewer steps."""
 _TRIAL_TASKS = 64
+_TIMED_STEPS = 100
+_EPISODES_AHEAD = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,19 +131,20 @@ def _alone(build: Callable[[Lessons], Baseline]) -> Build:
   return lambda lessons, setting: build(lessons)
 
 
+# Policies that stay as they are are measured over as many episodes as a point of the others.
 def _cloned_best(lessons: Lessons, setting: Setting) -> Baseline:
-  return cloned_best(lessons, num_episodes=setting.playground.measure()[1])
+  return cloned_best(lessons, num_episodes=setting.job.num_episodes)
 
 
 def _task_told(lessons: Lessons, setting: Setting) -> Baseline:
-  play, num_episodes = setting.playground.measure()
-  return task_told(lessons, play, num_episodes=num_episodes)
+  return task_told(lessons, setting.playground.play, num_episodes=setting.job.num_episodes)
 
 
 def _rl2(lessons: Lessons, setting: Setting) -> Baseline:
   updates = setting.job.num_updates
   given = {} if updates is None else {'num_updates': updates, 'snapshot_updates': updates}
-  return rl2(lessons, RL2Settings(**given))
+  # It looks as many episodes ahead as where its settings were chosen, whose episodes have 20 steps.
+  return rl2(lessons, RL2Settings(discounting=1 - 1 / (_EPISODES_AHEAD * setting.family.episode_length), **given))
 
 
 BASELINES: Mapping[str, Build] = {
@@ -174,19 +178,18 @@ def steps_in_our_time(setting: Setting, name: str, gradient_share: float) -> int
 
 
 def _known(setting: Setting, name: str, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-  """What is kept under a name in chosen.json, or is found now."""
-  path = setting.folder / 'chosen.json'
-  known = files.read_json(path) if path.exists() else {}
-  if name not in known:
-    known[name] = find()
-    files.write_json(path, known)
-  return known[name]
+  """What is kept under a name, or is found now."""
+  path = setting.folder / 'chosen' / f'{name}.json'
+  if not path.exists():
+    files.write_json(path, find())
+  return files.read_json(path)
 
 
 class StepTimer:
   """A `Progress` that also tells how long a step takes, without the first one, in which programs are compiled.
 
-  On a CPU it counts the time of the process alone, so that other work on the machine does not matter.
+  On a CPU it counts the time of the process alone, of all its threads, so that other work on the machine does not
+  matter.
   """
 
   def __init__(self, progress: Progress):
@@ -197,29 +200,43 @@ class StepTimer:
     self._progress(stage, done, total, figures)
     self._marks.append((done, self._clock()))
 
-  def seconds_a_step(self) -> float | None:
-    """None if it has seen no two steps."""
-    if len(self._marks) < 2:
-      return None
+  def seconds_a_step(self) -> float:
+    """Of at least two steps."""
     (first, began), (last, ended) = self._marks[0], self._marks[-1]
     return (ended - began) / (last - first)
 
 
+def _timed(setting: Setting, name: str, train: Callable[[pathlib.Path, Progress], Any]) -> float:
+  """The seconds of a step of a short training that is not kept."""
+  with console.stage(setting.folder, f'time {name}') as progress, tempfile.TemporaryDirectory() as folder:
+    train(pathlib.Path(folder), timer := StepTimer(progress))
+  return timer.seconds_a_step()
+
+
 def _choose(setting: Setting, name: str) -> dict[str, Any]:
-  """The trials of a baseline, the learning rate that was best, and the seconds of a step."""
-  scores, seconds = {}, []
+  """The trials of a baseline, the learning rate that was best, and the seconds of a step. A learning rate at which the
+  loss is not finite has no score."""
+  scores: dict[float, float | None] = {}
   for rate in RATES:
     folder = setting.folder / f'trial_{rate:g}'
-    lessons = setting.lessons(folder, num_steps=_trial_steps(setting), rate=rate)
+    num_steps = max(1, setting.training.num_steps // _TRIAL)
+    lessons = setting.lessons(folder, num_steps=num_steps, rate=rate)
     baseline = BASELINES[name](dataclasses.replace(lessons, num_applications=_applications(setting)), setting)
-    with console.stage(folder, f'train {name}') as progress:
-      baseline.train(timer := StepTimer(progress))
-    # Of a trial that was done before nothing but its wall time is known.
-    seconds.append(timer.seconds_a_step() or console.read_seconds(folder)[f'train {name}'] / lessons.settings.num_steps)
-    scores[rate] = _score(setting, baseline, folder)
+    try:
+      with console.stage(folder, f'train {name}') as progress:
+        baseline.train(progress)
+      scores[rate] = _score(setting, baseline, folder)
+    except NonFiniteLossError:
+      scores[rate] = None
+
+  def train(folder: pathlib.Path, progress: Progress) -> None:
+    BASELINES[name](setting.lessons(folder, num_steps=_TIMED_STEPS), setting).train(progress)
+
+  if all(score is None for score in scores.values()):
+    raise NonFiniteLossError(f'The loss of {name} is not finite at any of the learning rates {RATES}.')
   return {
-    'trials': {str(rate): score for rate, score in scores.items()}, 'learning_rate': max(RATES, key=scores.get),
-    'seconds_a_step': min(seconds),
+    'trials': {str(rate): score for rate, score in scores.items()}, 'seconds_a_step': _timed(setting, name, train),
+    'learning_rate': max((rate for rate in RATES if scores[rate] is not None), key=scores.get),
   }
 
 
@@ -236,20 +253,18 @@ def _score(setting: Setting, baseline: Baseline, folder: pathlib.Path) -> float:
 
 
 def _time_operator(setting: Setting) -> dict[str, Any]:
-  """The seconds of a gradient step of the operator, by a short training without rounds."""
+  """The seconds of a gradient step of the operator, without rounds."""
   settings = dataclasses.replace(
-    setting.training, num_steps=_trial_steps(setting), rounds=(), num_evaluations=0, tries_share=0.0
+    setting.training, num_steps=_TIMED_STEPS, rounds=(), num_evaluations=0, tries_share=0.0
   )
-  with console.stage(setting.folder, 'time operator') as progress, tempfile.TemporaryDirectory() as folder:
+
+  def train(folder: pathlib.Path, progress: Progress) -> None:
     loop.train(
       setting.operator, setting.playground.play, setting.dataset, settings, seed=setting.seed, folder=folder,
-      progress=(timer := StepTimer(progress)),
+      progress=progress,
     )
-  return {'seconds_a_step': timer.seconds_a_step()}
 
-
-def _trial_steps(setting: Setting) -> int:
-  return max(2, setting.training.num_steps // _TRIAL)
+  return {'seconds_a_step': _timed(setting, 'operator', train)}
 
 
 def _applications(setting: Setting) -> int:

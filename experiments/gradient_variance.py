@@ -16,7 +16,7 @@ where it replaces that of the family.
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import chex
@@ -30,6 +30,9 @@ from experiments import console, jobs
 from experiments.jobs import Folders, Job
 from experiments.tabulate_results import gradients_table
 from metaimprove import asks, files
+from metaimprove.asks import steps
+from metaimprove.asks.ask import batched
+from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation.gradients import precision
 from metaimprove.histories.dataset import Dataset, load_dataset
 from metaimprove.operators.config import OperatorConfig
@@ -93,7 +96,7 @@ class Study:
       family, num_episodes=num_episodes, num_answers=1, asks=('steps',),
       hidden_sizes=tuple(dataset.header['hidden_sizes']),
     ))
-    settings = TrainingSettings.of(family, len(np.unique(dataset.task_index)), rounds=())
+    settings = TrainingSettings.of(family, len(np.unique(dataset.task_index)), rounds=(), rewired_share=0.0)
     histories, statistics = split_histories(dataset, settings.num_validation)[0], experience_statistics(
       some_experience(dataset, seed)
     )
@@ -126,8 +129,9 @@ class Study:
   def supervised(self, network: Params, num_tasks: int, rng: np.random.Generator) -> np.ndarray:
     """[D] the gradient of the loss on a batch of stored pairs whose answer is the best level."""
     history = self.drawn(num_tasks, rng)
-    batch = self.examples.of_histories(history, np.full(len(history), asks.steps.BEST), rng)
-    return np.asarray(_supervised(self, network, batch))
+    batch = self.examples.of_histories(history, np.full(len(history), steps.BEST), rng)
+    best = batched(asks.ask(steps='best'), len(history))
+    return np.asarray(_supervised(self, network, batch.replace(ask=jax.tree.map(np.asarray, best))))
 
   def of_return(self, network: Params, num_tasks: int, same_start: bool, rng: np.random.Generator) -> np.ndarray:
     """[D] the gradient of minus the return of the policies that are emitted for such a batch."""
@@ -191,24 +195,31 @@ def measure(study: Study, network: Params, after: int, num_batches: int, seed: i
       for _ in range(num_batches):
         found.append(gradient(network, num_tasks, rng=rng))
         progress(f'gradients after {after} steps', done := done + 1, total, {})
-      of = precision(np.stack(found))
-      variance = of.relative_variance
       row[name] = {
-        'relative_variance': round(variance, 4) if np.isfinite(variance) else None, 'cosine': round(of.cosine, 4),
+        end: None if value is None else round(value, 4)
+        for end, value in dataclasses.asdict(precision(np.stack(found))).items()
       }
     for name in ('own_starts', 'one_start'):
-      ours, theirs = (row[kind]['relative_variance'] for kind in ('supervised', name))
-      rollouts = study.examples.settings.batch_size * _ROLLOUTS
-      known = None not in (ours, theirs)
-      row[name]['rollouts_needed'] = round(rollouts * theirs / ours) if known else None
+      row[name]['rollouts_needed'] = _rollouts_needed(study, row['supervised'], row[name])
     rows.append(row)
   return rows
+
+
+def _rollouts_needed(study: Study, supervised: Mapping[str, Any], other: Mapping[str, Any]) -> list[int] | None:
+  """How many rollouts are as precise as the supervised batch, and the widest interval of that; None if not known."""
+  if None in (supervised['relative_variance'], other['relative_variance']):
+    return None
+  rollouts = study.examples.settings.batch_size * _ROLLOUTS
+  pairs = ('relative_variance', 'relative_variance'), ('low', 'high'), ('high', 'low')
+  return [round(rollouts * other[theirs] / max(supervised[ours], 1e-4)) for theirs, ours in pairs]
 
 
 def main() -> None:
   """Takes gradients after each number of steps."""
   job, folder, path = Job.of(FLAGS.family, **jobs.given()), pathlib.Path(FLAGS.folder), pathlib.Path(FLAGS.json)
   family, histories = make_family(job.family, job.backend), Folders.of(folder).histories
+  if any(folder.glob('seed_*')):
+    raise IncompatibleError(f'{folder} holds a job of several seeds; pass --folder={folder}/seed_0.')
   jobs.collect(job, FLAGS.seed, histories, folder)
   study = Study.of(family, load_dataset(histories, family, verify=False), job.num_episodes, FLAGS.seed)
   known = files.read_json(path) if path.exists() else []

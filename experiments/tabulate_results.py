@@ -244,7 +244,7 @@ def comparison_tables(rows: Sequence[ComparisonRow]) -> list[str]:
   """Methods beside the operator: for each row a table of scores and one of costs."""
   lines = []
   for row in rows:
-    budget = {'examples': 'as many examples', 'time': 'as many seconds of learning'}[row.budget]
+    budget = {'examples': 'as many examples', 'time': 'as much computing time'}[row.budget]
     lines += [
       f'On {_family(row)}, {row.tasks} held-out tasks, seeds {", ".join(map(str, row.seeds))}, histories by '
       f'{row.source}, {budget}:', '', *table(headline(row)), '', *table(costs(row)), '',
@@ -314,7 +314,8 @@ def gradients_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
       of = row[name]
       line += ['-' if of['relative_variance'] is None else f'{of["relative_variance"]:.3g}', f'{of["cosine"]:.3f}']
       if 'rollouts_needed' in of:
-        line.append('-' if of['rollouts_needed'] is None else f'{of["rollouts_needed"]:,d}')
+        needed = of['rollouts_needed']
+        line.append('-' if needed is None else f'{needed[0]:,d} [{needed[1]:,d}, {needed[2]:,d}]')
     lines.append(line)
   return table(lines)
 

@@ -134,7 +134,8 @@ def test_what_is_simulated_besides_the_histories(baselines):
 
 @pytest.mark.parametrize('name', ['cloned_best', 'rl2'])
 def test_act_is_one_step(baselines, name):
-  action = baselines[name].act(baselines[name].train(silent), jnp.zeros((3, 1)))
+  params, acting = baselines[name].train(silent), baselines[name].acting
+  action = acting.step(params, acting.begin(params, 3), jnp.zeros((3, 1)))
   assert action.shape == (3, 1) and (np.abs(action) < 1).all()
 
 

@@ -63,6 +63,7 @@ def test_how_often_one_is_above_another():
   )
   assert value == 1.5 / 4 and low <= value <= high
   assert probability_above([np.ones(8)], [np.zeros(8)]) == [1, 1, 1]
+  assert probability_above([np.ones(3)], [np.zeros(0)]) is None and comparison.profile([np.zeros(0)]) is None
 
 
 def test_a_profile_is_the_share_above():
@@ -73,11 +74,20 @@ def test_a_profile_is_the_share_above():
 def test_a_row_by_hand():
   row = row_of()
   assert row.tasks == 2 and row.flaw() is None
-  assert row.methods['operator']['mean'] == [0, 0.2, 0.6, 0.9, 1] and row.methods['operator']['ours_above'] is None
+  ours = row.methods['operator']
+  assert ours['mean'] == [0, 0.2, 0.6, 0.9, 1] and ours['ours_above'] == [None, None]
   # Below on one of two tasks after 4 episodes, above on both after 16.
   assert [one[0] for one in row.methods['other']['ours_above']] == [0.5, 1]
   assert row.methods['operator']['far']['mean'][-1] == 1 and row.methods['other']['far'] is None
   assert row.methods['other']['params'] == 11
+
+
+def test_what_is_measured_over_other_episodes_is_not_compared_by_task():
+  one = evaluation(operator=flat(1.0), ppo=[[0.6]], other=[[0.6]])
+  titles = {name: name for name in ('operator', 'ppo', 'other')}
+  methods = comparison_row([one], titles, {}, budget='time', source='s', commands=[]).methods
+  assert methods['ppo']['ours_above'] == methods['ppo']['profile'] == [None, None]
+  assert methods['other']['ours_above'][0][0] == 1
 
 
 def test_several_seeds_are_joined():
@@ -95,9 +105,10 @@ def test_where_the_operator_is_behind(family, after_4):
   row = row_of(family=family)
   assert comparison_page.score_after(row, 'operator', 4) == after_4
   assert comparison_page.behind(row) == []  # equal is not behind
-  better = {**row.methods['other'], 'iqm': [0.75], 'mean': [0.75]}
+  better = {**row.methods['other'], 'iqm': [0.75], 'mean': [0.7]}  # the mean counts where rewards are sparse
   behind = comparison_page.behind(dataclasses.replace(row, methods={**row.methods, 'other': better}))
-  assert behind == ['another one, after 4 episodes: 0.750, the operator 0.600']
+  theirs = {'reacher_goal': '0.750', 'point_goal_sparse_h20': '0.700'}[family]
+  assert behind == [f'another one, after 4 episodes: {theirs}, the operator 0.600']
 
 
 def test_rows_are_kept_and_damaged_ones_refused(tmp_path):
@@ -117,12 +128,14 @@ def test_methods_that_were_not_judged_again_stay(tmp_path):
   assert [one['title'] for one in again.methods.values()] == ['newer', 'another one']
   assert again.commands == ['a command', 'another']
   assert compare.joined(dataclasses.replace(row, methods=only_ours, seeds=[7]), path).methods == only_ours
+  another = {'operator': {**row.methods['operator'], 'mean': [0.0, 0.1, 0.6, 0.9, 1.0]}}  # is another operator
+  assert compare.joined(dataclasses.replace(row, methods=another), path).methods == another
 
 
 def test_tables_and_page(tmp_path):
   row = row_of()
   text = '\n'.join(comparison_tables([row]))
-  assert '| another one | 0.600 [0.600, 0.600] |' in text and '| operator | 10 |' in text
+  assert '| another one | 2 | 0.600 [0.600, 0.600] |' in text and '| operator | 10 |' in text
   comparison_page.write_comparison(tmp_path / 'page.html', [row, row_of(family='point_goal_sparse_h20')])
   page = (tmp_path / 'page.html').read_text()
   assert not re.search(r'(src|href)="(?!#)', page) and page.count('<svg') == 8 and 'another one' in page

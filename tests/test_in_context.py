@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.acting_cost import acting_costs
 from metaimprove.errors import IncompatibleError
 from metaimprove.methods.baseline import Lessons, count_params
 from metaimprove.methods.in_context import acting, causal, darkroom, heads, sequences
@@ -244,7 +245,12 @@ def test_a_baseline_learns_acts_and_has_as_many_parameters(name, lessons, tasks)
   baseline = BASELINES[name](lessons)
   params = baseline.train(silent)
   assert abs(count_params(params) / lessons.num_params - 1) < 0.1
-  assert baseline.act(params, jnp.zeros((3, 1))).shape == (3, 1)
+  remembered = baseline.acting.between(params, baseline.acting.begin(params, 3))
+  steps = {'step': (baseline.acting.step, (params, remembered, jnp.zeros((3, 1))))}
+  assert baseline.acting.step(*steps['step'][1]).shape == (3, 1)
+  # What is remembered is an argument of what is timed, and no constant of it.
+  held = max(x.nbytes for x in jax.tree.leaves(remembered))
+  assert acting_costs(steps, 'step')['step'].act_kib * 1024 >= held
   first, second, other = (baseline.method.run(tasks, jax.random.key(key), silent) for key in (0, 0, 1))
   np.testing.assert_array_equal(first.returns, second.returns)
   assert not np.array_equal(first.returns, other.returns)

@@ -15,6 +15,9 @@ from metaimprove.evaluation.results import is_sparse, needs
 from metaimprove.evaluation.rows import ComparisonRow, kept
 
 OURS = 'operator'
+MEASURED_OTHERWISE = ('ppo', 'told_goal', 'no_experience')
+"""Methods whose points are means over other numbers of episodes than the operator's. A mean over more episodes is less
+often above or below another figure by chance: so they are not compared task by task."""
 AFTER = (4, 16)
 """Episodes of a task after which methods are set beside one another."""
 THRESHOLDS = tuple(np.linspace(0, 1.2, 25).round(2).tolist())
@@ -33,7 +36,8 @@ class Cost:
     act_ms: milliseconds of a step of as many agents as there are held-out tasks.
     act_ratio: the same, of the time that the policies need which an operator emits.
     act_kib: memory for that, in KiB.
-    between_ms: milliseconds of what is done between two episodes, of as many agents; None where nothing is.
+    between_ms: milliseconds of what is done between two episodes, of as many agents; None where that is nothing, or was
+      not measured.
   """
 
   params: int | None = None
@@ -52,14 +56,17 @@ def scores_after(evaluation: Evaluation, split: str, name: str, episodes: int) -
   return evaluation.scores(split, name)[points[-1]]
 
 
-def probability_above(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> list[float]:
-  """How often a score of ours is above the other's on the same task, with its interval; equal ones count half.
+def probability_above(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> list[float] | None:
+  """How often a score of ours is above the other's on the same task, with its interval; equal ones count half. None
+  where no task has a score.
 
   Args:
     ours: scores [B_s] of each seed.
     theirs: scores of the same tasks, or of the first ones of them.
   """
-  pairs = [np.stack([one[:len(other)], other]) for one, other in zip(ours, theirs)]
+  pairs = [np.stack([one[:len(other)], other]) for one, other in zip(ours, theirs) if len(other)]
+  if not pairs:
+    return None
 
   def share(strata):
     one, other = np.concatenate(strata, axis=1)
@@ -68,8 +75,10 @@ def probability_above(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) 
   return [round(value, 4) for value in (share(pairs), *metrics.interval_of(share, pairs))]
 
 
-def profile(scores: Sequence[np.ndarray]) -> list[float]:
-  """Of scores [B_s] of each seed, the share that is above each of `THRESHOLDS`."""
+def profile(scores: Sequence[np.ndarray]) -> list[float] | None:
+  """Of scores [B_s] of each seed, the share that is above each of `THRESHOLDS`; None where there is no score."""
+  if not sum(map(len, scores)):
+    return None
   return [round(float(np.mean(np.concatenate(scores) > threshold)), 4) for threshold in THRESHOLDS]
 
 
@@ -105,12 +114,14 @@ def _method(evaluations: Sequence[Evaluation], name: str, title: str, cost: Cost
   after = {n: [scores_after(one, 'heldout', name, n) for one in evaluations] for n in AFTER}
   ours = {n: [scores_after(one, 'heldout', OURS, n) for one in evaluations] for n in AFTER}
   far = all(name in one.curves.get('far', {}) for one in evaluations)
+  alike = name not in MEASURED_OTHERWISE
   return {
-    'title': title, 'episodes': np.asarray(heldout.episodes).tolist(),
+    'title': title, 'tasks': int(sum(one.has_score('heldout', name).sum() for one in evaluations)),
+    'episodes': np.asarray(heldout.episodes).tolist(),
     'env_steps': np.asarray(heldout.env_steps).tolist(), **_figures(evaluations, 'heldout', name, sparse),
     'far': _figures(evaluations, 'far', name, sparse) if far else None,
-    'profile': [profile(after[n]) for n in AFTER],
-    'ours_above': None if name == OURS else [probability_above(ours[n], after[n]) for n in AFTER],
+    'profile': [profile(after[n]) if alike else None for n in AFTER],
+    'ours_above': [probability_above(ours[n], after[n]) if alike and name != OURS else None for n in AFTER],
     **dataclasses.asdict(cost),
   }
 

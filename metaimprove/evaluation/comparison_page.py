@@ -49,7 +49,7 @@ def headline(row: ComparisonRow) -> list[list[str]]:
   and how often the operator is better."""
   after, sparse = row.after, is_sparse(row.family)
   lines = [[
-    'method', *(f'after {n}' for n in after), 'at the end', 'far, at the end',
+    'method', 'tasks', *(f'after {n}' for n in after), 'at the end', 'far, at the end',
     *(f'operator is better, after {n}' for n in after),
   ]]
   for method in row.methods.values():
@@ -58,9 +58,9 @@ def headline(row: ComparisonRow) -> list[list[str]]:
       f'{number(method["iqm"][n])} [{number(method["low"][n])}, {number(method["high"][n])}]'
       + (f'; mean {number(method["mean"][n])}' if sparse else '') for n in points
     ]
-    above = method['ours_above'] or [None] * len(after)
+    above = method['ours_above']
     lines.append([
-      method['title'], *scores, number(method['far'][end_of(row)][-1]) if method['far'] else '',
+      method['title'], method['tasks'], *scores, number(method['far'][end_of(row)][-1]) if method['far'] else '',
       *('' if one is None else f'{one[0]:.2f} [{one[1]:.2f}, {one[2]:.2f}]' for one in above),
     ])
   return lines
@@ -117,7 +117,8 @@ def _profiles(row: ComparisonRow) -> list[str]:
   def drawn(index, episodes):
     def draw(axes):
       for method, colour in zip(row.methods.values(), _colours(row)):
-        axes.plot(row.thresholds, method['profile'][index], color=colour, label=method['title'])
+        if method['profile'][index] is not None:
+          axes.plot(row.thresholds, method['profile'][index], color=colour, label=method['title'])
       axes.set(xlabel=f'score after {episodes} episodes', ylabel='share of tasks above it', ylim=(-0.02, 1.02))
 
     return figure_of(draw, height=4.6, columns=3)

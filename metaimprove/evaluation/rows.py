@@ -197,10 +197,10 @@ class ComparisonRow:
     source: of the histories.
     after: episodes of a task after which methods are set beside one another.
     thresholds: scores of a performance profile.
-    methods: name -> 'title', 'episodes' and 'env_steps' [P], 'iqm', 'low', 'high', 'mean' [P], and 'found' where
-      rewards are sparse; 'far', the same of far tasks or None; 'profile', for each of `after` the share of tasks above
-      each threshold; 'ours_above', for each of `after` how often the operator is better on a task, and the ends of the
-      interval, None for the operator itself; and the fields of `comparison.Cost`.
+    methods: name -> 'title', 'tasks' with a score, 'episodes' and 'env_steps' [P], 'iqm', 'low', 'high', 'mean' [P],
+      and 'found' where rewards are sparse; 'far', the same of far tasks or None; 'profile', for each of `after` the
+      share of tasks above each threshold; 'ours_above', for each of `after` how often the operator is better on a task,
+      and the ends of the interval, either None where figures are not alike; and the fields of `comparison.Cost`.
   """
 
   family: str

@@ -54,11 +54,19 @@ class Train(Protocol):
   def __call__(self, progress: Progress, /) -> Params: ...
 
 
-class Act(Protocol):
-  """One step of B agents, each on its own task: parameters and observations [B, O] to actions [B, A]. It costs what a
-  step late in their last episode costs; for timing."""
+@dataclasses.dataclass(frozen=True)
+class Acting:
+  """How B agents act, each on its own task; for timing. What they remember has its full size from the first step on.
 
-  def __call__(self, params: Params, observation: chex.Array, /) -> chex.Array: ...
+  Attributes:
+    begin: (params, B) -> what they remember.
+    step: (params, what they remember, observations [B, O]) -> actions [B, A].
+    between: (params, what they remember) -> what they remember when an episode has ended; None: nothing happens then.
+  """
+
+  begin: Callable[[Params, int], Any]
+  step: Callable[[Params, Any, chex.Array], chex.Array]
+  between: Callable[[Params, Any], Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,16 +76,23 @@ class Baseline:
   Attributes:
     method: what is judged; it trains where that was not done.
     train: see there.
-    act: see there; None where it acts as the policies do that operators emit.
+    acting: see there; None where it acts by policies of the kind that operators emit.
     settings: of the training.
     env_steps: that it took besides the histories.
+    examples_a_step: of learning: states of which it is told what is right; None where it learns in another way.
   """
 
   method: Method
   train: Train
-  act: Act | None
+  acting: Acting | None
   settings: Mapping[str, Any]
   env_steps: int = 0
+  examples_a_step: int | None = None
+
+
+def examples_a_step(lessons: Lessons) -> int:
+  """Of a baseline that learns from batches of these lessons."""
+  return lessons.settings.batch_size * lessons.num_states
 
 
 def count_params(params: Params) -> int:

@@ -16,7 +16,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from metaimprove.methods.baseline import Baseline, Lessons, count_params, matched_size
+from metaimprove.methods.baseline import Acting, Baseline, Lessons, count_params, examples_a_step, matched_size
 from metaimprove.methods.controls import fixed_policies
 from metaimprove.methods.taught import LARGEST, ONLY_BEST, learn_from_pairs, settings_of
 from metaimprove.policies import Policy, make_policy
@@ -47,8 +47,10 @@ def cloned_best(lessons: Lessons, *, num_episodes: int) -> Baseline:
 
   return Baseline(
     method=fixed_policies(NAME, TITLE, policies, play, settings={**settings, 'num_episodes': num_episodes}),
-    train=train, act=lambda params, observation: policy.distribution.mode(policy.apply(params, observation)),
-    settings=settings,
+    train=train, settings=settings, examples_a_step=examples_a_step(lessons), acting=Acting(
+      begin=lambda params, num: (),
+      step=lambda params, _, observation: policy.distribution.mode(policy.apply(params, observation)),
+    ),
   )
 
 

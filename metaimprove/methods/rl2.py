@@ -30,7 +30,7 @@ from metaimprove import parallel
 from metaimprove.improvers import run as runs
 from metaimprove.improvers.source import Source
 from metaimprove.methods.baseline import Baseline, Lessons, count_params, matched_size
-from metaimprove.methods.in_context.acting import act_once, agent_method
+from metaimprove.methods.in_context.acting import acting_of, agent_method
 from metaimprove.methods.in_context.sequences import (
   Previous, Statistics, num_step_features, previous_of, step_features
 )
@@ -184,13 +184,15 @@ def rl2(lessons: Lessons, settings: RL2Settings = RL2Settings()) -> Baseline:
     )
     return learning.snapshots[-1]
 
-  act = act_once(agent)
+  acting = acting_of(agent)
   return Baseline(
     method=agent_method(
       raw_family(family, dataset.policy), agent, train, num_applications=lessons.num_applications,
       num_episodes=lessons.config.num_episodes, name=NAME, title=TITLE, settings=about,
     ),
-    train=train, act=lambda params, observation: dataset.policy.distribution.postprocess(act(params, observation)),
+    train=train, acting=dataclasses.replace(
+      acting, step=lambda *arguments: dataset.policy.distribution.postprocess(acting.step(*arguments))
+    ),
     settings=about, env_steps=settings.num_updates * _env_steps_per_update(family, settings),
   )
 

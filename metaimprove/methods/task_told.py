@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaimprove import parallel, policies
-from metaimprove.methods.baseline import Baseline, Lessons, count_params, matched_size
+from metaimprove.methods.baseline import Baseline, Lessons, count_params, examples_a_step, matched_size
 from metaimprove.methods.controls import fixed_policies
 from metaimprove.methods.taught import LARGEST, ONLY_BEST, learn_from_pairs, settings_of
 from metaimprove.operators.config import OperatorConfig
@@ -57,7 +57,7 @@ def task_told(lessons: Lessons, play: Play, *, num_episodes: int) -> Baseline:
 
   return Baseline(
     method=fixed_policies(NAME, TITLE, policies_of, play, settings={**settings, 'num_episodes': num_episodes}),
-    train=train, act=None, settings=settings,
+    train=train, acting=None, settings=settings, examples_a_step=examples_a_step(lessons),
   )
 
 

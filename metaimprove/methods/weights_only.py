@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from metaimprove import parallel
 from metaimprove.asks import steps
-from metaimprove.methods.baseline import Baseline, Lessons, count_params, matched_size
+from metaimprove.methods.baseline import Baseline, Lessons, count_params, examples_a_step, matched_size
 from metaimprove.methods.method import Curve, Method, initial_policies
 from metaimprove.methods.operator import iterated_curve
 from metaimprove.methods.taught import LARGEST, Pair, learn_from_pairs, settings_of
@@ -73,7 +73,7 @@ def weights_only(lessons: Lessons, play: Play) -> Baseline:
     )
 
   method = Method(name=NAME, title=TITLE, run=run, settings={**settings, 'num_applications': lessons.num_applications})
-  return Baseline(method=method, train=train, act=None, settings=settings)
+  return Baseline(method=method, train=train, acting=None, settings=settings, examples_a_step=examples_a_step(lessons))
 
 
 def _example(policy: Policy) -> tuple[Params, chex.Array]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaimprove import files, parallel
-from metaimprove.methods.baseline import Act, Baseline, Lessons, Train
+from metaimprove.methods.baseline import Acting, Baseline, Lessons, Train, examples_a_step
 from metaimprove.methods.in_context.sequences import Statistics, prefetched
 from metaimprove.methods.method import Curve, Method
 from metaimprove.operators.reading import experience_statistics
@@ -83,20 +83,15 @@ def agent_method(
   })
 
 
-def act_once(agent: Agent) -> Act:
-  """One step of B agents, for timing. What they remember has its full size from the first step on, so that any step
-  costs what the last one does; it is an argument, so that nothing is computed ahead because it is empty."""
-  step = jax.jit(jax.vmap(agent.act, in_axes=(None, 0, 0, None)))
-  begin = jax.jit(lambda params, num: jax.vmap(lambda _: agent.begin(params))(jnp.arange(num)), static_argnums=1)
-  states = {}
+def acting_of(agent: Agent) -> Acting:
+  """How many of an agent act, for timing."""
+  def begin(params, num):
+    return jax.vmap(lambda _: agent.begin(params))(jnp.arange(num))
 
-  def act(params: Params, observation: chex.Array) -> chex.Array:
-    num = len(observation)
-    if num not in states:
-      states[num] = begin(params, num)
-    return step(params, states[num], observation, jax.random.key(0))[0]
+  def step(params, remembered, observation):
+    return jax.vmap(agent.act, in_axes=(None, 0, 0, None))(params, remembered, observation, jax.random.key(0))[0]
 
-  return act
+  return Acting(begin=begin, step=step, between=jax.vmap(agent.end_episode, in_axes=(None, 0)))
 
 
 class Model(Protocol):
@@ -143,4 +138,6 @@ def agent_baseline(
     lessons.family, agent, train, num_applications=lessons.num_applications, num_episodes=lessons.config.num_episodes,
     name=name, title=title, settings=settings,
   )
-  return Baseline(method=method, train=train, act=act_once(agent), settings=settings)
+  return Baseline(
+    method=method, train=train, acting=acting_of(agent), settings=settings, examples_a_step=examples_a_step(lessons)
+  )
