@@ -14,7 +14,9 @@ from metaimprove.methods.baseline import Lessons, count_params
 from metaimprove.methods.in_context import acting, causal, darkroom, heads, sequences
 from metaimprove.methods.in_context.algorithm_distillation import algorithm_distillation
 from metaimprove.methods.in_context.causal import Causal
-from metaimprove.methods.in_context.decision_pretrained import DecisionPretrained, decision_pretrained, draw_questions
+from metaimprove.methods.in_context.decision_pretrained import (
+  NUM_QUERIES, DecisionPretrained, decision_pretrained, draw_questions
+)
 from metaimprove.methods.in_context.decision_transformer import (
   decision_transformer, prompted_decision_transformer, target_return, without_prompts,
 )
@@ -232,7 +234,7 @@ def test_the_wanted_return_is_of_training_histories_alone(dataset):
 def test_questions_have_the_best_policy_as_answer(lessons, dataset, every):
   model = DecisionPretrained(head=heads.tanh_normal(POLICY), num_episodes=4, num_steps=8, **SIZES)
   asked = draw_questions(lessons, model, np.random.default_rng(0))
-  assert asked.context.reward.shape == (4, 4, 8) and asked.observation.shape == (4, 64, 1)
+  assert asked.context.reward.shape == (4, 4, 8) and asked.observation.shape == (4, NUM_QUERIES, 1)
   best = [take(every[0], (history, dataset.best[history])) for history in lessons.histories]
   for observation, answer in zip(asked.observation, asked.answer):
     errors = [np.abs(dataset.policy.apply(params, observation) - answer).max() for params in best]
@@ -245,9 +247,9 @@ def test_a_baseline_learns_acts_and_has_as_many_parameters(name, lessons, tasks)
   baseline = BASELINES[name](lessons)
   params = baseline.train(silent)
   assert abs(count_params(params) / lessons.num_params - 1) < 0.1
-  remembered = baseline.acting.between(params, baseline.acting.begin(params, 3))
+  remembered = jax.jit(baseline.acting.between)(params, jax.jit(baseline.acting.begin, static_argnums=1)(params, 3))
   steps = {'step': (baseline.acting.step, (params, remembered, jnp.zeros((3, 1))))}
-  assert baseline.acting.step(*steps['step'][1]).shape == (3, 1)
+  assert jax.jit(baseline.acting.step)(*steps['step'][1]).shape == (3, 1)
   # What is remembered is an argument of what is timed, and no constant of it.
   held = max(x.nbytes for x in jax.tree.leaves(remembered))
   assert acting_costs(steps, 'step')['step'].act_kib * 1024 >= held
