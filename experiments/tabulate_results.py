@@ -303,6 +303,21 @@ def import_tables(found: Mapping[str, Any]) -> list[str]:
   return lines
 
 
+def darkroom_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
+  """What `benchmark_darkroom` wrote: mean returns of goals that were held out, with intervals."""
+  episodes = (1, 2, 4, 8, 16, 32, 64, 80)
+  lines = [['agent', 'goals', *(f'episode {episode}' for episode in episodes), 'at best']]
+  for name in dict.fromkeys(row['method'] for row in found):
+    rows = {row['episode']: row for row in found if row['method'] == name}
+    shown = [rows[episode] for episode in episodes if episode in rows]
+    lines.append([
+      name.replace('_', ' '), shown[0]['goals'],
+      *(f'{row["mean_return"]:.1f} [{row["low"]:.1f}, {row["high"]:.1f}]' for row in shown),
+      f'{shown[0]["optimal_return"]:.1f}',
+    ])
+  return table(lines)
+
+
 def gradients_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
   """What `gradient_variance` wrote."""
   lines = [['family', 'steps of training', 'tasks of a batch', 'supervised: variance', 'cosine']]
@@ -365,7 +380,7 @@ DOCUMENTS = (
   ('docs/operators.md', 'ablations.json', ablation_tables), ('docs/task_suite.md', 'needs.json', families_table),
   ('docs/import.md', 'import.json', import_tables), ('docs/asks.md', 'asks.json', asks_tables),
   ('docs/comparison.md', 'comparison.json', comparison_tables),
-  ('docs/comparison.md', 'gradients.json', gradients_table),
+  ('docs/comparison.md', 'darkroom.json', darkroom_table), ('docs/comparison.md', 'gradients.json', gradients_table),
 )
 """Document, the file in docs/results that a part of it is made from, and the tables of that part."""
 
@@ -379,7 +394,7 @@ def with_tables(text: str, name: str, lines: Sequence[str]) -> str:
 def document_with_tables(root: pathlib.Path, document: str, name: str, tables: Any) -> str:
   """A document as it should be: with the tables of the rows that are kept, or as it is where there are none."""
   text, kept = (root / document).read_text(), root / 'docs' / 'results' / name
-  read = files.read_json if tables in (import_tables, gradients_table) else rows_.read_any
+  read = files.read_json if tables in (import_tables, gradients_table, darkroom_table) else rows_.read_any
   return with_tables(text, name, tables(read(kept))) if kept.exists() else text
 
 
