@@ -9,7 +9,8 @@ import numpy as np
 
 from metaimprove.evaluation.comparison import Cost
 
-_REPETITIONS = 200
+_LEAST, _MOST, _SECONDS = 5, 200, 20.0
+"""Repetitions, and how long to go on with them."""
 _KIB = 1024
 
 
@@ -22,7 +23,10 @@ def acting_costs(steps: Mapping[Any, tuple[Callable[..., Any], tuple[Any, ...]]]
   """
   compiled = {name: jax.jit(step).lower(*arguments).compile() for name, (step, arguments) in steps.items()}
   seconds = {name: [] for name in steps}
-  for repetition in range(_REPETITIONS + 1):
+  started = time.perf_counter()
+  for repetition in range(1 + _MOST):
+    if repetition > _LEAST and time.perf_counter() - started > _SECONDS:
+      break
     for name, (_, arguments) in steps.items():
       began = time.perf_counter()
       jax.block_until_ready(compiled[name](*arguments))

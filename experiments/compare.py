@@ -9,8 +9,8 @@ learns for as many seconds. Its learning rate is chosen by short trials on valid
 step takes. RL², which does not learn from histories, has settings of its own but for `--num_updates`, and cloning of
 the experience learns nothing beforehand.
 
-Writes a row a family and budget to `--json` as soon as it is there, a page beside it, and TensorBoard events to the
-folder. Can be stopped at any moment; run again, it goes on where it was.
+Writes a row a family and budget to `--json`, to which a baseline is added as soon as it is judged, a page beside it,
+and TensorBoard events to the folder. Can be stopped at any moment; run again, it goes on where it was.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from absl import flags
 from experiments import console, jobs
 from experiments.acting_cost import acting_costs
 from experiments.compared import BASELINES, Setting, chosen_rate, steps_in_our_time
-from experiments.jobs import Folders, Job
+from experiments.jobs import Job
 from experiments.tabulate_results import comparison_tables
 from metaimprove import asks, files, parallel
 from metaimprove.asks.ask import batched
@@ -39,7 +39,7 @@ from metaimprove.methods.method import initial_policies
 from metaimprove.operators.apply import make_remember
 from metaimprove.rng import stream
 from metaimprove.tasks.splits import sample_tasks
-from metaimprove.types import silent
+from metaimprove.types import Params
 
 FLAGS = flags.FLAGS
 BUDGETS = ('examples', 'time')
@@ -61,65 +61,71 @@ if __name__ == '__main__':
 
 
 @dataclasses.dataclass(frozen=True)
-class Compared:
-  """What is known of one seed: an evaluation of all methods, their titles, what each costs, and the histories' sources.
+class Ready:
+  """A main job of one seed that is done.
+
+  Attributes:
+    setting: of its baselines.
+    judged: what it has judged.
+    seconds: that the operator has learned for, by part of its training.
   """
+
+  setting: Setting
+  judged: Evaluation
+  seconds: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+  """What is known of one seed: an evaluation of all methods, their titles, and what each costs."""
 
   evaluation: Evaluation
   titles: Mapping[str, str]
   costs: Mapping[str, Cost]
-  sources: Sequence[str]
 
 
-def compare_seed(
-  job: Job, seed: int, parts: Folders, wall: pathlib.Path, budget: str, ours: Mapping[str, float],
-) -> Compared:
-  """Trains and judges the baselines of one seed beside the operator, which is there.
+def main_job(job: Job, seeds: Sequence[int], folder: pathlib.Path) -> list[Ready]:
+  """Does the main job; one that is done is only read."""
+  jobs.run(job, seeds, folder)
+  seconds = console.read_training_seconds(folder)
+  ours = {part: seconds[part] / len(seeds) for part in _LEARNING if part in seconds}
+  return [
+    Ready(
+      setting=Setting.of(job, seed, parts, parts.evaluation.parent / 'compared'), seconds=ours,
+      judged=jobs.run_seed(job, seed, parts, folder).evaluation,
+    ) for seed, parts in zip(seeds, jobs.seed_folders(folder, seeds))
+  ]
 
-  Args:
-    job: the main job.
-    seed: of everything.
-    parts: of the main job.
-    wall: of the main job; where its seconds are.
-    budget: one of `BUDGETS`.
-    ours: seconds that the operator has learned for, by part of its training.
-  """
-  judged = jobs.run_seed(job, seed, parts, wall).evaluation
-  setting = Setting.of(job, seed, parts, parts.evaluation.parent / 'compared')
-  folder, made, costs = setting.folder / budget, {}, {}
-  for name in FLAGS.methods:
-    rate, num_steps = chosen_rate(setting, name), setting.training.num_steps
-    # What has settings of its own learns once for all budgets.
-    place = setting.folder / 'own' if rate is None else folder
-    if rate is not None and budget == 'time':
-      num_steps = steps_in_our_time(setting, name, ours['gradient_steps'] / sum(ours.values()))
-    lessons = setting.lessons(place, num_steps=num_steps, rate=rate)
-    made[name] = BASELINES[name](lessons, setting)
-    with console.stage(place, f'train {name}') as progress:
-      params = made[name].train(progress)
-    if num_params := count_params(params):
-      costs[name] = Cost(
-        params=num_params, training_seconds=_seconds(place, name), training_env_steps=made[name].env_steps,
-        examples=None if rate is None else num_steps * made[name].examples_a_step,
-      )
-  with console.stage(folder, 'judge') as progress:
+
+def compare_seed(ready: Ready, name: str, budget: str) -> Compared:
+  """Trains a baseline under one of `BUDGETS` and judges it beside the operator."""
+  setting, judged, seconds = ready.setting, ready.judged, sum(ready.seconds.values())
+  folder = setting.folder / budget
+  rate, num_steps = chosen_rate(setting, name), setting.training.num_steps
+  # What has settings of its own learns once for all budgets.
+  place = setting.folder / 'own' if rate is None else folder
+  if rate is not None and budget == 'time':
+    num_steps = steps_in_our_time(setting, name, ready.seconds['gradient_steps'] / seconds)
+  baseline = BASELINES[name](setting.lessons(place, num_steps=num_steps, rate=rate), setting)
+  with console.stage(place, f'train {name}') as progress:
+    params = baseline.train(progress)
+  with console.stage(folder, f'judge {name}') as progress:
     found = evaluate(
-      [one.method for one in made.values()], setting.family, initial=setting.initial, references=setting.references,
-      seed=seed, num_tasks=job.heldout_tasks, folder=folder / 'evaluation', progress=progress,
+      [baseline.method], setting.family, initial=setting.initial, references=setting.references, seed=setting.seed,
+      num_tasks=setting.job.heldout_tasks, folder=folder / 'evaluation', progress=progress,
+    )
+  costs = {OURS: _cost_of_ours(setting, seconds)}
+  if num_params := count_params(params):
+    costs[name] = Cost(
+      params=num_params, training_seconds=console.read_seconds(place)[f'train {name}'],
+      training_env_steps=baseline.env_steps, examples=None if rate is None else num_steps * baseline.examples_a_step,
     )
   curves = {split: {**of, **found.curves[split]} for split, of in judged.curves.items()}
-  titles = {name: title for name, title in _OF_JOB.items() if name in judged.curves['heldout']}
+  titles = {known: title for known, title in _OF_JOB.items() if known in judged.curves['heldout']}
   return Compared(
-    evaluation=dataclasses.replace(judged, curves=curves),
-    titles={**titles, **{name: one.method.title for name, one in made.items()}},
-    costs=_with_acting(setting, made, {OURS: _cost_of_ours(setting, sum(ours.values())), **costs}),
-    sources=setting.dataset.source_names,
+    evaluation=dataclasses.replace(judged, curves=curves), titles={**titles, name: baseline.method.title},
+    costs=_with_acting(setting, name, baseline, params, costs),
   )
-
-
-def _seconds(folder: pathlib.Path, name: str) -> float:
-  """That a baseline has learned for."""
-  return console.read_seconds(folder)[f'train {name}']
 
 
 def _cost_of_ours(setting: Setting, seconds: float) -> Cost:
@@ -132,7 +138,9 @@ def _cost_of_ours(setting: Setting, seconds: float) -> Cost:
   )
 
 
-def _with_acting(setting: Setting, made: Mapping[str, Baseline], costs: Mapping[str, Cost]) -> dict[str, Cost]:
+def _with_acting(
+  setting: Setting, name: str, baseline: Baseline, params: Params, costs: Mapping[str, Cost]
+) -> dict[str, Cost]:
   """The costs of what learns, with those of acting."""
   operator, num = setting.operator, setting.job.heldout_tasks
   tasks, policies = sample_tasks(setting.family, setting.seed, num, 'validation'), initial_policies(
@@ -143,31 +151,26 @@ def _with_acting(setting: Setting, made: Mapping[str, Baseline], costs: Mapping[
   memory = make_remember(operator)(None, policies, trajectory)
   ask = batched(jax.tree.map(jnp.asarray, asks.ask(steps='best')), num)
 
-  def act(params, seen):
+  def act(policies, seen):
     keys = jax.random.split(jax.random.key(0), num)
-    return jax.vmap(operator.policy.sample)(params, seen, keys)
+    return jax.vmap(operator.policy.sample)(policies, seen, keys)
 
-  def improve(params, memory):
-    return parallel.vmap(operator.improve, in_axes=(None, 0, 0, 0))(setting.operator_params, params, memory, ask)
+  def improve(policies, memory):
+    return parallel.vmap(operator.improve, in_axes=(None, 0, 0, 0))(setting.operator_params, policies, memory, ask)
 
-  steps = {'plain': (act, (policies, observation)), 'improve': (improve, (policies, memory))}
-  for name, one in made.items():
-    if one.acting is not None:
-      params = one.train(silent)
-      remembered = jax.jit(one.acting.begin, static_argnums=1)(params, num)
-      steps[name] = one.acting.step, (params, remembered, observation)
-      if one.acting.between is not None:
-        steps[name, 'between'] = one.acting.between, (params, remembered)
-  found = acting_costs(steps, 'plain')
-  acting = ('act_ms', 'act_ratio', 'act_kib')
-  with_acting = {
-    name: dataclasses.replace(cost, **{end: getattr(found.get(name, found['plain']), end) for end in acting})
-    for name, cost in costs.items()
-  }
-  between = {OURS: found['improve'], **{key[0]: cost for key, cost in found.items() if isinstance(key, tuple)}}
+  steps = {'act': (act, (policies, observation)), (OURS, 'between'): (improve, (policies, memory))}
+  acting = baseline.acting
+  if acting is not None:
+    remembered = jax.jit(acting.begin, static_argnums=1)(params, num)
+    steps[name, 'act'] = acting.step, (params, remembered, observation)
+    if acting.between is not None:
+      steps[name, 'between'] = acting.between, (params, remembered)
+  found, ends = acting_costs(steps, 'act'), ('act_ms', 'act_ratio', 'act_kib')
   return {
-    name: dataclasses.replace(cost, between_ms=between[name].act_ms if name in between else None)
-    for name, cost in with_acting.items()
+    known: dataclasses.replace(
+      cost, **{end: getattr(found.get((known, 'act'), found['act']), end) for end in ends},
+      between_ms=found[known, 'between'].act_ms if (known, 'between') in found else None,
+    ) for known, cost in costs.items()
   }
 
 
@@ -194,22 +197,12 @@ def log(row: ComparisonRow, folder: pathlib.Path) -> None:
     board.close()
 
 
-def show(row: ComparisonRow) -> None:
-  """The headline table."""
-  print('\n'.join(['', *comparison_tables([row])]))
-
-
-def compare(job: Job, seeds: Sequence[int], folder: pathlib.Path, budget: str, command: str) -> ComparisonRow:
-  """The row of a family under a budget, for a main job that is done."""
-  seconds = console.read_training_seconds(folder)
-  ours = {part: seconds[part] / len(seeds) for part in _LEARNING if part in seconds}
-  found = [
-    compare_seed(job, seed, parts, folder, budget, ours) for seed, parts in zip(seeds, jobs.seed_folders(folder, seeds))
-  ]
-  first = found[0]
+def compare(ready: Sequence[Ready], name: str, budget: str, command: str) -> ComparisonRow:
+  """The row of a family under a budget with one baseline."""
+  found = [compare_seed(one, name, budget) for one in ready]
   return comparison_row(
-    [one.evaluation for one in found], first.titles, first.costs, budget=budget, source=' and '.join(first.sources),
-    commands=[command],
+    [one.evaluation for one in found], found[0].titles, found[0].costs, budget=budget,
+    source=' and '.join(ready[0].setting.dataset.source_names), commands=[command],
   )
 
 
@@ -224,14 +217,15 @@ def main() -> None:
   given = {**({'methods': ','.join(FLAGS.methods)} if FLAGS['methods'].present else {}), **jobs.given()}
   for family in families:
     job, folder = Job.of(family, **jobs.given()), pathlib.Path(FLAGS.folder) / family
-    jobs.run(job, seeds, folder)
+    ready = main_job(job, seeds, folder)
     for budget in FLAGS.budgets:
       command = console.command_for(families=family, seeds=','.join(map(str, seeds)), budgets=budget, **given)
-      row = joined(compare(job, seeds, folder, budget, command), path)
-      rows.add(path, row)
+      for name in FLAGS.methods:
+        row = joined(compare(ready, name, budget, command), path)
+        rows.add(path, row)
+        write_comparison(path.with_suffix('.html'), rows.read(path, ComparisonRow))
       log(row, folder)
-      show(row)
-      write_comparison(path.with_suffix('.html'), rows.read(path, ComparisonRow))
+      print('\n'.join(['', *comparison_tables([row])]))
   print(f'Rows: {path}\nPage: {path.with_suffix(".html")}')
 
 
