@@ -207,7 +207,7 @@ def draw_curves(rows: list[Row], path: pathlib.Path) -> None:
   """Mean return against episodes."""
   from matplotlib.figure import Figure
 
-  figure = Figure(figsize=(6.4, 4.0), layout='constrained')
+  figure = Figure(figsize=(6.4, 4.4), layout='constrained')
   axes = figure.add_subplot()
   for name, colour in zip(TITLES, ('#1b6ca8', '#c0392b', '#7f8c8d', '#bdc3c7')):
     own = [row for row in rows if row.method == name]
@@ -216,7 +216,7 @@ def draw_curves(rows: list[Row], path: pathlib.Path) -> None:
     axes.fill_between(episodes, [row.low for row in own], [row.high for row in own], color=colour, alpha=0.15, lw=0)
   axes.axhline(rows[0].optimal_return, color='#2c3e50', lw=0.8, ls='--', label='optimal')
   axes.set(xlabel='episode', ylabel='mean return', title='Dark room, goals that were held out', ylim=(0, None))
-  axes.legend(frameon=False, fontsize=8)
+  figure.legend(loc='outside lower center', ncols=3, frameon=False, fontsize=8)
   files.make_folder(path.parent)
   figure.savefig(path, dpi=110)
 
