@@ -159,7 +159,7 @@ BASELINES: Mapping[str, Build] = {
 def chosen_rate(setting: Setting, name: str) -> float | None:
   """The learning rate of a baseline, chosen among `RATES` by short trials on validation tasks, once; None for one whose
   learning does not follow from the lessons' settings."""
-  if 'num_steps' not in BASELINES[name](setting.lessons(setting.folder), setting).settings:
+  if BASELINES[name](setting.lessons(setting.folder), setting).examples_a_step is None:
     return None
   return _known(setting, name, lambda: _choose(setting, name))['learning_rate']
 

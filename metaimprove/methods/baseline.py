@@ -3,7 +3,7 @@
 import bisect
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import chex
@@ -77,7 +77,6 @@ class Baseline:
     method: what is judged; it trains where that was not done.
     train: see there.
     acting: see there; None where it acts by policies of the kind that operators emit.
-    settings: of the training.
     env_steps: that it took besides the histories.
     examples_a_step: of learning: states of which it is told what is right; None where it learns in another way.
   """
@@ -85,7 +84,6 @@ class Baseline:
   method: Method
   train: Train
   acting: Acting | None
-  settings: Mapping[str, Any]
   env_steps: int = 0
   examples_a_step: int | None = None
 

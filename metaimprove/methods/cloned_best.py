@@ -47,7 +47,7 @@ def cloned_best(lessons: Lessons, *, num_episodes: int) -> Baseline:
 
   return Baseline(
     method=fixed_policies(NAME, TITLE, policies, play, settings={**settings, 'num_episodes': num_episodes}),
-    train=train, settings=settings, examples_a_step=examples_a_step(lessons), acting=Acting(
+    train=train, examples_a_step=examples_a_step(lessons), acting=Acting(
       begin=lambda params, num: (),
       step=lambda params, _, observation: policy.distribution.mode(policy.apply(params, observation)),
     ),

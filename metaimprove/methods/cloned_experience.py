@@ -34,5 +34,4 @@ def cloned_experience(lessons: Lessons, play: Play) -> Baseline:
 
   return Baseline(
     method=Method(name=NAME, title=TITLE, run=run, settings=settings), train=lambda progress: {}, acting=None,
-    settings=settings,
   )

@@ -193,7 +193,7 @@ def rl2(lessons: Lessons, settings: RL2Settings = RL2Settings()) -> Baseline:
     train=train, acting=dataclasses.replace(
       acting, step=lambda *arguments: dataset.policy.distribution.postprocess(acting.step(*arguments))
     ),
-    settings=about, env_steps=settings.num_updates * _env_steps_per_update(family, settings),
+    env_steps=settings.num_updates * _env_steps_per_update(family, settings),
   )
 
 

@@ -57,7 +57,7 @@ def task_told(lessons: Lessons, play: Play, *, num_episodes: int) -> Baseline:
 
   return Baseline(
     method=fixed_policies(NAME, TITLE, policies_of, play, settings={**settings, 'num_episodes': num_episodes}),
-    train=train, acting=None, settings=settings, examples_a_step=examples_a_step(lessons),
+    train=train, acting=None, examples_a_step=examples_a_step(lessons),
   )
 
 

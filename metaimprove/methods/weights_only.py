@@ -73,7 +73,7 @@ def weights_only(lessons: Lessons, play: Play) -> Baseline:
     )
 
   method = Method(name=NAME, title=TITLE, run=run, settings={**settings, 'num_applications': lessons.num_applications})
-  return Baseline(method=method, train=train, acting=None, settings=settings, examples_a_step=examples_a_step(lessons))
+  return Baseline(method=method, train=train, acting=None, examples_a_step=examples_a_step(lessons))
 
 
 def _example(policy: Policy) -> tuple[Params, chex.Array]:

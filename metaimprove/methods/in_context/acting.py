@@ -139,5 +139,5 @@ def agent_baseline(
     name=name, title=title, settings=settings,
   )
   return Baseline(
-    method=method, train=train, acting=acting_of(agent), settings=settings, examples_a_step=examples_a_step(lessons)
+    method=method, train=train, acting=acting_of(agent), examples_a_step=examples_a_step(lessons)
   )

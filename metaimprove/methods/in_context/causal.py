@@ -14,6 +14,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from metaimprove.methods.baseline import count_params
 from metaimprove.methods.in_context import sequences, transformer
 from metaimprove.methods.in_context.heads import Head
 from metaimprove.methods.in_context.sequences import Previous, Statistics
@@ -93,8 +94,7 @@ class Causal:
   @property
   def num_params(self) -> int:
     """Of the model."""
-    embedding = (self.num_features + 1 + self.episode_length + self.num_episodes) * self.width
-    return embedding + transformer.num_weights(**self.sizes) + (self.width + 1) * self.head.num_logits
+    return count_params(jax.eval_shape(self.init, jax.random.key(0)))
 
   @functools.cached_property
   def network(self) -> hk.Transformed:

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaimprove import policies
-from metaimprove.methods.baseline import Baseline, Lessons, in_contexts, matched_size
+from metaimprove.methods.baseline import Baseline, Lessons, count_params, in_contexts, matched_size
 from metaimprove.methods.in_context import sequences, transformer
 from metaimprove.methods.in_context.acting import CONTEXT_LENGTH, agent_baseline
 from metaimprove.methods.in_context.algorithm_distillation import WIDTHS
@@ -115,8 +115,7 @@ class DecisionPretrained:
   @property
   def num_params(self) -> int:
     """Of the model."""
-    embedding = (self.num_features + 1) * self.width
-    return embedding + transformer.num_weights(**self.sizes) + (self.width + 1) * self.head.num_logits
+    return count_params(jax.eval_shape(self.init, jax.random.key(0)))
 
   @functools.cached_property
   def network(self) -> hk.Transformed:

@@ -27,12 +27,6 @@ class Kept:
   values: chex.Array
 
 
-def nothing_kept(num_tokens: int, *, width: int, num_blocks: int, num_heads: int) -> Kept:
-  """Room for L tokens, all zeros."""
-  empty = jnp.zeros((num_blocks, num_tokens, num_heads, _head_size(width, num_heads)))
-  return Kept(keys=empty, values=empty)
-
-
 def write(kept: Kept, new: Kept, place: chex.Array) -> Kept:
   """What is kept with that of new tokens written from `place` on."""
   return jax.tree.map(functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=place, axis=1), kept, new)
@@ -71,14 +65,6 @@ def attend(
     hidden = norm(f'norm_mlp_{block}')(tokens)
     tokens = tokens + hk.nets.MLP((4 * width, width), activation=jax.nn.gelu, name=f'mlp_{block}')(hidden)
   return norm('norm_last')(tokens), jax.tree.map(lambda *x: jnp.stack(x), *new)
-
-
-def num_weights(*, width: int, num_blocks: int, num_heads: int) -> int:
-  """How many parameters it has."""
-  inner, norm = num_heads * _head_size(width, num_heads), 2 * width
-  attention = 3 * (width + 1) * inner + (inner + 1) * width
-  perceptron = (width + 1) * 4 * width + (4 * width + 1) * width
-  return num_blocks * (attention + perceptron + 2 * norm) + norm
 
 
 def _mix(queries: chex.Array, own: Kept, earlier: Kept | None, mask: chex.Array) -> chex.Array:
