@@ -4,6 +4,9 @@ Definitions are those of rand_param_envs, which PEARL uses (Rakelly et al., arXi
 friction times 1.5^U(-3, 3), damping times 1.3^U(-3, 3), for each element. Here an element is a link for mass and
 inertia (the original draws each axis of inertia for itself, of which a planar robot uses one), a geom for friction
 (the original draws its rolling and torsional coefficients too, which condim 3 does not use), and a joint for damping.
+
+A step is 4 times 0.002 s, the models' own time step; since 2018 the original's is 4 times 0.004 s. So its 200 steps are
+twice as long, and returns are not comparable.
 """
 
 from typing import Any
@@ -27,7 +30,7 @@ _DEFAULT = {'mass': 1.5, 'inertia': 1.5, 'friction': 1.5, 'damping': 1.3}
 
 _SHARED = """
 Reward per step: v + 1 - 1e-3 Σa², v the root's over the step. Velocities are observed clipped to ±10, as stock. Start:
-the model's pose + U(±0.005), velocities U(±0.005). 200 steps of 0.008 s."""
+the model's pose + U(±0.005), velocities U(±0.005). 200 steps of 0.008 s; the original's are twice as long."""
 
 
 def _height(state: Any) -> chex.Array:
