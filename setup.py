@@ -26,7 +26,7 @@ setuptools.setup(
   packages=setuptools.find_packages(include=['metaimprove', 'metaimprove.*']),
   package_data={
     'metaimprove': ['__init__.pyi', 'py.typed'], 'metaimprove.evaluation': ['*.html'],
-    'metaimprove.language': ['*.safetensors'],
+    'metaimprove.language': ['*.json', '*.safetensors'],
     'metaimprove.operators': ['trained/*/*'],
   },
   python_requires='>=3.11',

@@ -1,10 +1,11 @@
 """How much the reader understands of requests that were written by somebody who knew none of its phrases.
 
   python -m experiments.read_phrasings
+  python -m experiments.read_phrasings --phrasings=experiments/phrasings_validation.json
 
-The requests are in `phrasings.json`: the robot, the text, and which ranges of which properties are meant. They were
-written when the reader was made already, and nothing of it was chosen by them. Prints how much is noticed and how much
-is understood, with 95% intervals over requests; `--show` also prints what was misunderstood.
+The requests are in `phrasings.json`: the robot, the text, and which ranges of which properties are meant. Nothing of
+the reader is chosen by them; for that there are others, in `phrasings_validation.json`. Prints how much is noticed and
+how much is understood, with 95% intervals over requests; `--show` also prints what was misunderstood.
 """
 
 import dataclasses

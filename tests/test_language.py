@@ -1,6 +1,7 @@
 """What is said of episodes and understood, worked by hand."""
 
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -64,10 +65,11 @@ def test_of_each_value_one_clause_is_true_and_its_ways_differ(of):
   assert all(sum(bool(of.holds(clause, value)) for clause in of.clauses) == 1 for value in values)
   assert not any(of.holds(clause, np.float64('nan')) for clause in of.clauses)
   ways = [way for clause in of.clauses for way in clause.ways]
-  assert len(set(ways)) == len(ways) and all(len(clause.ways) == 4 for clause in of.clauses)
-  # What is new in tests holds nothing that training says.
-  known = [way for clause in of.clauses for way in clause.ways[:-1]]
-  assert not any(way in clause.ways[-1] for clause in of.clauses for way in known)
+  assert len(set(ways)) == len(ways) and all(len(clause.ways) > 15 for clause in of.clauses)
+  # What is new in tests has a word that training never says of the property; two are words themselves.
+  known = {word for clause in of.clauses for way in clause.ways[:-1] for word in re.split('[ ,]+', way)}
+  for clause in of.clauses:
+    assert {*clause.ways[-1].split()} - known or clause.ways[-1] in ('upward', 'downward')
 
 
 def test_clauses_by_hand():
@@ -81,25 +83,28 @@ def test_clauses_by_hand():
 
 def test_training_never_says_what_is_kept_for_tests():
   """New ways, pairs that are kept out, also where one is said as a number, and a seventh of the numbers."""
-  rng, numbers = np.random.default_rng(0), set()
-  new = {clause.ways[-1] for of in RUNNER for clause in of.clauses}
-  pairs = {
-    (a.ways[:-1], b.ways[:-1]) for i, a in enumerate(properties.EFFORT.clauses)
-    for j, b in enumerate(properties.SMOOTHNESS.clauses) if (i + 2 * j) % 5 == 0
-  }
-  texts = []
+  rng, numerals, pairs = np.random.default_rng(0), set(), set()
   for _ in range(3000):
-    values = rng.uniform([-1, 0, 0], [3, 0.6, 0.8])
-    texts.append(sentence(RUNNER, values, rng))
-    numbers |= {word for word in texts[-1].split() if word.replace('.', '').isdigit()}
-  assert all(texts) and not any(way in text for way in new for text in texts)
-  assert len(numbers) > 20 and not any(int(number.replace('.', '')) % 7 == 3 for number in numbers)
-  assert {number[-1] for number in numbers} == set('0123456789')  # each digit is known
-  assert len(pairs) == 2  # (0, 0) and (1, 2)
-  texts = [text.replace('not quite smoothly', '').replace('unsteadily', '') for text in texts]  # they hold other ways
-  for first, second in pairs:
-    assert not any(any(a in text for a in first) and any(b in text for b in second) for text in texts)
-  assert any('moderate effort' in text and 'smooth movements' in text for text in texts)
+    said = grammar.clauses(RUNNER, rng.uniform([-1, 0, 0], [3, 0.6, 0.8]), rng)
+    assert said and not any(one.text == clause.ways[-1] for one in said for clause in one.property.clauses)
+    numerals |= {one.property.numeral(one.value) for one in said if one.index is None}
+    index = {one.property.name: one.property.clause_of(one.value) for one in said}
+    pairs.add((index.get('effort'), index.get('smoothness')))
+  assert len(numerals) > 20 and not any(int(numeral.strip('-').replace('.', '')) % 7 == 3 for numeral in numerals)
+  assert {numeral[-1] for numeral in numerals} == set('0123456789')  # each digit is known
+  assert not pairs & {(0, 0), (1, 2)} and {(0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)} <= pairs
+
+
+def test_a_sentence_has_words_around_that_say_nothing():
+  rng, slow = np.random.default_rng(0), say(properties.SPEED, 0.3, np.random.default_rng(0), number=False)
+  texts = [grammar.joined([slow], rng) for _ in range(200)]
+  assert all(slow.text in text and text == ' '.join(text.split()) for text in texts)
+  shares = [
+    np.mean([text.startswith(f'{part} ') for part in grammar.WAYS[name] for text in texts]) > 0
+    for name in ('before', 'leads')
+  ]
+  assert all(shares) and any(text.endswith(' thank you') for text in texts) and slow.text in texts
+  assert '' in {grammar.joined([], rng) for _ in range(50)}  # and sometimes there is nothing else
 
 
 def test_pairs_that_are_kept_out_by_hand():
@@ -118,7 +123,7 @@ def test_pairs_that_are_kept_out_by_hand():
 
 def test_new_words_are_the_last_way():
   rng = np.random.default_rng(0)
-  assert say(properties.EFFORT, 0.1, rng, 'new').text == 'using little strength'
+  assert say(properties.EFFORT, 0.1, rng, 'new').text == properties.EFFORT.clauses[0].ways[-1] == 'conserving energy'
   assert say(properties.SPEED, 1.7, rng, 'new', number=True).text == 'with a speed of 1.7 metres a second'
   assert say(properties.SPEED, float('nan'), rng) is None
 
@@ -157,7 +162,7 @@ def test_numbers_of_meanings():
       assert reader.value_of(of, reader.number_of(of, value)) == pytest.approx(value, abs=1e-3)
 
 
-@pytest.mark.parametrize('phrasing, number, least', [('seen', None, 0.97), ('seen', True, 0.95), ('new', False, 0.7)])
+@pytest.mark.parametrize('phrasing, number, least', [('seen', None, 0.97), ('seen', True, 0.95), ('new', False, 0.5)])
 def test_what_is_said_is_understood(phrasing, number, least):
   """Of sentences with known words and numbers, and with ways to say a thing that training never has."""
   rng, said, texts = np.random.default_rng(1), [], []
@@ -172,9 +177,9 @@ def test_what_is_said_is_understood(phrasing, number, least):
 
 
 def test_what_is_understood_and_what_is_not():
-  (speed,) = understood(RUNNER, 'run backward slowly with weak motors')
+  (speed,) = understood(RUNNER, 'please move backward slowly')
   assert speed.property is properties.SPEED and -0.5 < speed.value < -0.15 and 'backward slowly' in speed.words()
-  assert unknown_words(RUNNER, 'run backward slowly with weak motors') == ['weak', 'motors']
+  assert unknown_words(RUNNER, 'run backward slowly with purple socks') == ['purple', 'socks']
   two, little = understood(RUNNER, 'at two metres a second, wasting little effort')
   assert abs(two.value - 2) < 0.25 and little.property is properties.EFFORT and little.value < 0.24
   assert understood(RUNNER, ' ') == []
@@ -202,7 +207,8 @@ def test_a_property_of_your_own():
   turns = Number(('spinning {} times', 'with {} turns'), 0, 1.0)
   spin = Property('spin', (0.0, 9.0), lambda t: t.outcome[0, 0], number=turns)
   rng = np.random.default_rng(0)
-  assert any(way in sentence((spin,), [4.2], rng) for way in ('spinning 4 times', 'spinning four times'))
+  text = sentence((spin,), [4.2], rng)
+  assert any(way in text for way in ('spinning 4 times', 'spinning four times'))
   assert sentence((spin,), [3.2], rng) == ''  # 3 is kept for tests
   quiet = Property('quiet', (0.0, 1.0), lambda t: t.outcome[0, 0], (Clause(0, 1, ('quietly', 'in silence')),))
   assert sentence((quiet,), [2.0], rng) == '' and 'quietly' in sentence((quiet,), [0.5], rng)

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from metaimprove.language.clauses import Clause, Property, is_kept_out, spelled
+from metaimprove.language.ways import WAYS
 
-_LEADS = ('', '', 'go ', 'move ', 'please go ', 'let it move ')
+_AROUND = {'before': 0.2, 'leads': 0.5, 'after': 0.2}
+"""How often something stands around what is said, in this order."""
 _JOINTS = (', ', ' and ', ', and ', ' ')
 _MOST = 3
 """Clauses of a sentence."""
@@ -58,7 +60,9 @@ def say(
   if not number:
     return Said(of, of.clauses[index], index, of.middle(of.clauses[index]), way)
   clause = of.said_number(value)
-  numeral = of.numeral(value) if asked else spelled(of.numeral(value), rng)
+  numeral = of.numeral(value)
+  if not asked and '{} ' in way:  # no word stands before 'm/s' without a space
+    numeral = spelled(numeral, rng)
   return Said(of, clause, None, float(of.numeral(value)), way.format(numeral))
 
 
@@ -78,11 +82,14 @@ def may_train(said: Sequence[Said], new: Said) -> bool:
 
 
 def joined(said: Sequence[Said], rng: np.random.Generator) -> str:
-  """A sentence of clauses."""
-  text = said[0].text
-  for other in said[1:]:
-    text += _JOINTS[rng.integers(len(_JOINTS))] + other.text
-  return _LEADS[rng.integers(len(_LEADS))] + text
+  """A sentence of clauses; without any, one that says nothing."""
+  text = ''
+  for one in said:
+    text += (_JOINTS[rng.integers(len(_JOINTS))] if text else '') + one.text
+  before, lead, after = (
+    WAYS[name][rng.integers(len(WAYS[name]))] if rng.random() < rate else '' for name, rate in _AROUND.items()
+  )
+  return ' '.join(part for part in (before, lead, text, after) if part)
 
 
 def clauses(properties: Sequence[Property], values: Sequence[float], rng: np.random.Generator) -> list[Said]:

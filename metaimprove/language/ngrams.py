@@ -8,7 +8,7 @@ import numpy as np
 
 LONGEST = 160
 """Letters of a text at most."""
-STRINGS, PLACES = 2048, 512
+STRINGS, PLACES = 4096, 1024
 SIZE = STRINGS + PLACES
 """Numbers that strings of letters, and digits, are hashed to."""
 _DIGIT = 0.2

@@ -4,39 +4,31 @@ Each measures one episode, leaves [T, ...], from what a trajectory stores. Which
 robot is defined.
 """
 
+import itertools
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 
 from metaimprove.language.clauses import Clause, Number, Property
+from metaimprove.language.ways import WAYS
 
 _SLOWEST = 0.05
 """Slower than this, in m/s, nothing has a direction."""
 _NEAREST = 0.005
 """Nearer to the middle than this, in m, no place has a direction."""
-_SIDES = (
-  ('to the right', 'towards the right', 'on the right side', 'rightward'),
-  ('to the upper right', 'up and to the right', 'into the top right corner', 'towards the top right'),
-  ('straight up', 'to the top', 'to the upper side', 'upward'),
-  ('to the upper left', 'up and to the left', 'into the top left corner', 'towards the top left'),
-  ('to the left', 'towards the left', 'on the left side', 'leftward'),
-  ('to the lower left', 'down and to the left', 'into the bottom left corner', 'towards the bottom left'),
-  ('straight down', 'to the bottom', 'to the lower side', 'downward'),
-  ('to the lower right', 'down and to the right', 'into the bottom right corner', 'towards the bottom right'),
-)
-_WINDS = (
-  ('due east', 'to the east', 'towards the east', 'eastward'),
-  ('to the north-east', 'towards the north-east', 'north and east', 'northeastward'),
-  ('due north', 'to the north', 'towards the north', 'northward'),
-  ('to the north-west', 'towards the north-west', 'north and west', 'northwestward'),
-  ('due west', 'to the west', 'towards the west', 'westward'),
-  ('to the south-west', 'towards the south-west', 'south and west', 'southwestward'),
-  ('due south', 'to the south', 'towards the south', 'southward'),
-  ('to the south-east', 'towards the south-east', 'south and east', 'southeastward'),
-)
-_METRES = ('{} metres away', '{} metres out', '{} m from the start', '{} metres from the start')
 
 
-def _octants(ways) -> tuple[Clause, ...]:
-  return tuple(Clause(45 * index - 22.5, 45 * index + 22.5, of_side) for index, of_side in enumerate(ways))
+def _clauses(name: str, bounds: Sequence[float]) -> tuple[Clause, ...]:
+  """One clause between each two bounds."""
+  between = zip(itertools.pairwise(bounds), WAYS['clauses'][name], strict=True)
+  return tuple(Clause(low, high, tuple(ways)) for (low, high), ways in between)
+
+
+def _number(name: str, decimals: int, tolerance: float) -> Number:
+  return Number(tuple(WAYS['numbers'][name]), decimals, tolerance)
+
+
+_OCTANTS = tuple(45 * index - 22.5 for index in range(9))
 
 
 def _mean(values, valid):
@@ -68,48 +60,28 @@ def _change(trajectory):
 
 SPEED = Property(
   name='speed', span=(-1.5, 3.5), measure=lambda t: _mean(t.outcome[:, 0], t.valid),
-  clauses=(
-    Clause(-jnp.inf, -0.5, ('backward fast', 'backward at speed', 'in reverse and fast', 'fast in reverse')),
-    Clause(-0.5, -0.15, ('backward slowly', 'slowly backward', 'gently in reverse', 'slowly in reverse')),
-    Clause(-0.15, 0.15, ('nowhere', 'on the spot', 'without getting anywhere', 'not getting anywhere')),
-    Clause(0.15, 0.6, ('forward slowly', 'slowly forward', 'ahead at a gentle pace', 'slowly ahead')),
-    Clause(0.6, 1.2, ('forward at a walk', 'ahead at a walking pace', 'forward unhurriedly', 'walking ahead')),
-    Clause(1.2, 2.0, ('forward at a trot', 'ahead quickly', 'forward at a good pace', 'quickly forward')),
-    Clause(2.0, jnp.inf, ('forward fast', 'ahead at a run', 'forward at high speed', 'fast ahead')),
-  ),
-  number=Number(
-    ('at {} metres a second', 'at {} m/s', 'at a speed of {} metres per second', 'with a speed of {} metres a second'),
-    decimals=1, tolerance=0.25,
-  ),
+  clauses=_clauses('speed', (-jnp.inf, -0.5, -0.15, 0.15, 0.6, 1.2, 2.0, jnp.inf)),
+  number=_number('metres_a_second', decimals=1, tolerance=0.25),
 )
 """Along x, in m/s, of robots that run in the plane."""
 
 HEADING = Property(
-  name='heading', span=(0.0, 360.0), clauses=_octants(_WINDS),
+  name='heading', span=(0.0, 360.0), period=360.0, clauses=_clauses('heading', _OCTANTS),
   measure=lambda t: _angle(_mean(t.outcome[:, :2], t.valid), _SLOWEST),
-  number=Number(
-    ('heading {} degrees', 'at {} degrees', 'on a course of {} degrees', 'heading for {} degrees'), 0, 15.0,
-  ),
-  period=360.0,
+  number=_number('course', decimals=0, tolerance=15.0),
 )
 """Degrees from x, east, to y, north, of the mean velocity."""
 
 PACE = Property(
   name='speed', span=(0.0, 2.5), measure=lambda t: jnp.linalg.norm(_mean(t.outcome[:, :2], t.valid)),
-  clauses=(
-    Clause(0.0, 0.3, ('slowly', 'at a crawl', 'at a gentle pace', 'crawling gently')),
-    Clause(0.3, 1.0, ('at a walk', 'at a walking pace', 'at an easy pace', 'walking easily')),
-    Clause(1.0, jnp.inf, ('fast', 'at a run', 'at high speed', 'at running speed')),
-  ),
+  clauses=_clauses('pace', (0.0, 0.3, 1.0, jnp.inf)),
   number=SPEED.number,
 )
 """Whichever way it goes, in m/s, of the mean velocity."""
 
 SIDE = Property(
-  name='side', span=(0.0, 360.0), measure=lambda t: _angle(_last(t), _NEAREST), clauses=_octants(_SIDES), period=360.0,
-  number=Number(
-    ('at {} degrees', 'at an angle of {} degrees', 'in the direction of {} degrees', 'along {} degrees'), 0, 15.0,
-  ),
+  name='side', span=(0.0, 360.0), period=360.0, clauses=_clauses('side', _OCTANTS),
+  measure=lambda t: _angle(_last(t), _NEAREST), number=_number('angle', decimals=0, tolerance=15.0),
 )
 """Degrees from x, right, to y, up, of the last place."""
 
@@ -118,75 +90,43 @@ def _distance(near: float, far: float, largest: float, number: Number, unit: flo
   """How far the last place is from the middle, in units of so many metres: near below `near`, far above `far`."""
   return Property(
     name='distance', span=(0.0, largest), measure=lambda t: jnp.linalg.norm(_last(t)) / unit,
-    clauses=(
-      Clause(0.0, near, ('close in', 'near the middle', 'staying near', 'close to the middle')),
-      Clause(near, far, ('halfway out', 'part of the way out', 'some way out', 'half of the way out')),
-      Clause(far, jnp.inf, (
-        'a long way out', 'well away from the middle', 'as far out as can be', 'far away from the middle',
-      )),
-    ),
-    number=number,
+    clauses=_clauses('distance', (0.0, near, far, jnp.inf)), number=number,
   )
 
 
-REACH = _distance(7.0, 14.0, 21.0, unit=0.01, number=Number(
-  (
-    '{} centimetres out', '{} cm from the middle', '{} centimetres from the centre',
-    '{} centimetres away from the middle',
-  ), decimals=0, tolerance=2.0,
-))
+REACH = _distance(7.0, 14.0, 21.0, _number('centimetres', decimals=0, tolerance=2.0), unit=0.01)
 """Centimetres that the reacher reaches."""
-PLACE = _distance(0.7, 1.05, 1.5, Number(_METRES, decimals=1, tolerance=0.2))
+PLACE = _distance(0.7, 1.05, 1.5, _number('metres', decimals=1, tolerance=0.2))
 """Metres from the start, for the point."""
-FIELD = _distance(1.0, 2.0, 4.0, Number(_METRES, decimals=1, tolerance=0.3))
+FIELD = _distance(1.0, 2.0, 4.0, _number('metres', decimals=1, tolerance=0.3))
 """The same for the ant."""
 
 GROUND = Property(
-  name='ground', span=(0.0, 2.5), measure=_ground,
-  clauses=(
-    Clause(0.0, 0.5, ('covering little ground', 'with short ways', 'without roaming', 'with little ground covered')),
-    Clause(0.5, 1.2, ('covering some ground', 'with ways of some length', 'roaming a little', 'roaming some')),
-    Clause(1.2, jnp.inf, ('covering much ground', 'with long ways', 'roaming a lot', 'covering a lot of ground')),
-  ),
+  name='ground', span=(0.0, 2.5), measure=_ground, clauses=_clauses('ground', (0.0, 0.5, 1.2, jnp.inf)),
 )
 """Metres of the way that was gone, of robots whose place is known."""
 
 EFFORT = Property(
   name='effort', span=(0.0, 0.8), measure=lambda t: _mean(jnp.square(t.action).mean(axis=-1), t.valid),
-  clauses=(
-    Clause(0.0, 0.24, ('wasting little effort', 'with little effort', 'sparing its strength', 'using little strength')),
-    Clause(0.24, 0.38, ('with some effort', 'with moderate effort', 'using some strength', 'using moderate strength')),
-    Clause(0.38, jnp.inf, ('with much effort', 'with great effort', 'using all its strength', 'using much strength')),
-  ),
+  clauses=_clauses('effort', (0.0, 0.24, 0.38, jnp.inf)),
 )
 """Mean squared action, from 0 to 1; what a policy's noise adds counts."""
 
 SMOOTHNESS = Property(
   name='smoothness', span=(0.0, 0.9), measure=_change,
-  clauses=(
-    Clause(0.0, 0.42, ('smoothly', 'with smooth movements', 'steadily', 'in a smooth way')),
-    Clause(0.42, 0.58, ('a little unsteadily', 'not quite smoothly', 'with some jerks', 'somewhat unsteady')),
-    Clause(0.58, jnp.inf, ('jerkily', 'with jerky movements', 'shakily', 'in a jerky way')),
-  ),
+  clauses=_clauses('smoothness', (0.0, 0.42, 0.58, jnp.inf)),
 )
 """Mean absolute change of an action from one step to the next."""
 
 HEIGHT = Property(
   name='height', span=(0.5, 1.4), measure=lambda t: _mean(t.observation[:, 0], t.valid),
-  clauses=(
-    Clause(0.0, 0.9, ('crouching', 'low over the ground', 'bent low', 'low and bent')),
-    Clause(0.9, 1.15, ('at half its height', 'a little bent', 'not quite upright', 'at half height')),
-    Clause(1.15, jnp.inf, ('standing tall', 'upright', 'at its full height', 'at full height')),
-  ),
+  clauses=_clauses('height', (0.0, 0.9, 1.15, jnp.inf)),
 )
 """Metres of the torso above the ground, where it is the first number that is observed."""
 
 FALL = Property(
   name='fall', span=(0.0, 1.0), measure=lambda t: (t.terminated & t.valid).any().astype(jnp.float32),
-  clauses=(
-    Clause(-0.5, 0.5, ('without falling', 'staying on its feet', 'keeping its balance', 'keeping on its feet')),
-    Clause(0.5, 1.5, ('until it falls', 'and falling over', 'losing its balance', 'and then falling')),
-  ),
+  clauses=_clauses('fall', (-0.5, 0.5, 1.5)),
 )
 """Whether the episode ended before its time; the mean over episodes is how often."""
 
