@@ -341,6 +341,7 @@ def test_killed_and_run_again_it_ends_the_same(finished, tmp_path):
   whole, _, _ = finished
   seed = int(os.environ.get('METAIMPROVE_KILL_SEED', '0'))
   stage = KILLED_IN[seed % len(KILLED_IN)]
+  shutil.copytree(whole / 'histories', tmp_path / 'histories')  # collecting is killed in test_kills
   process = start('quickstart', *SMALL, f'--folder={tmp_path}')
   assert kill_in(process, stage, np.random.default_rng(seed).uniform(0, 0.5)), f'it was done before {stage!r}'
   process.communicate()
