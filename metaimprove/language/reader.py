@@ -22,6 +22,7 @@ from metaimprove.language.clauses import Property
 from metaimprove.language.grammar import Said
 from metaimprove.language.ngrams import counts, letters
 from metaimprove.language.properties import STANDARD
+from metaimprove.language.ways import WAYS
 from metaimprove.types import Params
 
 PATH = pathlib.Path(__file__).parent / 'reader.safetensors'
@@ -128,15 +129,17 @@ def understood(properties: Sequence[Property], text: str) -> list[Understood]:
 
 
 def unknown_words(properties: Sequence[Property], text: str) -> list[str]:
-  """The words of a text that are in no way to say something of the properties, but for short ones and numbers."""
+  """The words of a text that neither say something of the properties nor stand around what does, but for short ones and
+  numbers."""
   ways = [way for of in properties for clause in of.clauses for way in clause.ways]
   ways += [way for of in properties if of.number is not None for way in of.number.ways]
+  ways += [way for around in ('leads', 'before', 'after') for way in WAYS[around]]
   known = {word.strip(',.') for way in ways for word in way.split()}
   words = [word.strip(',.') for word in text.lower().split()]
   return [word for word in words if len(word) > 3 and word.isalpha() and word not in known and word not in _EMPTY]
 
 
-_EMPTY = {'about', 'move', 'please', 'walk', 'with', 'seven'}
+_EMPTY = {'about', 'walk', 'with', 'seven'}
 """Words that say nothing by themselves."""
 
 
