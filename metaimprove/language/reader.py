@@ -131,8 +131,8 @@ def understood(properties: Sequence[Property], text: str) -> list[Understood]:
 def unknown_words(properties: Sequence[Property], text: str) -> list[str]:
   """The words of a text that neither say something of the properties nor stand around what does, but for short ones and
   numbers."""
-  ways = [way for of in properties for clause in of.clauses for way in clause.ways]
-  ways += [way for of in properties if of.number is not None for way in of.number.ways]
+  ways = [way for of in properties for clause in of.clauses for way in clause.ways[:-1]]  # the last one is not learned
+  ways += [way for of in properties if of.number is not None for way in of.number.ways[:-1]]
   ways += [way for around in ('leads', 'before', 'after') for way in WAYS[around]]
   known = {word.strip(',.') for way in ways for word in way.split()}
   words = [word.strip(',.') for word in text.lower().split()]
