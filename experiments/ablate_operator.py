@@ -123,7 +123,7 @@ def judge(job: Job, name: str, changes: Mapping[str, Any], folder: pathlib.Path)
   )
   return AblationRow(
     family=job.family, backend=family.backend, variant=name, changes=changes, seeds=[FLAGS.seed],
-    answers=answers_of(operator, operator_params, dataset, training),
+    answers=answers_of(operator, operator_params, dataset, training, FLAGS.seed),
     milliseconds=milliseconds_of(operator, operator_params, playground.play, family, job.num_applications),
     tasks=int(np.sum(found.has_score('validation', 'operator'))), methods=figures,
     episodes=found.curves['validation']['operator'].episodes.tolist(), commands=[console.command_line()],
@@ -131,13 +131,12 @@ def judge(job: Job, name: str, changes: Mapping[str, Any], folder: pathlib.Path)
 
 
 def answers_of(
-  operator: Operator, operator_params: Params, dataset: Dataset, settings: TrainingSettings
+  operator: Operator, operator_params: Params, dataset: Dataset, settings: TrainingSettings, seed: int
 ) -> dict[str, float]:
   """`AblationRow.answers`: the same examples for every variant, but for what each remembers of them."""
   training, kept_out = split_histories(dataset, settings.num_validation)
   examples = Examples(
-    dataset=dataset, histories=endless(dataset, training, FLAGS.seed), config=operator.config, settings=settings,
-    seed=FLAGS.seed,
+    dataset=dataset, histories=endless(dataset, training, seed), config=operator.config, settings=settings, seed=seed,
   )
   found = validation.losses(operator, operator_params, examples, kept_out)
   names = zip(rows.ANSWERS, ('loss', 'divergence', 'answers'))

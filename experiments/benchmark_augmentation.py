@@ -24,7 +24,7 @@ from experiments.ask_rows import Judged
 from experiments.jobs import Job
 from metaimprove import asks
 from metaimprove.asks import augmentation, explore
-from metaimprove.errors import IncompatibleError, NoScoreError
+from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation import rows
 from metaimprove.evaluation.evaluate import Evaluation, evaluate
 from metaimprove.evaluation.rows import AskRow
@@ -50,25 +50,15 @@ if __name__ == '__main__':
   flags.adopt_module_key_flags(jobs)
 
 
-def numbers() -> tuple[list[int], list[float]]:
-  """Numbers of tasks and shares that the flags say; raises `IncompatibleError` for what is none."""
+def augmented_shares(said: Sequence[str]) -> list[float]:
+  """Shares that `--augmented_shares` says; raises `IncompatibleError` for what is none."""
   try:
-    tasks, shares = [int(num) for num in FLAGS.training_tasks], [float(share) for share in FLAGS.augmented_shares]
+    shares = [float(share) for share in said]
   except ValueError as error:
-    raise IncompatibleError(f'--training_tasks and --augmented_shares are numbers: {error}.') from None
-  if not tasks or min(tasks) < 1:
-    raise IncompatibleError(f'--training_tasks={",".join(FLAGS.training_tasks)} must be numbers of tasks from 1 on.')
+    raise IncompatibleError(f'--augmented_shares are numbers: {error}.') from None
   if not shares or not 0 < min(shares) <= max(shares) <= 1:
-    raise IncompatibleError(f'--augmented_shares={",".join(FLAGS.augmented_shares)} must be shares above 0, up to 1.')
-  return tasks, shares
-
-
-def job_of(family: str, most: int) -> Job:
-  """The job with as many training tasks as the largest number; raises `IncompatibleError` if a flag says fewer."""
-  job = Job.of(family, **{'num_tasks': most, **jobs.given()})
-  if job.num_tasks < most:
-    raise IncompatibleError(f'--num_tasks={job.num_tasks} must be at least {most}, the largest of --training_tasks.')
-  return job
+    raise IncompatibleError(f'--augmented_shares={",".join(said)} must be shares above 0, up to 1.')
+  return shares
 
 
 def name_of(share: float) -> str:
@@ -100,7 +90,7 @@ def judge(
   job: Job, num_tasks: int, shares: Sequence[float], seed: int, folder: pathlib.Path, split: str
 ) -> Evaluation:
   """Collects, trains the operators of the shares, and judges them on the tasks of a split; see
-  `check_scored`."""
+  `Evaluation.check_scored`."""
   claim(folder, dataclasses.asdict(job))
   family = make_family(job.family, job.backend)
   jobs.collect(job, seed, folder / 'histories', folder)
@@ -125,17 +115,8 @@ def judge(
       num_tasks=job.heldout_tasks, folder=folder / f'{num_tasks}_tasks' / 'evaluation', splits=(split,),
       progress=progress,
     )
-  check_scored(found, split)
+  found.check_scored(split)
   return found
-
-
-def check_scored(found: Evaluation, split: str) -> None:
-  """Raises `NoScoreError` if no task of a split has a score, so that nothing can be said."""
-  if not found.bounds[split].usable.any():
-    raise NoScoreError(
-      f'No {split} task of {found.family} has a score: {found.reference} is nowhere known to be better than a random '
-      'policy. Let the source learn longer (--num_updates), or take more tasks (--heldout_tasks).'
-    )
 
 
 def choose(judged: Judged, shares: Sequence[float]) -> float:
@@ -168,11 +149,12 @@ def rows_of(judged: Judged, num_tasks: int, share: float) -> list[AskRow]:
 
 def main() -> None:
   """Judges the families one after the other."""
-  (families, seeds), (tasks, shares), path = jobs.families_and_seeds(), numbers(), pathlib.Path(FLAGS.json)
+  (families, seeds), path = jobs.families_and_seeds(), pathlib.Path(FLAGS.json)
+  tasks, shares = jobs.training_tasks(FLAGS.training_tasks), augmented_shares(FLAGS.augmented_shares)
   if path.exists():
     rows.read(path, AskRow)  # a damaged file is refused before any work
   for name in families:
-    job, folder, found = job_of(name, max(tasks)), pathlib.Path(FLAGS.folder) / name, []
+    job, folder, found = jobs.job_with(name, max(tasks)), pathlib.Path(FLAGS.folder) / name, []
     command = console.command_for(
       families=name, seeds=','.join(map(str, seeds)), training_tasks=','.join(map(str, tasks)),
       augmented_shares=','.join(f'{share:g}' for share in shares), **jobs.given(),

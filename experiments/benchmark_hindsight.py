@@ -74,23 +74,11 @@ if __name__ == '__main__':
   flags.adopt_module_key_flags(jobs)
 
 
-def training_tasks() -> list[int]:
-  """Numbers of tasks that the flag says; raises `IncompatibleError` for what is none."""
-  given = ','.join(FLAGS.training_tasks)
-  if not FLAGS.training_tasks or not all(num.isdecimal() and int(num) > 0 for num in FLAGS.training_tasks):
-    raise IncompatibleError(f'--training_tasks={given} must be numbers of tasks from 1 on.')
-  return [int(num) for num in FLAGS.training_tasks]
-
-
 def job_of(family: str, most: int) -> Job:
-  """The job with as many training tasks as the largest number; raises `IncompatibleError` if a flag says fewer, or if
-  the rewards of the family are not sparse."""
+  """See `jobs.job_with`; also raises `IncompatibleError` if the rewards of the family are not sparse."""
   if make_family(family).practice_reward is None:
     raise IncompatibleError(f'The rewards of {family} are not sparse: there each level of a history meets some.')
-  job = Job.of(family, **{'num_tasks': most, **jobs.given()})
-  if job.num_tasks < most:
-    raise IncompatibleError(f'--num_tasks={job.num_tasks} must be at least {most}, the largest of --training_tasks.')
-  return job
+  return jobs.job_with(family, most)
 
 
 def mistaken(dataset: Dataset) -> np.ndarray:
@@ -253,7 +241,8 @@ def draw(judged: Mapping[tuple[str, int], Judged], path: pathlib.Path) -> None:
 
 def main() -> None:
   """Judges the families one after the other."""
-  (families, seeds), numbers, path = jobs.families_and_seeds(), training_tasks(), pathlib.Path(FLAGS.json)
+  (families, seeds), path = jobs.families_and_seeds(), pathlib.Path(FLAGS.json)
+  numbers = jobs.training_tasks(FLAGS.training_tasks)
   if path.exists():
     rows.read(path, AskRow)  # a damaged file is refused before any work
   for name in families:

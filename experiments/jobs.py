@@ -9,7 +9,7 @@ from absl import flags
 
 from experiments import forecast, stages
 from experiments.sizes import sizes_of
-from metaimprove.errors import UnknownNameError
+from metaimprove.errors import IncompatibleError, UnknownNameError
 from metaimprove.evaluation import results as results_
 from metaimprove.evaluation.report import Panel
 from metaimprove.files import claim
@@ -110,6 +110,23 @@ def families_and_seeds() -> tuple[list[str], list[int]]:
     if family not in family_names():
       raise UnknownNameError(f'Task family {family!r} is unknown; choose among: {", ".join(family_names())}.')
   return flags.FLAGS.families, [int(seed) for seed in flags.FLAGS.seeds]
+
+
+def training_tasks(said: Sequence[str]) -> list[int]:
+  """Numbers of tasks that `--training_tasks` says; raises `IncompatibleError` for what is none."""
+  if not said or not all(num.isdecimal() and int(num) > 0 for num in said):
+    raise IncompatibleError(f'--training_tasks={",".join(said)} must be numbers of tasks from 1 on.')
+  return [int(num) for num in said]
+
+
+def job_with(family: str, num_tasks: int) -> Job:
+  """The job that the flags say, with at least so many training tasks; raises `IncompatibleError` if they say fewer."""
+  job = Job.of(family, **{'num_tasks': num_tasks, **given()})
+  if job.num_tasks < num_tasks:
+    raise IncompatibleError(
+      f'--num_tasks={job.num_tasks} must be at least {num_tasks}, the most tasks that are to be learned from.'
+    )
+  return job
 
 
 def given() -> dict[str, Any]:

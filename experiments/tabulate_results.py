@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from absl import flags
 
 from experiments import console
@@ -24,7 +25,9 @@ from metaimprove.evaluation import results as results_
 from metaimprove.evaluation import rows as rows_
 from metaimprove.evaluation.results import SMALL_NEED, Results, is_sparse
 from metaimprove.evaluation.comparison_page import costs, headline
-from metaimprove.evaluation.rows import ANSWERS, GOT, AblationRow, AskRow, ComparisonRow, NeedsRow, OperatorRow
+from metaimprove.evaluation.rows import (
+  ANSWERS, GOT, AblationRow, AskRow, ComparisonRow, NeedsRow, OperatorRow, ScalingRow,
+)
 from metaimprove.tasks.registry import backends_of
 
 FLAGS = flags.FLAGS
@@ -136,7 +139,7 @@ def naming_is_enough(row: OperatorRow | NeedsRow) -> bool:
   return None not in needs and max(needs) < SMALL_NEED
 
 
-def _family(row: OperatorRow | NeedsRow | AskRow | ComparisonRow) -> str:
+def _family(row: OperatorRow | NeedsRow | AskRow | ComparisonRow | ScalingRow) -> str:
   """Its name, with the backend where that is not the family's first."""
   return f'`{row.family}`' + ('' if row.backend == next(iter(backends_of(row.family))) else f' on {row.backend}')
 
@@ -252,6 +255,30 @@ def comparison_tables(rows: Sequence[ComparisonRow]) -> list[str]:
   return lines
 
 
+def scaling_tables(rows: Sequence[ScalingRow]) -> list[str]:
+  """For each family the loss and the mean scores against the number of tasks learned from, and the power laws."""
+  lines = []
+  for row in rows:
+    figures = [['tasks learned from', 'loss', 'divergence', *(f'after {n}' for n in row.after)]]
+    for index, num in enumerate(row.training_tasks):
+      means = [
+        f'{shown(mean[index])} [{shown(low[index])}, {shown(high[index])}]'
+        for mean, low, high in zip(row.mean, row.low, row.high)
+      ]
+      figures.append([f'{num:,d}', f'{row.loss[index]:.3f}', f'{row.divergence[index]:.3f}', *means])
+    laws = [['', 'falls as tasks to the power of', f'at {row.training_tasks[0]} tasks', 'with endless tasks']]
+    for name, law in row.laws.items():
+      ends = '' if law['low'] is None else f' [-{law["high"]:.2f}, -{law["low"]:.2f}]'
+      laws.append([
+        name, f'-{law["exponent"]:.2f}{ends}', f'{law["floor"] + law["scale"]:.3f}', f'{law["floor"]:.3f}'
+      ])
+    lines += [
+      f'On {_family(row)}, {row.tasks} held-out tasks, seeds {", ".join(map(str, row.seeds))}:', '', *table(figures),
+      '', *table(laws), '',
+    ]
+  return lines
+
+
 def import_tables(found: Mapping[str, Any]) -> list[str]:
   """What `benchmark_import` wrote, a table for each part that it has."""
   lines = []
@@ -361,6 +388,40 @@ def draw(rows: Sequence[OperatorRow], path: pathlib.Path) -> None:
   figure.savefig(path, dpi=110)
 
 
+_COLOURS = ('#d39b2a', '#c0392b', '#8a5aa8', '#1b6ca8')
+"""Of the numbers of applications of `draw_scaling`."""
+
+
+def draw_scaling(rows: Sequence[ScalingRow], path: pathlib.Path) -> None:
+  """Loss and regret against the number of tasks learned from, with the power laws; a row of panels for each family."""
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(8.4, 3.2 * len(rows)), layout='constrained')
+  for row, panels in zip(rows, figure.subplots(len(rows), 2, squeeze=False)):
+    sizes = np.array(row.training_tasks)
+    between = np.geomspace(sizes[0], sizes[-1], 100)
+
+    def draw_law(axes, name, colour):
+      law = row.laws[name]
+      axes.plot(
+        between, law['floor'] + law['scale'] * (between / sizes[0]) ** -law['exponent'], c=colour, linestyle=':'
+      )
+
+    panels[0].plot(sizes, row.loss, 'o', c='black')
+    draw_law(panels[0], 'loss', 'black')
+    for n, mean, low, high, colour in zip(row.after, row.mean, row.low, row.high, _COLOURS):
+      mean, low, high = (1 - np.array(values) for values in (mean, low, high))
+      panels[1].errorbar(sizes, mean, [mean - high, low - mean], fmt='o', c=colour, ms=4, label=f'after {n}')
+      draw_law(panels[1], f'regret after {n}', colour)
+    panels[0].set(ylabel='loss on tasks not learned from')
+    panels[1].set(ylabel='regret (1 - mean score)')
+    panels[1].legend(frameon=False, fontsize=8)
+    for axes in panels:
+      axes.set_title(_family(row).replace('`', ''), fontsize=10)
+      axes.set(xscale='log', xlabel='tasks learned from')
+  figure.savefig(path, dpi=110)
+
+
 def print_rows(path: pathlib.Path, picture: str | None) -> None:
   """The tables of a file of rows, or of that of `benchmark_import`; a picture of the curves of operators if wanted."""
   if isinstance(found := files.read_json(path), dict):
@@ -369,10 +430,13 @@ def print_rows(path: pathlib.Path, picture: str | None) -> None:
   rows = rows_.read_any(path)
   tables = {
     NeedsRow: families_table, AblationRow: ablation_tables, AskRow: asks_tables, ComparisonRow: comparison_tables,
+    ScalingRow: scaling_tables,
   }
   print('\n'.join(tables.get(type(rows[0]) if rows else OperatorRow, operator_tables)(rows)))
   if picture and rows and isinstance(rows[0], OperatorRow):
     draw(rows, pathlib.Path(picture))
+  if picture and rows and isinstance(rows[0], ScalingRow):
+    draw_scaling(rows, pathlib.Path(picture))
 
 
 DOCUMENTS = (
@@ -380,6 +444,7 @@ DOCUMENTS = (
   ('docs/operators.md', 'ablations.json', ablation_tables), ('docs/task_suite.md', 'needs.json', families_table),
   ('docs/import.md', 'import.json', import_tables), ('docs/asks.md', 'asks.json', asks_tables),
   ('docs/comparison.md', 'comparison.json', comparison_tables),
+  ('docs/comparison.md', 'scaling.json', scaling_tables),
   ('docs/comparison.md', 'darkroom.json', darkroom_table), ('docs/comparison.md', 'gradients.json', gradients_table),
 )
 """Document, the file in docs/results that a part of it is made from, and the tables of that part."""

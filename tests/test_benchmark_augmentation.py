@@ -5,10 +5,9 @@ import types
 
 import numpy as np
 import pytest
-from absl import flags
 
-from experiments import ask_rows, benchmark_augmentation, stages
-from experiments.benchmark_augmentation import check_scored, choose, name_of, rows_of
+from experiments import ask_rows, benchmark_augmentation, jobs, stages
+from experiments.benchmark_augmentation import choose, name_of, rows_of
 from experiments.jobs import Job
 from metaimprove.errors import IncompatibleError, NoScoreError
 from metaimprove.evaluation import rows
@@ -82,10 +81,10 @@ def test_a_share_is_chosen_on_validation_tasks():
 
 def test_where_no_task_has_a_score_nothing_is_said():
   found = judged_of({'validation': {'without': [curve([0.5], [0.9])]}}).asked[0]
-  check_scored(found, 'validation')
+  found.check_scored('validation')
   bounds = {'validation': dataclasses.replace(found.bounds['validation'], usable=np.zeros(1, bool))}
   with pytest.raises(NoScoreError, match='No validation task of reacher_goal has a score: the best is nowhere'):
-    check_scored(dataclasses.replace(found, bounds=bounds), 'validation')
+    dataclasses.replace(found, bounds=bounds).check_scored('validation')
 
 
 def test_each_binary_replaces_its_own_rows_alone(tmp_path):
@@ -148,31 +147,22 @@ def test_operators_learn_from_the_first_tasks_alone(histories, point, tmp_path, 
   assert options['folder'] == tmp_path / '3_tasks' / name_of(share)
 
 
-@pytest.fixture
-def given():
-  """Flags of the binary, set to what a test says."""
-  def set_to(**values):
-    found = flags.FlagValues()
-    for name, value in values.items():
-      flags.DEFINE_list(name, value, '', flag_values=found)
-    found.mark_as_parsed()
-    return found
-
-  return set_to
-
-
-@pytest.mark.parametrize(('tasks', 'shares', 'message'), [
-  (['16', 'many'], ['0.3'], 'are numbers'), (['0'], ['0.3'], 'numbers of tasks from 1 on'),
-  (['16'], ['0', '0.3'], 'shares above 0'), (['16'], ['1.5'], 'up to 1'), ([], ['0.3'], 'from 1 on'),
+@pytest.mark.parametrize(('shares', 'message'), [
+  (['0.3', 'many'], 'are numbers'), (['0', '0.3'], 'shares above 0'), (['1.5'], 'up to 1'), ([], 'shares above 0'),
 ])
-def test_flags_that_make_no_sense_are_refused(given, monkeypatch, tasks, shares, message):
-  monkeypatch.setattr(benchmark_augmentation, 'FLAGS', given(training_tasks=tasks, augmented_shares=shares))
+def test_shares_that_make_no_sense_are_refused(shares, message):
   with pytest.raises(IncompatibleError, match=message):
-    benchmark_augmentation.numbers()
+    benchmark_augmentation.augmented_shares(shares)
+
+
+@pytest.mark.parametrize('tasks', [['16', 'many'], ['0'], ['-1'], []])
+def test_numbers_of_tasks_that_make_no_sense_are_refused(tasks):
+  with pytest.raises(IncompatibleError, match='numbers of tasks from 1 on'):
+    jobs.training_tasks(tasks)
 
 
 def test_fewer_histories_than_training_tasks_are_refused(monkeypatch):
-  monkeypatch.setattr(benchmark_augmentation.jobs, 'given', lambda: {'num_tasks': 64})
+  monkeypatch.setattr(jobs, 'given', lambda: {'num_tasks': 64})
   with pytest.raises(IncompatibleError, match='--num_tasks=64 must be at least 256'):
-    benchmark_augmentation.job_of('point_goal_sparse_h20', 256)
-  assert benchmark_augmentation.job_of('point_goal_sparse_h20', 16).num_tasks == 64
+    jobs.job_with('point_goal_sparse_h20', 256)
+  assert jobs.job_with('point_goal_sparse_h20', 16).num_tasks == 64

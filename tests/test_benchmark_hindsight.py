@@ -172,10 +172,3 @@ def test_a_small_run(sparse, tmp_path, monkeypatch):
 def test_families_with_dense_rewards_are_refused():
   with pytest.raises(IncompatibleError, match='rewards of reacher_goal are not sparse'):
     benchmark_hindsight.job_of('reacher_goal', 16)
-
-
-@pytest.mark.parametrize('tasks', [['16', 'many'], ['0'], ['-1'], []])
-def test_numbers_of_tasks_that_make_no_sense_are_refused(monkeypatch, tasks):
-  monkeypatch.setattr(benchmark_hindsight, 'FLAGS', types.SimpleNamespace(training_tasks=tasks))
-  with pytest.raises(IncompatibleError, match='numbers of tasks from 1 on'):
-    benchmark_hindsight.training_tasks()

@@ -41,7 +41,7 @@ BINARIES = (
   'tabulate_results', 'benchmark_operators', 'ablate_operator', 'measure_needs', 'benchmark_import', 'add_to_zoo',
   'benchmark_playground', 'benchmark_asks', 'benchmark_augmentation', 'benchmark_ranked', 'benchmark_pretending',
   'ask', 'ask_page', 'train_reader', 'compare', 'gradient_variance', 'benchmark_darkroom',
-  'benchmark_hindsight', 'filter_experience', 'read_phrasings',
+  'benchmark_hindsight', 'filter_experience', 'read_phrasings', 'scale_tasks',
 )
 SMALL = (
   '--family=inverted_pendulum_balance', '--num_tasks=4', '--num_steps=24', '--heldout_tasks=4', '--num_applications=2',

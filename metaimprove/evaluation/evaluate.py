@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from metaimprove import files
-from metaimprove.errors import DamagedDataError, IncompatibleError
+from metaimprove.errors import DamagedDataError, IncompatibleError, NoScoreError
 from metaimprove.evaluation import metrics
 from metaimprove.methods.method import Curve, Method
 from metaimprove.rng import stream
@@ -85,6 +85,14 @@ class Evaluation:
     returns = self.curves[split][name].returns[:, rows]
     scores = metrics.normalise(returns, bounds.initial[rows], bounds.reference[rows])
     return np.where(np.isnan(scores), np.fmin.reduce(scores, axis=0, initial=0.0), scores)
+
+  def check_scored(self, split: str) -> None:
+    """Raises `NoScoreError` if no task of a split has a score, so that nothing can be said."""
+    if not self.bounds[split].usable.any():
+      raise NoScoreError(
+        f'No {split} task of {self.family} has a score: {self.reference} is nowhere known to be better than a random '
+        'policy. Let the source learn longer (--num_updates), or take more tasks (--heldout_tasks).'
+      )
 
   def blown_up(self, split: str, name: str) -> np.ndarray:
     """[P, .] bool, at which points every episode of a method blew up, on the tasks that have a score."""

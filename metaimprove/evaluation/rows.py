@@ -1,12 +1,13 @@
 """Figures of many families in one file, a row each, from which the tables and plots of the docs are made.
 
-Five files are kept in docs/results:
+Six files are kept in docs/results:
 
   operators.json  `OperatorRow`: how good operators are, with controls, on held-out tasks
   needs.json      `NeedsRow`: what families ask for, on held-out tasks, without an operator
   ablations.json  `AblationRow`: variants of an operator, on validation tasks
   asks.json       `AskRow`: what operators give for what they are asked for, on held-out tasks
   comparison.json `ComparisonRow`: methods of the field beside the operator, on held-out tasks
+  scaling.json    `ScalingRow`: operators that learn from more and more tasks, on held-out tasks
 
 All are lists of plain objects. The fields of these classes are all that there is in them.
 """
@@ -234,7 +235,53 @@ class ComparisonRow:
     return None if 'operator' in self.methods else 'methods'
 
 
-Row = TypeVar('Row', OperatorRow, NeedsRow, AblationRow, AskRow, ComparisonRow)
+@dataclasses.dataclass(frozen=True)
+class ScalingRow:
+  """How good operators of a family are that learn from more and more tasks.
+
+  Attributes:
+    family, backend, seeds, tasks, commands: see `OperatorRow`.
+    training_tasks: [T] numbers of tasks that were learned from.
+    loss, divergence: [T] of pairs whose answer is the best level, see `AblationRow`; of tasks that none learned from.
+    after: [A] applications after which scores are told.
+    iqm, mean, low, high: [A][T] scores, and the interval of the mean, over tasks and seeds.
+    laws: of 'loss', and of 'regret after N' (1 - the mean score): the fields of `power_law.PowerLaw` over the numbers
+      of tasks; 'low' and 'high', the interval of the exponent over tasks, None where it is not known.
+  """
+
+  family: str
+  backend: str
+  seeds: list[int]
+  tasks: int
+  training_tasks: list[int]
+  loss: list[float]
+  divergence: list[float]
+  after: list[int]
+  iqm: list[list[float]]
+  mean: list[list[float]]
+  low: list[list[float]]
+  high: list[list[float]]
+  laws: Mapping[str, Mapping[str, float | None]]
+  commands: list[str]
+
+  @property
+  def key(self) -> tuple[str, ...]:
+    """See `OperatorRow`."""
+    return self.family, self.backend
+
+  def flaw(self) -> str | None:
+    """See `OperatorRow`."""
+    num = len(self.training_tasks)
+    for name in ('loss', 'divergence'):
+      if len(getattr(self, name)) != num:
+        return name
+    for name in _ENDS:
+      if [len(line) for line in getattr(self, name)] != [num] * len(self.after):
+        return name
+    return None if 'loss' in self.laws else 'laws'
+
+
+Row = TypeVar('Row', OperatorRow, NeedsRow, AblationRow, AskRow, ComparisonRow, ScalingRow)
 
 
 def _are_figures(figures: Any, lengths: set[int], sparse: bool) -> bool:
@@ -305,10 +352,10 @@ def read(path: files.Path, kind: Callable[..., Row]) -> list[Row]:
 
 
 def read_any(path: files.Path) -> Sequence[Any]:
-  """The rows of one of the five files, told apart by the fields of the first one; raises as `read` does."""
+  """The rows of one of the six files, told apart by the fields of the first one; raises as `read` does."""
   value = files.read_json(path)
   first = value[0] if isinstance(value, list) and value and isinstance(value[0], dict) else {}
-  kinds = (OperatorRow, NeedsRow, AblationRow, AskRow, ComparisonRow)
+  kinds = (OperatorRow, NeedsRow, AblationRow, AskRow, ComparisonRow, ScalingRow)
   fits = (kind for kind in kinds if {field.name for field in dataclasses.fields(kind)} == set(first))
   return read(path, next(fits, OperatorRow))
 
