@@ -18,6 +18,7 @@ from metaimprove.evaluation.comparison import AFTER, scores_after
 from metaimprove.evaluation.evaluate import evaluate
 from metaimprove.histories.dataset import Dataset, load_dataset
 from metaimprove.histories.reference import load_conditioned
+from metaimprove.improvers import evolution, tuned
 from metaimprove.methods import controls
 from metaimprove.methods.baseline import Baseline, Lessons, count_params
 from metaimprove.methods.cloned_best import cloned_best
@@ -27,7 +28,7 @@ from metaimprove.methods.in_context.decision_pretrained import decision_pretrain
 from metaimprove.methods.in_context.decision_transformer import decision_transformer, prompted_decision_transformer
 from metaimprove.methods.method import Method
 from metaimprove.methods.rl2 import RL2Settings, rl2
-from metaimprove.methods.standard import Playground
+from metaimprove.methods.standard import Playground, from_scratch
 from metaimprove.methods.task_told import task_told
 from metaimprove.methods.weights_only import weights_only
 from metaimprove.operators.checkpoints import load_operator
@@ -120,7 +121,6 @@ Build = Callable[[Lessons, Setting], Baseline]
 """Makes a baseline from what it learns from, in a setting."""
 
 
-
 def _again(build: Callable[..., Baseline]) -> Build:
   """Of baselines that give one policy after another."""
   return lambda lessons, setting: build(lessons, setting.playground.play)
@@ -147,7 +147,19 @@ def _rl2(lessons: Lessons, setting: Setting) -> Baseline:
   return rl2(lessons, RL2Settings(discounting=1 - 1 / (_EPISODES_AHEAD * setting.family.episode_length), **given))
 
 
+def _evolution(lessons: Lessons, setting: Setting) -> Baseline:
+  source = tuned.make_source(
+    evolution.NAME, setting.family, setting.operator.config.hidden_sizes, num_updates=setting.job.num_updates
+  )
+  method = from_scratch(
+    source, setting.playground, lessons.folder / 'learning', name=evolution.NAME,
+    title='evolution strategy from scratch',
+  )
+  return Baseline(method=method, train=lambda progress: {}, acting=None)
+
+
 BASELINES: Mapping[str, Build] = {
+  evolution.NAME: _evolution,
   'cloned_best': _cloned_best, 'cloned_experience': _again(cloned_experience), 'weights_only': _again(weights_only),
   'task_told': _task_told, 'algorithm_distillation': _alone(algorithm_distillation),
   'decision_pretrained': _alone(decision_pretrained), 'decision_transformer': _alone(decision_transformer),

@@ -35,7 +35,7 @@ from metaimprove.methods import controls as controls_
 from metaimprove.methods.identify import Identifier
 from metaimprove.methods.method import initial_policies
 from metaimprove.methods.standard import (
-  EvaluationSettings, Playground, control_methods, operator_methods, ppo_from_scratch
+  EvaluationSettings, Playground, control_methods, from_scratch, operator_methods
 )
 from metaimprove.operators import checkpoints
 from metaimprove.operators.apply import make_improve, make_remember
@@ -223,7 +223,7 @@ def judge_operator(
   )
   learners = folder / 'learning'
   reference = controls_.told_everything(conditioned, snapshot, *playground.measure())
-  ppo = ppo_from_scratch(
+  ppo = from_scratch(
     tuned.make_source(independent_ppo.NAME, family, hidden_sizes, num_updates=num_updates), playground, learners
   )
   methods = [*operator_methods(operator, operator_params, playground), ppo]

@@ -27,7 +27,7 @@ from metaimprove.methods.method import Curve, Method
 from metaimprove.methods.operator import other_tasks_of
 from metaimprove.methods.plays import with_episodes
 from metaimprove.methods.standard import (
-  EvaluationSettings, Playground, control_methods, operator_methods, ppo_from_scratch
+  EvaluationSettings, Playground, control_methods, from_scratch, operator_methods
 )
 from metaimprove.rng import stream
 from metaimprove.rollouts import make_play
@@ -396,9 +396,9 @@ def make_methods(operator, operator_params, point, dataset, conditioned):
       dataset=dataset, load_rounds=lambda: [], settings=FitSettings(num_steps=num_steps, batch_size=16),
       rewired_share=0.0, made_with={'histories': dataset.checksum}, seed=0, folder=folder / 'learning' / 'identify',
     )
-    from_scratch = ppo_from_scratch(independent_ppo(point, ppo, 15, HIDDEN_SIZES), playground, folder / 'learning')
+    ppo_method = from_scratch(independent_ppo(point, ppo, 15, HIDDEN_SIZES), playground, folder / 'learning')
     methods = [
-      *operator_methods(operator, operator_params, playground), from_scratch,
+      *operator_methods(operator, operator_params, playground), ppo_method,
       *control_methods(
         *conditioned, domain_randomised_ppo(point, PPO, 5, HIDDEN_SIZES), identifier, playground,
         folder=folder / 'learning', seed=0,

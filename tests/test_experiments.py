@@ -283,13 +283,16 @@ def test_baselines_are_compared(finished, tmp_path):
   shutil.copytree(finished[0], tmp_path / 'inverted_pendulum_balance')
   code, out, err = run(
     'compare', '--families=inverted_pendulum_balance', *SMALL[1:], f'--folder={tmp_path}',
-    f'--json={tmp_path}/comparison.json', '--methods=task_told', '--budgets=time',
+    f'--json={tmp_path}/comparison.json', '--methods=evolution,task_told', '--budgets=time',
   )
   assert code == 0 and err == '' and 'a generator that is told the task' in out and 'learn ' not in out, err
   row, = read_rows(tmp_path / 'comparison.json', ComparisonRow)
   ours, told, results = row.methods['operator'], row.methods['task_told'], read(finished[0] / 'results.json')
   assert ours['iqm'] == [round(value, 4) for value in results.normalised_return['iqm']] and row.budget == 'time'
   assert abs(told['params'] / ours['params'] - 1) < 0.1 and ours['examples'] == 24 * 64 * 32
+  scratch = row.methods['evolution']  # three updates of 65 policies, two episodes each
+  assert scratch['episodes'] == [0, 130, 260, 390] and scratch['tasks'] == ours['tasks'] and scratch['params'] is None
+  assert scratch['ours_above'] == [None, None] and scratch['title'] == 'evolution strategy from scratch'
   assert told['examples'] > 0 and told['examples'] % (64 * 32) == 0 and ours['between_ms'] > 0
   assert (tmp_path / 'comparison.html').exists()
 

@@ -15,7 +15,7 @@ from metaimprove.evaluation.results import is_sparse, needs
 from metaimprove.evaluation.rows import ComparisonRow, kept
 
 OURS = 'operator'
-MEASURED_OTHERWISE = ('ppo', 'told_goal', 'no_experience')
+MEASURED_OTHERWISE = ('ppo', 'evolution', 'told_goal', 'no_experience')
 """Methods whose points are means over other numbers of episodes than the operator's. A mean over more episodes is less
 often above or below another figure by chance: so they are not compared task by task."""
 AFTER = (4, 16)

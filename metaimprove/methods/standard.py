@@ -105,14 +105,15 @@ def operator_methods(operator: Operator, operator_params: Any, playground: Playg
   ]
 
 
-def ppo_from_scratch(source: Source, playground: Playground, folder: pathlib.Path) -> Method:
-  """PPO from scratch on some of the held-out tasks, or on all of them and the far ones."""
+def from_scratch(source: Source, playground: Playground, folder: pathlib.Path, **named: str) -> Method:
+  """A source, PPO by default, that learns some of the held-out tasks from scratch, or all of them and the far ones;
+  see `learner_method`."""
   settings = playground.settings
   play, num_episodes = playground.measure()
   return learner_method(
     source, play, num_episodes=num_episodes, folder=folder,
     num_tasks=None if settings.thorough else min(settings.ppo_tasks, settings.num_tasks),
-    splits=None if settings.thorough else ('heldout',),
+    splits=None if settings.thorough else ('heldout',), **named,
   )
 
 
