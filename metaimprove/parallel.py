@@ -16,32 +16,41 @@ from metaimprove.trees import batch_size, take
 
 
 def vmap(function: Callable[..., Any], in_axes: int | tuple[int | None, ...] = 0) -> Callable[..., Any]:
-  """`jax.vmap` over leading axes whose batch is split over the local devices, each running its part by itself.
-
-  A batch that the devices do not divide is filled up with copies, which are cut off again. The result does not depend
-  on the number of devices, but for rounding. Not to be nested in itself.
+  """`jax.vmap` over leading axes whose batch is `split` over the local devices.
 
   Args:
     function: as for `jax.vmap`; its results are batched along the leading axis.
     in_axes: 0 or None for each argument.
   """
+  return split(jax.vmap(function, in_axes=in_axes), in_axes)
+
+
+def split(function: Callable[..., Any], in_axes: int | tuple[int | None, ...] = 0) -> Callable[..., Any]:
+  """A function of batches whose rows are split over the local devices, each running its part by itself.
+
+  A batch that the devices do not divide is filled up with copies, which are cut off again. The result does not depend
+  on the number of devices, but for rounding. Not to be nested in itself.
+
+  Args:
+    function: of batches, each row by itself; its results are batched along the leading axis.
+    in_axes: 0 for each argument that is a batch, None for others.
+  """
   devices = jax.local_devices()
 
   def batched(*arguments):
     axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(arguments)
-    mapped = jax.vmap(function, in_axes=axes)
-    size = next(batch_size(x) for x, axis in zip(arguments, axes) if axis == 0)
+    size = next(batch_size(x) for x, axis in zip(arguments, axes) if axis == 0 and jax.tree.leaves(x))
     if len(devices) == 1 or size == 1:
-      return mapped(*arguments)
+      return function(*arguments)
     specs = tuple(PartitionSpec() if axis is None else PartitionSpec('devices') for axis in axes)
-    split = jax.shard_map(
-      mapped, mesh=_mesh(devices), in_specs=specs, out_specs=PartitionSpec('devices'), check_vma=False
+    parts = jax.shard_map(
+      function, mesh=_mesh(devices), in_specs=specs, out_specs=PartitionSpec('devices'), check_vma=False
     )
     rows = np.arange(-(-size // len(devices)) * len(devices)) % size
     if len(rows) == size:
-      return split(*arguments)
+      return parts(*arguments)
     filled = [x if axis is None else take(x, rows) for x, axis in zip(arguments, axes)]
-    return take(split(*filled), slice(size))
+    return take(parts(*filled), slice(size))
 
   return batched
 
@@ -51,6 +60,8 @@ def spread(tree: Any) -> Any:
   where they do not divide B. A program that is given only such trees is compiled once: another placement is another
   program."""
   devices = jax.local_devices()
+  if not jax.tree.leaves(tree):
+    return tree
   if batch_size(tree) % len(devices):
     return replicated(tree)
   return jax.device_put(tree, NamedSharding(_mesh(devices), PartitionSpec('devices')))

@@ -91,6 +91,9 @@ class EndEpisode(Protocol):
 class Agent:
   """One that remembers, from step to step and from episode to episode, as pure functions for one task.
 
+  Integers in its state are counters: they follow from how many steps and episodes there were, and so are the same for
+  all tasks on which it acts side by side.
+
   Attributes:
     begin: see there.
     act: see there.
@@ -107,8 +110,18 @@ class Agent:
 def across_episodes(
   family: TaskFamily, agent: Agent, params: Params, task: Task, rng_key: chex.PRNGKey, *, num_episodes: int
 ) -> Trajectory:
-  """The experience [E, T, ...] of an agent in `num_episodes` episodes of one task, one after the other; batch with
-  `parallel.vmap`. After an early end the agent acts on, on the last observation, and sees steps that are not valid."""
+  """The experience [E, T, ...] of an agent that begins, in `num_episodes` episodes of one task, one after the other;
+  batch with `parallel.vmap`."""
+  # Counters that all tasks share stay one number each: a place that is the same for all is written in one piece.
+  begun = jax.tree.map(lambda x: x if is_counter(x) else _tied(x, rng_key), agent.begin(params))
+  return more_episodes(family, agent, params, begun, task, jax.random.split(rng_key, num_episodes))[1]
+
+
+def more_episodes(
+  family: TaskFamily, agent: Agent, params: Params, remembered: Any, task: Task, episode_keys: chex.PRNGKey
+) -> tuple[Any, Trajectory]:
+  """The experience [E, T, ...] of an agent that goes on, in an episode of one task for each key [E], and its state
+  afterwards. After an early end it acts on, on the last observation, and sees steps that are not valid."""
   def one_step(carry, step_key):
     state, alive, remembered = carry
     action, remembered = agent.act(params, remembered, state.observation, step_key)
@@ -121,12 +134,13 @@ def across_episodes(
     (_, _, remembered), steps = jax.lax.scan(one_step, (*start, remembered), step_keys)
     return agent.end_episode(params, remembered), steps
 
-  # Counters that all tasks share stay one number each: a place that is the same for all is written in one piece.
-  begun = jax.tree.map(
-    lambda x: x if jnp.issubdtype(jnp.result_type(x), jnp.integer) else _tied(x, rng_key), agent.begin(params)
-  )
-  _, trajectory = jax.lax.scan(one_episode, begun, jax.random.split(rng_key, num_episodes))
-  return trajectory.replace(finite=trajectory.finite.all(axis=-1))
+  remembered, trajectory = jax.lax.scan(one_episode, remembered, episode_keys)
+  return remembered, trajectory.replace(finite=trajectory.finite.all(axis=-1))
+
+
+def is_counter(x: Any) -> bool:
+  """Whether a part of an agent's state is one; see `Agent`."""
+  return jnp.issubdtype(jnp.result_type(x), jnp.integer)
 
 
 def _begin_episode(

@@ -162,6 +162,21 @@ def test_it_acts_step_by_step_as_it_reads_whole_contexts(point, tasks):
   np.testing.assert_allclose(trajectory.action[0, 0, 0], np.sin(first[0, :1]), atol=2e-4)
 
 
+@pytest.mark.parametrize('num_tasks', [4, 3])
+def test_an_agent_that_is_played_point_by_point_goes_on(point, num_tasks):
+  """As if all episodes were played at once, also where devices do not share the tasks evenly; and it tells of each."""
+  model = Causal(head=LOCATIONS, num_episodes=3, **SIZES)
+  agent, params, told = model.agent(STATISTICS, causal.slide), scrambled(model), []
+  tasks = sample_tasks(point, 0, num_tasks, 'validation')
+  once, by_points = (
+    acting.make_play_agent(point, agent, num_episodes=size, num_points=num) for size, num in ((6, 1), (2, 3))
+  )
+  whole = once(params, tasks, jax.random.key(1))
+  parts = by_points(params, tasks, jax.random.key(1), told.append)
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), parts, whole)
+  assert told == [1, 2, 3] and np.std(whole.action) > 0.1
+
+
 def test_a_set_of_transitions_has_no_order():
   model = DecisionPretrained(head=LOCATIONS, num_episodes=2, num_steps=8, **SIZES)
   params, context = scrambled(model), some_episodes(2, ends=[(0, 5)])

@@ -16,10 +16,11 @@ from metaimprove.methods.in_context.sequences import Statistics, prefetched
 from metaimprove.methods.method import Curve, Method
 from metaimprove.operators.reading import experience_statistics
 from metaimprove.rng import stream
-from metaimprove.rollouts import Agent, across_episodes
+from metaimprove.rollouts import Agent, is_counter, more_episodes
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.training.fit import fit
 from metaimprove.training.loop import some_experience
+from metaimprove.trees import batch_size
 from metaimprove.types import Params, Progress, Task, Trajectory, mean_return
 
 CONTEXT_LENGTH = 400
@@ -27,19 +28,38 @@ CONTEXT_LENGTH = 400
 
 
 class PlayAgent(Protocol):
-  """The experience [B, E, T, ...] of one agent on each of B tasks, in E episodes in a row."""
+  """The experience [B, P E, T, ...] of one agent on each of B tasks, in P times E episodes in a row; tells how many of
+  the P are done."""
 
-  def __call__(self, params: Params, tasks: Task, rng_key: chex.PRNGKey, /) -> Trajectory: ...
+  def __call__(
+    self, params: Params, tasks: Task, rng_key: chex.PRNGKey, /, tell: Callable[[int], None] = ...
+  ) -> Trajectory: ...
 
 
-def make_play_agent(family: TaskFamily, agent: Agent, *, num_episodes: int) -> PlayAgent:
-  """`across_episodes` for any number of tasks, spread over the local devices."""
-  one_task = functools.partial(across_episodes, family, agent, num_episodes=num_episodes)
-  compiled = jax.jit(parallel.vmap(one_task, in_axes=(None, 0, 0)))
+def make_play_agent(family: TaskFamily, agent: Agent, *, num_episodes: int, num_points: int = 1) -> PlayAgent:
+  """`across_episodes` for any number of tasks, spread over the local devices, in `num_points` calls of one program
+  with `num_episodes` episodes each."""
+  def more(params, remembered, tasks, episode_keys):
+    # Counters are one number for all rows, see `across_episodes`.
+    axes = jax.tree.map(lambda x: None if is_counter(x) else 0, remembered)
+    shared = jax.tree.map(lambda x: x[0] if is_counter(x) else x, remembered)
+    one_task = functools.partial(more_episodes, family, agent)
+    return jax.vmap(one_task, in_axes=(None, axes, 0, 0))(params, shared, tasks, episode_keys)
 
-  def play(params, tasks, rng_key):
-    num = len(jax.tree.leaves(tasks)[0])
-    return compiled(params, *parallel.spread((tasks, jax.random.split(rng_key, num))))
+  go_on = jax.jit(parallel.split(more, in_axes=(None, 0, 0, 0)), donate_argnums=1)
+  begin = jax.jit(parallel.vmap(lambda params, task: agent.begin(params), in_axes=(None, 0)))
+
+  def play(params, tasks, rng_key, tell=lambda done: None):
+    keys = jax.vmap(lambda key: jax.random.split(key, (num_points, num_episodes)))(
+      jax.random.split(rng_key, batch_size(tasks))
+    )
+    tasks, parts = parallel.spread(tasks), []
+    remembered = begin(params, tasks)
+    for point in range(num_points):
+      remembered, trajectory = go_on(params, parallel.spread(remembered), tasks, parallel.spread(keys[:, point]))
+      parts.append(jax.block_until_ready(trajectory))
+      tell(point + 1)
+    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *parts)
 
   return play
 
@@ -69,14 +89,14 @@ def agent_method(
     title: of the method.
     settings: of agent and training.
   """
-  play = make_play_agent(family, agent, num_episodes=(num_applications + 1) * num_episodes)
+  num_points = num_applications + 1
+  play = make_play_agent(family, agent, num_episodes=num_episodes, num_points=num_points)
 
   def run(tasks: Task, rng_key: chex.PRNGKey, progress: Progress) -> Curve:
     params = train(progress)
-    progress(title, 0, 1, {})
-    curve = curve_of_episodes(play(params, tasks, stream(rng_key, 'episodes')), num_episodes)
-    progress(title, 1, 1, {})
-    return curve
+    progress(title, 0, num_points, {})
+    tell = lambda done: progress(title, done, num_points, {})
+    return curve_of_episodes(play(params, tasks, stream(rng_key, 'episodes'), tell), num_episodes)
 
   return Method(name=name, title=title, run=run, settings={
     **settings, 'num_applications': num_applications, 'num_episodes': num_episodes,
