@@ -19,19 +19,16 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import console, jobs, stages
+from experiments import console, jobs, judging, stages
 from experiments.jobs import Job
 from experiments.tabulate_results import ablation_table
 from metaimprove import asks
 from metaimprove.errors import UnknownNameError
 from metaimprove.evaluation import metrics, rows
-from metaimprove.evaluation.evaluate import evaluate
 from metaimprove.evaluation.rows import AblationRow
 from metaimprove.files import claim
 from metaimprove.histories.dataset import Dataset, load_dataset, with_hindsight
-from metaimprove.histories.reference import load_conditioned
 from metaimprove.iteration import iterate
-from metaimprove.methods import controls
 from metaimprove.methods.method import initial_policies
 from metaimprove.methods.standard import Playground, operator_methods
 from metaimprove.operators import checkpoints
@@ -96,7 +93,6 @@ def judge(job: Job, name: str, changes: Mapping[str, Any], folder: pathlib.Path)
       verify=False, explorers_folder=folder / 'explorers',
     )
   operator, operator_params = checkpoints.load_operator(operator_folder, family)
-  conditioned, learning, _ = load_conditioned(folder / 'histories', family)
   playground = Playground(
     play=make_play(family, operator.policy, num_episodes=operator.config.num_episodes),
     num_episodes=operator.config.num_episodes, settings=job.evaluation(),
@@ -105,12 +101,10 @@ def judge(job: Job, name: str, changes: Mapping[str, Any], folder: pathlib.Path)
     dataclasses.replace(method, splits=None)
     for method in operator_methods(operator, operator_params, playground) if method.name in _JUDGED
   ]
-  with console.stage(folder, f'judge {name}') as progress:
-    found = evaluate(
-      methods, family, initial=controls.random_policies(operator.policy, *playground.measure()), seed=FLAGS.seed,
-      references=[controls.told_everything(conditioned, learning.snapshots[-1], *playground.measure())],
-      num_tasks=job.heldout_tasks, folder=folder / name / 'evaluation', splits=('validation',), progress=progress,
-    )
+  found = judging.judge(
+    methods, job, family, operator.policy, playground, folder / 'histories', folder / name / 'evaluation',
+    seed=FLAGS.seed, split='validation', stage=f'judge {name}', wall=folder,
+  )
   figures = {}
   for method in methods:
     strata = [found.scores('validation', method.name)]

@@ -19,19 +19,16 @@ import pathlib
 
 from absl import flags
 
-from experiments import ask_methods, ask_operators, ask_rows, console, jobs
+from experiments import ask_methods, ask_operators, ask_rows, console, jobs, judging
 from experiments.jobs import Job
 from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation import rows
-from metaimprove.evaluation.evaluate import Evaluation, evaluate
+from metaimprove.evaluation.evaluate import Evaluation
 from metaimprove.evaluation.rows import AskRow
 from metaimprove.files import claim
 from metaimprove.histories.dataset import Dataset, load_dataset, with_hindsight
 from metaimprove.histories.reference import load_conditioned
-from metaimprove.methods import controls
-from metaimprove.methods.standard import Playground
 from metaimprove.operators.checkpoints import load_operator
-from metaimprove.rollouts import make_play
 from metaimprove.tasks.registry import make_family
 
 FLAGS = flags.FLAGS
@@ -54,22 +51,17 @@ def judge(job: Job, name: str, seed: int, folder: pathlib.Path) -> tuple[Evaluat
     )
   conditioned, learning, _ = load_conditioned(folder / 'histories', family)
   dataset = with_hindsight(load_dataset(folder / 'histories', family, verify=False), family)
-  playground = Playground(
-    play=make_play(family, operator.policy, num_episodes=job.num_episodes), num_episodes=job.num_episodes,
-    settings=job.evaluation(),
-  )
-  methods, measure = [ask_methods.best_method(operator, operator_params, playground, job)], playground.measure()
+  playground = judging.playground_of(job, family, operator.policy)
+  methods = [ask_methods.best_method(operator, operator_params, playground, job)]
   if name == 'asks':
     methods += ask_methods.ask_methods(operator, operator_params, family, playground, job, dataset, seed)
     methods += ask_methods.watching_methods(
       operator, operator_params, family, playground, job, conditioned, learning
     )
-  with console.stage(folder, f'judge {name}') as progress:
-    return evaluate(
-      methods, family, initial=controls.random_policies(operator.policy, *measure), seed=seed,
-      references=[controls.told_everything(conditioned, learning.snapshots[-1], *measure)],
-      num_tasks=job.heldout_tasks, folder=folder / name / 'evaluation', splits=('heldout',), progress=progress,
-    ), dataset
+  return judging.judge(
+    methods, job, family, operator.policy, playground, folder / 'histories', folder / name / 'evaluation', seed=seed,
+    stage=f'judge {name}', wall=folder,
+  ), dataset
 
 
 def main() -> None:

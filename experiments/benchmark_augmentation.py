@@ -19,23 +19,19 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from experiments import ask_rows, console, jobs, stages
+from experiments import ask_rows, console, jobs, judging, stages
 from experiments.ask_rows import Judged
 from experiments.jobs import Job
 from metaimprove import asks
 from metaimprove.asks import augmentation, explore
 from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation import rows
-from metaimprove.evaluation.evaluate import Evaluation, evaluate
+from metaimprove.evaluation.evaluate import Evaluation
 from metaimprove.evaluation.rows import AskRow
 from metaimprove.files import claim
-from metaimprove.histories.reference import load_conditioned
-from metaimprove.methods import controls
 from metaimprove.methods.operator import operator_method
-from metaimprove.methods.standard import Playground
 from metaimprove.operators.checkpoints import load_operator
 from metaimprove.operators.config import OperatorConfig
-from metaimprove.rollouts import make_play
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.registry import make_family
 
@@ -97,24 +93,16 @@ def judge(
   methods, best = [], asks.ask(steps='best')
   for share in shares:
     operator, operator_params = load_operator(train(job, family, num_tasks, share, seed, folder), family)
-    playground = Playground(
-      play=make_play(family, operator.policy, num_episodes=job.num_episodes), num_episodes=job.num_episodes,
-      settings=job.evaluation(),
-    )
+    playground = judging.playground_of(job, family, operator.policy)
     methods.append(operator_method(
       operator, operator_params, playground.play, ask=best, num_applications=job.num_applications,
       num_episodes=job.num_episodes, explores=explore.NAME in operator.config.asks, name=name_of(share),
       title=f'{num_tasks} tasks, a share of {share:g} augmented',
     ))
-  conditioned, learning, _ = load_conditioned(folder / 'histories', family)
-  measure = playground.measure()
-  with console.stage(folder, f'judge {num_tasks} tasks') as progress:
-    found = evaluate(
-      methods, family, initial=controls.random_policies(operator.policy, *measure), seed=seed,
-      references=[controls.told_everything(conditioned, learning.snapshots[-1], *measure)],
-      num_tasks=job.heldout_tasks, folder=folder / f'{num_tasks}_tasks' / 'evaluation', splits=(split,),
-      progress=progress,
-    )
+  found = judging.judge(
+    methods, job, family, operator.policy, playground, folder / 'histories',
+    folder / f'{num_tasks}_tasks' / 'evaluation', seed=seed, split=split, stage=f'judge {num_tasks} tasks', wall=folder,
+  )
   found.check_scored(split)
   return found
 

@@ -22,14 +22,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from absl import flags
 
-from experiments import ask_rows, console, jobs, stages
+from experiments import ask_rows, console, jobs, judging, stages
 from experiments.ask_rows import Judged, at
 from experiments.jobs import Job
 from metaimprove import asks
 from metaimprove.asks import goal, steps
 from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation import metrics, rows
-from metaimprove.evaluation.evaluate import Evaluation, evaluate
+from metaimprove.evaluation.evaluate import Evaluation
 from metaimprove.evaluation.rows import AskRow
 from metaimprove.files import claim
 from metaimprove.histories.collect import collect
@@ -38,9 +38,7 @@ from metaimprove.histories.reference import load_conditioned
 from metaimprove.improvers import task_conditioned_ppo, tuned
 from metaimprove.methods import controls
 from metaimprove.methods.asked import asked_method
-from metaimprove.methods.standard import Playground
 from metaimprove.operators.checkpoints import load_operator
-from metaimprove.rollouts import make_play
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.practice import practice_family
 from metaimprove.tasks.registry import make_family
@@ -138,10 +136,7 @@ def judge(job: Job, histories: str, num_tasks: int, seed: int, folder: pathlib.P
   family, methods, best = make_family(job.family, job.backend), [], asks.ask(steps='best')
   for label in FOLDERS[histories]:
     operator, operator_params = load_operator(train(job, num_tasks, label, seed, folder / histories), family)
-    playground = Playground(
-      play=make_play(family, operator.policy, num_episodes=job.num_episodes), num_episodes=job.num_episodes,
-      settings=job.evaluation(),
-    )
+    playground = judging.playground_of(job, family, operator.policy)
     methods += [asked_method(
       operator, operator_params, playground.play, (playground.of(_MEASURED), _MEASURED), [best], num_applications=0,
       num_episodes=job.num_episodes, goal_of=whose, name=f'{label}_{whose}',
@@ -152,15 +147,11 @@ def judge(job: Job, histories: str, num_tasks: int, seed: int, folder: pathlib.P
     controls.told_everything(stopped, its.snapshots[-1], playground.of(_MEASURED), _MEASURED), name='source',
     title=f'{SOURCES[histories]}, itself',
   ))
-  conditioned, learning, _ = load_conditioned(folder / 'whole' / 'histories', family)
-  measure = playground.measure()
-  with console.stage(folder, f'judge {histories}, {num_tasks} tasks') as progress:
-    return evaluate(
-      methods, family, initial=controls.random_policies(operator.policy, *measure), seed=seed,
-      references=[controls.told_everything(conditioned, learning.snapshots[-1], *measure)],
-      num_tasks=job.heldout_tasks, folder=folder / histories / f'{num_tasks}_tasks' / 'evaluation', splits=('heldout',),
-      progress=progress,
-    )
+  return judging.judge(
+    methods, job, family, operator.policy, playground, folder / 'whole' / 'histories',
+    folder / histories / f'{num_tasks}_tasks' / 'evaluation', seed=seed, stage=f'judge {histories}, {num_tasks} tasks',
+    wall=folder,
+  )
 
 
 def episodes_of(job: Job, num_tasks: int) -> int:

@@ -21,10 +21,10 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import ask_methods, ask_rows, console, jobs, stages
+from experiments import ask_methods, ask_rows, console, jobs, judging, stages
 from experiments.jobs import Job
 from metaimprove import files
-from metaimprove.evaluation.evaluate import Evaluation, evaluate
+from metaimprove.evaluation.evaluate import Evaluation
 from metaimprove.evaluation.metrics import rank_correlations
 from metaimprove.evaluation.rows import AskRow, read
 from metaimprove.files import claim
@@ -32,13 +32,11 @@ from metaimprove.histories.dataset import load_dataset
 from metaimprove.histories.ranking import RankingSettings
 from metaimprove.histories.reference import load_conditioned
 from metaimprove.improvers.source import Learning
-from metaimprove.methods import controls
 from metaimprove.methods.method import Method
 from metaimprove.methods.ranked import Demonstrator, levels_method, ranked_method
 from metaimprove.methods.standard import Playground
 from metaimprove.operators.checkpoints import load_operator
 from metaimprove.rng import stream
-from metaimprove.rollouts import make_play
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.registry import make_family
 
@@ -104,10 +102,7 @@ def judge(job: Job, seed: int, folder: pathlib.Path, share: float) -> Evaluation
   shown, levels = places(learning, share)
   policy = load_dataset(folder / 'histories', family, verify=False).policy
   demonstrator = Demonstrator(family, policy, source, learning.snapshots[shown], RankingSettings())
-  playground = Playground(
-    play=make_play(family, policy, num_episodes=job.num_episodes), num_episodes=job.num_episodes,
-    settings=job.evaluation(),
-  )
+  playground = judging.playground_of(job, family, policy)
   true, ranked = (
     load_operator(train(job, family, ranked, seed, folder, demonstrator), family) for ranked in (False, True)
   )
@@ -118,13 +113,10 @@ def judge(job: Job, seed: int, folder: pathlib.Path, share: float) -> Evaluation
     ) for name, kind in RANKED.items()
   ]
   methods += level_methods(demonstrator, [learning.snapshots[index] for index in [*levels, shown]], playground)
-  measure = playground.measure()
-  with console.stage(folder, 'judge') as progress:
-    return evaluate(
-      methods, family, initial=controls.random_policies(policy, *measure), seed=seed,
-      references=[controls.told_everything(source, learning.snapshots[-1], *measure)],
-      num_tasks=job.heldout_tasks, folder=folder / 'evaluation', splits=('heldout',), progress=progress,
-    )
+  return judging.judge(
+    methods, job, family, policy, playground, folder / 'histories', folder / 'evaluation', seed=seed, stage='judge',
+    wall=folder,
+  )
 
 
 def level_methods(demonstrator: Demonstrator, snapshots: list[Any], playground: Playground) -> list[Method]:

@@ -6,8 +6,8 @@ does the main job on each family, which trains and judges the operator, PPO and 
 on the operator's histories and judges it on the same tasks. `--methods` chooses among baselines; those judged before
 stay. Under the budget 'examples' a baseline is told as often as the operator what is right in a state; under 'time' it
 learns for as many seconds. Its learning rate is chosen by short trials on validation tasks, which also tell how long a
-step takes. RL² and the evolution strategy, which do not learn from histories, have settings of their own but for
-`--num_updates`, and the latter and cloning of the experience learn nothing beforehand.
+step takes. RL² and the evolution strategy do not learn from histories. They have settings of their own, of which
+`--num_updates` is one. The evolution strategy and cloning of the experience learn nothing before they see a task.
 
 Writes a row a family and budget to `--json`, to which a baseline is added as soon as it is judged, a page beside it,
 and TensorBoard events to the folder. Can be stopped at any moment; run again, it goes on where it was.

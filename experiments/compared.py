@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments import console
 from experiments.jobs import Folders, Job
+from experiments.judging import playground_of
 from metaimprove import files
 from metaimprove.errors import NonFiniteLossError
 from metaimprove.evaluation.comparison import AFTER, scores_after
@@ -33,7 +34,6 @@ from metaimprove.methods.task_told import task_told
 from metaimprove.methods.weights_only import weights_only
 from metaimprove.operators.checkpoints import load_operator
 from metaimprove.operators.operator import Operator
-from metaimprove.rollouts import make_play
 from metaimprove.tasks.family import TaskFamily
 from metaimprove.tasks.registry import make_family
 from metaimprove.training import loop
@@ -83,10 +83,7 @@ class Setting:
     family = make_family(job.family, job.backend)
     operator, operator_params = load_operator(parts.operator, family)
     conditioned, learning, _ = load_conditioned(parts.histories, family)
-    playground = Playground(
-      play=make_play(family, operator.policy, num_episodes=job.num_episodes), num_episodes=job.num_episodes,
-      settings=job.evaluation(),
-    )
+    playground = playground_of(job, family, operator.policy)
     measure = playground.measure()
     return cls(
       job=job, family=family, seed=seed, operator=operator, operator_params=operator_params,

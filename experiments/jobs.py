@@ -91,7 +91,7 @@ def define_flags() -> None:
   flags.DEFINE_integer('heldout_tasks', None, 'Held-out tasks.', 2)
   flags.DEFINE_integer('num_applications', None, 'Of the operator, in a row.', 1)
   flags.DEFINE_integer('ppo_tasks', None, 'Held-out tasks that PPO learns from scratch.', 1)
-  flags.DEFINE_integer('num_updates', None, "PPO updates, instead of the family's tuned number.", 1)
+  flags.DEFINE_integer('num_updates', None, "Updates of PPO and evolution, instead of tuned numbers.", 1)
   flags.DEFINE_bool('controls', None, 'Train and judge the controls too, which is so by default.')
 
 
@@ -124,7 +124,7 @@ def job_with(family: str, num_tasks: int) -> Job:
   job = Job.of(family, **{'num_tasks': num_tasks, **given()})
   if job.num_tasks < num_tasks:
     raise IncompatibleError(
-      f'--num_tasks={job.num_tasks} must be at least {num_tasks}, the most tasks that are to be learned from.'
+      f'--num_tasks={job.num_tasks} must be at least {num_tasks}, the tasks that are needed.'
     )
   return job
 

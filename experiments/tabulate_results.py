@@ -256,21 +256,24 @@ def comparison_tables(rows: Sequence[ComparisonRow]) -> list[str]:
 
 
 def scaling_tables(rows: Sequence[ScalingRow]) -> list[str]:
-  """For each family the loss and the mean scores against the number of tasks learned from, and the power laws."""
+  """For each family the loss and the scores against the number of tasks learned from, and the power laws."""
   lines = []
   for row in rows:
-    figures = [['tasks learned from', 'loss', 'divergence', *(f'after {n}' for n in row.after)]]
+    title = 'mean score' if is_sparse(row.family) else 'IQM'
+    figures = [['tasks learned from', 'loss', 'divergence', *(f'{title} after {n}' for n in row.after)]]
     for index, num in enumerate(row.training_tasks):
-      means = [
-        f'{shown(mean[index])} [{shown(low[index])}, {shown(high[index])}]'
-        for mean, low, high in zip(row.mean, row.low, row.high)
+      scores = [
+        f'{shown(score[index])} [{shown(low[index])}, {shown(high[index])}]'
+        for score, low, high in zip(row.score, row.low, row.high)
       ]
-      figures.append([f'{num:,d}', f'{row.loss[index]:.3f}', f'{row.divergence[index]:.3f}', *means])
-    laws = [['', 'falls as tasks to the power of', f'at {row.training_tasks[0]} tasks', 'with endless tasks']]
+      figures.append([f'{num:,d}', f'{row.loss[index]:.3f}', f'{row.divergence[index]:.3f}', *scores])
+    first = row.training_tasks[0]
+    laws = [['', 'exponent', 'of each seed', f'fitted at {first} tasks', 'fitted for endless tasks']]
     for name, law in row.laws.items():
-      ends = '' if law['low'] is None else f' [-{law["high"]:.2f}, -{law["low"]:.2f}]'
+      ends = '' if law['low'] is None else f' [{law["low"]:.2f}, {law["high"]:.2f}]'
       laws.append([
-        name, f'-{law["exponent"]:.2f}{ends}', f'{law["floor"] + law["scale"]:.3f}', f'{law["floor"]:.3f}'
+        name, f'{law["exponent"]:.2f}{ends}', ', '.join(f'{one:.2f}' for one in law['per_seed']),
+        f'{law["floor"] + law["scale"]:.3f}', f'{law["floor"]:.3f}',
       ])
     lines += [
       f'On {_family(row)}, {row.tasks} held-out tasks, seeds {", ".join(map(str, row.seeds))}:', '', *table(figures),
@@ -409,12 +412,14 @@ def draw_scaling(rows: Sequence[ScalingRow], path: pathlib.Path) -> None:
 
     panels[0].plot(sizes, row.loss, 'o', c='black')
     draw_law(panels[0], 'loss', 'black')
-    for n, mean, low, high, colour in zip(row.after, row.mean, row.low, row.high, _COLOURS):
-      mean, low, high = (1 - np.array(values) for values in (mean, low, high))
-      panels[1].errorbar(sizes, mean, [mean - high, low - mean], fmt='o', c=colour, ms=4, label=f'after {n}')
+    for n, score, low, high, colour in zip(row.after, row.score, row.low, row.high, _COLOURS):
+      regret, most, least = (1 - np.array(values) for values in (score, low, high))
+      panels[1].errorbar(
+        sizes, regret, [regret - least, most - regret], fmt='o', c=colour, ms=4, label=f'after {n}'
+      )
       draw_law(panels[1], f'regret after {n}', colour)
     panels[0].set(ylabel='loss on tasks not learned from')
-    panels[1].set(ylabel='regret (1 - mean score)')
+    panels[1].set(ylabel=f'regret (1 - {"mean score" if is_sparse(row.family) else "IQM"})')
     panels[1].legend(frameon=False, fontsize=8)
     for axes in panels:
       axes.set_title(_family(row).replace('`', ''), fontsize=10)

@@ -244,9 +244,10 @@ class ScalingRow:
     training_tasks: [T] numbers of tasks that were learned from.
     loss, divergence: [T] of pairs whose answer is the best level, see `AblationRow`; of tasks that none learned from.
     after: [A] applications after which scores are told.
-    iqm, mean, low, high: [A][T] scores, and the interval of the mean, over tasks and seeds.
-    laws: of 'loss', and of 'regret after N' (1 - the mean score): the fields of `power_law.PowerLaw` over the numbers
-      of tasks; 'low' and 'high', the interval of the exponent over tasks, None where it is not known.
+    score, low, high: [A][T] the mean score where rewards are sparse, else the IQM; its interval over held-out tasks.
+    laws: of 'loss', and of 'regret after N' (1 - score): the fields of `power_law.PowerLaw` over the numbers of tasks,
+      of all seeds together; 'low' and 'high', the interval of the exponent over held-out tasks, None for the loss; and
+      'per_seed', the exponents of each seed, which tell how much a training matters.
   """
 
   family: str
@@ -257,11 +258,10 @@ class ScalingRow:
   loss: list[float]
   divergence: list[float]
   after: list[int]
-  iqm: list[list[float]]
-  mean: list[list[float]]
+  score: list[list[float]]
   low: list[list[float]]
   high: list[list[float]]
-  laws: Mapping[str, Mapping[str, float | None]]
+  laws: Mapping[str, Mapping[str, Any]]
   commands: list[str]
 
   @property
@@ -275,10 +275,10 @@ class ScalingRow:
     for name in ('loss', 'divergence'):
       if len(getattr(self, name)) != num:
         return name
-    for name in _ENDS:
+    for name in ('score', 'low', 'high'):
       if [len(line) for line in getattr(self, name)] != [num] * len(self.after):
         return name
-    return None if 'loss' in self.laws else 'laws'
+    return None if set(self.laws) == {'loss', *(f'regret after {n}' for n in self.after)} else 'laws'
 
 
 Row = TypeVar('Row', OperatorRow, NeedsRow, AblationRow, AskRow, ComparisonRow, ScalingRow)

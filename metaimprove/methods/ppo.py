@@ -21,8 +21,8 @@ def learner_method(
 ) -> Method:
   """A source that learns each task from scratch, from a random policy of its own, as a method.
 
-  Its curve has a point for each update, the mean return of the episodes that the update was made of, and a last point
-  for the policy after all updates.
+  Its curve has a point for each update, the mean return that `Source.update` tells of the policy before it, and a last
+  point for the policy after all updates.
 
   Args:
     source: with a learner a task.

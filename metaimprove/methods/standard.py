@@ -106,8 +106,8 @@ def operator_methods(operator: Operator, operator_params: Any, playground: Playg
 
 
 def from_scratch(source: Source, playground: Playground, folder: pathlib.Path, **named: str) -> Method:
-  """A source, PPO by default, that learns some of the held-out tasks from scratch, or all of them and the far ones;
-  see `learner_method`."""
+  """A source that learns some of the held-out tasks from scratch, or all of them and the far ones. `named` may say name
+  and title of the method, which are else those of PPO; see `learner_method`."""
   settings = playground.settings
   play, num_episodes = playground.measure()
   return learner_method(
