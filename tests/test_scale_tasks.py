@@ -7,17 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import scale_tasks
+from experiments import scale_tasks, stages
 from experiments.jobs import Job
 from experiments.scale_tasks import KEPT_OUT, Scaling, load_histories, name_of, numbers, row_of
 from experiments.tabulate_results import draw_scaling, scaling_tables
+from metaimprove import files
 from metaimprove.errors import DamagedDataError, IncompatibleError
 from metaimprove.evaluation import rows
 from metaimprove.evaluation.evaluate import Bounds, Evaluation
 from metaimprove.evaluation.power_law import fit_power_law
 from metaimprove.histories.dataset import first_tasks
+from metaimprove.improvers import tuned
+from metaimprove.improvers.task_conditioned_ppo import task_conditioned_ppo
 from metaimprove.methods.method import Curve
+from metaimprove.policies import HIDDEN_SIZES
 from metaimprove.training.examples import split_histories
+from tests.point_histories import PPO
 
 SIZES = [16, 64, 256, 1024]
 HALVED = (0.8, 0.4, 0.2, 0.1)
@@ -155,3 +160,28 @@ def test_tasks_that_are_kept_out_are_not_learned_from(dataset, point, monkeypatc
   assert not learned & set(loaded.task_index[split_histories(loaded, 2)[1]])
   with pytest.raises(IncompatibleError, match=f'holds {there} tasks .* Pass --num_tasks={there}'):
     load_histories(job, point, there - 1, tmp_path)
+
+
+def test_a_small_run(point, tmp_path, monkeypatch):
+  """Operators are alike but for the histories that they learn from; run again, nothing is trained."""
+  def make_source(name, family, hidden_sizes=HIDDEN_SIZES, num_updates=None, patience=None):
+    return task_conditioned_ppo(family, PPO, num_updates or 12, hidden_sizes)
+
+  for module in (scale_tasks, stages):
+    monkeypatch.setattr(module, 'make_family', lambda *_: point)
+  monkeypatch.setattr(tuned, 'make_source', make_source)
+  monkeypatch.setattr(scale_tasks, 'KEPT_OUT', 2)
+  job = Job(
+    family='point', num_tasks=6, num_checkpoints=3, num_episodes=1, num_steps=3, heldout_tasks=8, num_applications=2
+  )
+  found, answers = scale_tasks.judge(job, [2, 4], 0, tmp_path)
+  settings = [files.read_json(tmp_path / f'{num}_tasks' / 'settings.json') for num in (2, 4)]
+  assert {name for name in settings[0] if settings[0][name] != settings[1][name]} == {'histories'}
+  assert [set(answer) for answer in answers] == [{*rows.ANSWERS}] * 2 and answers[0] != answers[1]
+  monkeypatch.setattr(stages, 'train_operator', None)
+  again, answers_again = scale_tasks.judge(job, [2, 4], 0, tmp_path)
+  assert answers_again == answers
+  for num in (2, 4):
+    returns = found.curves['heldout'][name_of(num)].returns
+    assert returns.shape == (3, 8)
+    np.testing.assert_array_equal(again.curves['heldout'][name_of(num)].returns, returns)
