@@ -117,6 +117,8 @@ def test_logits_are_those_of_the_rewired_policy(changes):
     np.testing.assert_allclose(rewired_logits(np.asarray(POLICY.apply(params, states)), change), wanted, atol=1e-6)
 
 
-def test_only_wired_families_are_rewired():
-  shares = [TrainingSettings.of(make_family(name), 8).rewired_share for name in ('reacher_wiring', 'reacher_goal')]
-  assert shares == [0.5, 0.0]
+def test_only_wired_families_are_rewired_and_learn_for_longer():
+  settings = [TrainingSettings.of(make_family(name), 8) for name in ('reacher_wiring', 'reacher_goal')]
+  assert [one.rewired_share for one in settings] == [0.5, 0.0]
+  assert settings[0].num_steps == 2 * settings[1].num_steps
+  assert TrainingSettings.of(make_family('reacher_wiring'), 8, num_steps=10).num_steps == 10
