@@ -13,7 +13,7 @@ from metaimprove.evaluation.rows import ComparisonRow
 
 _COLOURS = (
   '#c8553d', '#3a9d5d', '#8a5aa8', '#d39b2a', '#444444', '#8a8a8a', '#7fbf9a', '#c9a8d8', '#e08fb0', '#5f7f9f',
-  '#a0522d', '#2aa7a7', '#b5bd3c', '#f0a878', '#6a5acd', '#9c6b4a',
+  '#a0522d', '#2aa7a7', '#b5bd3c', '#f0a878', '#6a5acd', '#9c6b4a', '#2f5d3a', '#ad1457',
 )
 _OUR_COLOUR = '#1b6ca8'
 
