@@ -131,7 +131,7 @@ def print_summary(results: Results) -> None:
   """One line of a family that is shown beside another one."""
   main, episodes = results.normalised_return, results.episodes
   points = sorted({n for n in (1, 2, 4, 8, len(episodes) - 1) if n < len(episodes)})
-  figures = ', '.join(f'{_shown(main["mean"][n])} ({_shown(main["found"][n])})' for n in points)
+  figures = ', '.join(f'{shown(main["mean"][n])} ({shown(main["found"][n])})' for n in points)
   print(
     f'{results.family}: mean score, and share of {results.heldout_tasks} held-out tasks found, after '
     f'{", ".join(str(episodes[n]) for n in points)} episodes: {figures}\n'
@@ -160,8 +160,8 @@ def _print_curves(results: Results) -> None:
   print(f'  applications  env steps  {"operator":23s}{spread}{sparse}' + ''.join(f'  {name:>14s}' for name in curves))
   for n in sorted({n for n in (0, 1, 2, 3, 4, 10, 20, last) if n <= last}):
     spread = f'  {_seed_range(results, n):16s}' if several else ''
-    others = ''.join(f'  {_shown(figures["iqm"][n]):>{max(14, len(name))}s}' for name, figures in curves.items())
-    sparse = ''.join(f'  {_shown(main[end][n]):>6s}' for end in ('mean', 'found')) if results.sparse else ''
+    others = ''.join(f'  {shown(figures["iqm"][n]):>{max(14, len(name))}s}' for name, figures in curves.items())
+    sparse = ''.join(f'  {shown(main[end][n]):>6s}' for end in ('mean', 'found')) if results.sparse else ''
     print(f'  {n:12d}  {results.env_steps[n]:9,d}  {_with_interval(main, n):23s}{spread}{sparse}{others}')
   for name, figures in results.controls.items():
     if len(figures['iqm']) == 1:
@@ -172,7 +172,7 @@ def _print_curves(results: Results) -> None:
 def _print_needs(results: Results) -> None:
   if results.identify_reads is not None:
     print(f'  identify learned from {results.identify_reads}.')
-  need = ', '.join(f'{name.replace("_", " ")} {_shown(value)}' for name, value in results.need.items())
+  need = ', '.join(f'{name.replace("_", " ")} {shown(value)}' for name, value in results.need.items())
   print(f'  needs: {need}')
   print(f'  {results.verdict}')
 
@@ -190,13 +190,13 @@ def _print_tasks(results: Results) -> None:
 def _print_comparisons(results: Results) -> None:
   for size, figures in results.improvement.items():
     points = sorted({n for n in (1, 2, 4, len(figures['iqm']) - 1) if 0 < n < len(figures['iqm'])})
-    shown = ', '.join(_shown(figures['iqm'][n]) for n in points)
+    shown = ', '.join(shown(figures['iqm'][n]) for n in points)
     print(f'  asked for k = {size}, after applications {", ".join(map(str, points))}: {shown}')
   if results.equal_experience is not None:
     one, two = (_with_interval(results.equal_experience[name], 0) for name in ('one_application', 'two_applications'))
     print(f'  after {results.equal_experience["env_steps"]:,d} env steps: one application {one}, two {two}')
   if results.far_by_parameter:
-    far = (f'{name} {_shown(part["iqm"][0])} ({part["tasks"]})' for name, part in results.far_by_parameter.items())
+    far = (f'{name} {shown(part["iqm"][0])} ({part["tasks"]})' for name, part in results.far_by_parameter.items())
     print(f'  far by parameter, after all applications (tasks): {", ".join(far)}')
   names = _SHORT | {name: f'operator (k = {size})' for size, name in IMPROVEMENTS.items()}
   steps = {names.get(name, name.replace('_', ' ')): value for name, value in results.steps_to_target.items()}
@@ -222,13 +222,18 @@ def _print_bill(results: Results) -> None:
   print(f'  environment steps of training one operator: {total}; {results.paid_back()}\n')
 
 
-def _shown(value: float | None) -> str:
+def shown(value: float | None) -> str:
+  """A score."""
   return '-' if value is None else f'{value:.3f}'
 
 
+def interval(figures: Mapping[str, Sequence[float | None]], point: int) -> str:
+  """A score with its interval."""
+  return f'{shown(figures["iqm"][point])} [{shown(figures["low"][point])}, {shown(figures["high"][point])}]'
+
+
 def _with_interval(figures: Mapping[str, Sequence[float | None]], point: int) -> str:
-  low, high = _shown(figures['low'][point]), _shown(figures['high'][point])
-  return f'{_shown(figures["iqm"][point]):>6s} [{low}, {high}]'
+  return f'{interval(figures, point):>22s}'
 
 
 def _steps(value: int | None) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 from absl import flags
 
 from experiments import console
+from experiments.console import interval, shown
 from metaimprove import files
 from metaimprove.evaluation import results as results_
 from metaimprove.evaluation import rows as rows_
@@ -56,19 +57,9 @@ _COMPARED = {'operator': 'operator', 'identify': 'identify', 'ppo': 'PPO from sc
 """Methods whose steps to the target are told."""
 
 
-def shown(value: float | None) -> str:
-  """A score."""
-  return '-' if value is None else f'{value:.3f}'
-
-
 def counted(value: int | None) -> str:
   """A number of environment steps."""
   return 'not reached' if value is None else f'{value:,d}'
-
-
-def interval(figures: Mapping[str, Sequence[float | None]], point: int) -> str:
-  """A score with its interval."""
-  return f'{shown(figures["iqm"][point])} [{shown(figures["low"][point])}, {shown(figures["high"][point])}]'
 
 
 def table(rows: Sequence[Sequence[Any]]) -> list[str]:

@@ -77,7 +77,8 @@ class Results:
     steps_to_target: method -> environment steps of a task until its IQM reaches the target, on the same tasks for all.
     operator_env_steps_to_match: the same of the operator.
     ppo_env_steps_to_match: the same of PPO.
-    training_env_steps: stage -> environment steps of all that was needed to make one operator, controls apart.
+    training_env_steps: stage -> environment steps of all that was needed to make one operator, and of its
+      controls.
     break_even_tasks: after how many new tasks that has paid off against PPO from scratch.
     train_tasks: tasks with a history, of one seed.
     collect: speed of recording histories.

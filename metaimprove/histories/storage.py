@@ -68,18 +68,6 @@ INDEX = {'returns': np.float32, 'return_error': np.float32, 'finite': np.bool_, 
 """The arrays [H, N + 1] of a shard, and their types."""
 
 
-def history_structure(header: Mapping[str, Any]) -> History:
-  """The tree of a history, with None for each array."""
-  layout = layouts.layout_of(header)
-  empty = layouts.unpack_params(layout, np.empty((0, layout.params_size)))
-  return History(
-    task=Task(goal=None, dynamics={name: None for name in header['dynamics']}),
-    params=jax.tree.map(lambda _: None, empty),
-    trajectory=Trajectory(**{field: None for field in Trajectory.__dataclass_fields__}),
-    **{name: None for name in INDEX},
-  )
-
-
 def is_shard_name(name: Any) -> bool:
   """Whether a name may be a shard's file."""
   return isinstance(name, str) and _SHARD_NAME.fullmatch(name) is not None
