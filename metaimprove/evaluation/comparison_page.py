@@ -109,7 +109,7 @@ def _curves(row: ComparisonRow, axis: str) -> str:
       ylabel='score (mean)' if end_of(row) == 'mean' else 'score (IQM)', ylim=(-0.3, 1.2),
     )
 
-  return figure_of(draw, height=5.2, columns=3)
+  return figure_of(draw, width=9.2, height=5.8)
 
 
 def _profiles(row: ComparisonRow) -> list[str]:
@@ -121,7 +121,7 @@ def _profiles(row: ComparisonRow) -> list[str]:
           axes.plot(row.thresholds, method['profile'][index], color=colour, label=method['title'])
       axes.set(xlabel=f'score after {episodes} episodes', ylabel='share of tasks above it', ylim=(-0.02, 1.02))
 
-    return figure_of(draw, height=4.6, columns=3)
+    return figure_of(draw, width=9.2, height=5.2)
 
   return [drawn(index, episodes) for index, episodes in enumerate(row.after)]
 
