@@ -190,8 +190,8 @@ def _print_tasks(results: Results) -> None:
 def _print_comparisons(results: Results) -> None:
   for size, figures in results.improvement.items():
     points = sorted({n for n in (1, 2, 4, len(figures['iqm']) - 1) if 0 < n < len(figures['iqm'])})
-    shown = ', '.join(shown(figures['iqm'][n]) for n in points)
-    print(f'  asked for k = {size}, after applications {", ".join(map(str, points))}: {shown}')
+    scores = ', '.join(shown(figures['iqm'][n]) for n in points)
+    print(f'  asked for k = {size}, after applications {", ".join(map(str, points))}: {scores}')
   if results.equal_experience is not None:
     one, two = (_with_interval(results.equal_experience[name], 0) for name in ('one_application', 'two_applications'))
     print(f'  after {results.equal_experience["env_steps"]:,d} env steps: one application {one}, two {two}')

@@ -330,11 +330,11 @@ def darkroom_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
   lines = [['agent', 'goals', *(f'episode {episode}' for episode in episodes), 'at best']]
   for name in dict.fromkeys(row['method'] for row in found):
     rows = {row['episode']: row for row in found if row['method'] == name}
-    shown = [rows[episode] for episode in episodes if episode in rows]
+    known = [rows[episode] for episode in episodes if episode in rows]
     lines.append([
-      name.replace('_', ' '), shown[0]['goals'],
-      *(f'{row["mean_return"]:.1f} [{row["low"]:.1f}, {row["high"]:.1f}]' for row in shown),
-      f'{shown[0]["optimal_return"]:.1f}',
+      name.replace('_', ' '), known[0]['goals'],
+      *(f'{row["mean_return"]:.1f} [{row["low"]:.1f}, {row["high"]:.1f}]' for row in known),
+      f'{known[0]["optimal_return"]:.1f}',
     ])
   return table(lines)
 
