@@ -233,7 +233,8 @@ def interval(figures: Mapping[str, Sequence[float | None]], point: int) -> str:
 
 
 def _with_interval(figures: Mapping[str, Sequence[float | None]], point: int) -> str:
-  return f'{interval(figures, point):>22s}'
+  text = interval(figures, point)
+  return ' ' * (6 - text.index(' ')) + text  # scores stand below one another, also those below 0
 
 
 def _steps(value: int | None) -> str:

@@ -409,7 +409,7 @@ def make_methods(operator, operator_params, point, dataset, conditioned):
       'references': [controls.told_everything(*conditioned, *playground.measure())],
     }
     if settings.thorough:
-      bounds['references'].append(from_scratch)
+      bounds['references'].append(ppo_method)
     return methods, bounds
 
   return make
