@@ -86,12 +86,11 @@ def judge(job: Job, name: str, changes: Mapping[str, Any], folder: pathlib.Path)
   settings = {k: v for k, v in changes.items() if k not in config_fields | {'explorers'}}
   operator_folder = folder / name / 'operator'
   claim(folder / name / 'variant', {'changes': changes, **job.training()})
-  if not (operator_folder / 'config.json').exists():
-    stages.train_operator(
-      folder / name, folder / 'histories', family=job.family, backend=job.backend, seed=FLAGS.seed, config=config,
-      settings={**job.training(), **settings}, explores=changes.get('explorers', True), num_updates=job.num_updates,
-      verify=False, explorers_folder=folder / 'explorers',
-    )
+  stages.train_once(
+    folder / name, folder / 'histories', family=job.family, backend=job.backend, seed=FLAGS.seed, config=config,
+    settings={**job.training(), **settings}, explores=changes.get('explorers', True), num_updates=job.num_updates,
+    verify=False, explorers_folder=folder / 'explorers',
+  )
   operator, operator_params = checkpoints.load_operator(operator_folder, family)
   playground = Playground(
     play=make_play(family, operator.policy, num_episodes=operator.config.num_episodes),

@@ -20,12 +20,8 @@ def kinds_of(family: TaskFamily, name: str) -> tuple[str, ...]:
 
 def train(job: Job, family: TaskFamily, name: str, seed: int, folder: pathlib.Path) -> pathlib.Path:
   """The folder of one of both operators, trained if it was not."""
-  operator_folder = folder / name / 'operator'
-  if not (operator_folder / 'config.json').exists():
-    stages.train_operator(
-      folder / name, folder / 'histories', family=job.family, backend=job.backend, seed=seed,
-      config={'num_episodes': job.num_episodes, 'asks': kinds_of(family, name)}, settings=job.training(),
-      num_updates=job.num_updates, operator_folder=operator_folder, explorers_folder=folder / 'explorers',
-      verify=False,
-    )
-  return operator_folder
+  return stages.train_once(
+    folder / name, folder / 'histories', family=job.family, backend=job.backend, seed=seed,
+    config={'num_episodes': job.num_episodes, 'asks': kinds_of(family, name)}, settings=job.training(),
+    num_updates=job.num_updates, explorers_folder=folder / 'explorers', verify=False,
+  )

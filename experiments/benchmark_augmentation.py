@@ -71,15 +71,13 @@ def kinds_of(family: TaskFamily, share: float) -> tuple[str, ...]:
 def train(job: Job, family: TaskFamily, num_tasks: int, share: float, seed: int, folder: pathlib.Path) -> pathlib.Path:
   """The folder of an operator that learns from so many tasks, trained if it was not."""
   part = folder / f'{num_tasks}_tasks' / name_of(share)
-  if not (part / 'operator' / 'config.json').exists():
-    stages.train_operator(
-      part, folder / 'histories', family=job.family, backend=job.backend, seed=seed, num_tasks=num_tasks,
-      config={'num_episodes': job.num_episodes, 'asks': kinds_of(family, share)},
-      # All tasks are learned from: there are few, and what is chosen is so on validation tasks of their own.
-      settings={**job.training(), 'augmented_share': share, 'num_validation': 0}, num_updates=job.num_updates,
-      explorers_folder=folder / 'explorers', verify=False,
-    )
-  return part / 'operator'
+  return stages.train_once(
+    part, folder / 'histories', family=job.family, backend=job.backend, seed=seed, num_tasks=num_tasks,
+    config={'num_episodes': job.num_episodes, 'asks': kinds_of(family, share)},
+    # All tasks are learned from: there are few, and what is chosen is so on validation tasks of their own.
+    settings={**job.training(), 'augmented_share': share, 'num_validation': 0}, num_updates=job.num_updates,
+    explorers_folder=folder / 'explorers', verify=False,
+  )
 
 
 def judge(

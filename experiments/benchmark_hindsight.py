@@ -118,17 +118,13 @@ def prepare(job: Job, early_updates: int, seed: int, folder: pathlib.Path) -> di
 def train(job: Job, num_tasks: int, label: str, seed: int, folder: pathlib.Path) -> pathlib.Path:
   """The folder of an operator that learns from histories in a folder, of so many tasks; trained if it was not."""
   part = folder / f'{num_tasks}_tasks' / label
-  if not (part / 'operator' / 'config.json').exists():
-    stages.train_operator(
-      part, folder / 'histories', family=job.family, backend=job.backend, seed=seed, num_tasks=num_tasks,
-      # It is asked before there is any experience: it is shown none, and needs little room to remember any.
-      config={
-        'num_episodes': job.num_episodes, 'capacity': job.num_episodes, 'asks': (steps.NAME, goal.NAME),
-      },
-      settings={**job.training(), 'blank_share': 1.0, 'watched_share': 0.0, 'rounds': (), 'num_validation': 0},
-      explores=False, verify=False, label=LABELS[label],
-    )
-  return part / 'operator'
+  return stages.train_once(
+    part, folder / 'histories', family=job.family, backend=job.backend, seed=seed, num_tasks=num_tasks,
+    # It is asked before there is any experience: it is shown none, and needs little room to remember any.
+    config={'num_episodes': job.num_episodes, 'capacity': job.num_episodes, 'asks': (steps.NAME, goal.NAME)},
+    settings={**job.training(), 'blank_share': 1.0, 'watched_share': 0.0, 'rounds': (), 'num_validation': 0},
+    explores=False, verify=False, label=LABELS[label],
+  )
 
 
 def judge(job: Job, histories: str, num_tasks: int, seed: int, folder: pathlib.Path) -> Evaluation:

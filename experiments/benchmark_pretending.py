@@ -32,7 +32,7 @@ from metaimprove.histories.reference import load_conditioned
 from metaimprove.improvers.source import Learning, Source
 from metaimprove.methods import pretending
 from metaimprove.methods.pretending import Cast, Distortion, Scenes
-from metaimprove.operators.checkpoints import load_operator, save_operator
+from metaimprove.operators.checkpoints import is_saved, load_operator, save_operator
 from metaimprove.operators.config import OperatorConfig
 from metaimprove.operators.operator import Operator, make_operator
 from metaimprove.operators.reading import experience_statistics
@@ -112,7 +112,7 @@ class Stage:
 
 def train(stage: Stage, job: Job, num_scenes: int, num_steps: int, folder: pathlib.Path, progress: Progress) -> None:
   """C, trained if it was not; its operator is kept in the folder."""
-  if (folder / 'operator' / 'config.json').exists():
+  if is_saved(folder / 'operator'):
     return
   tasks, found, places = sample_tasks(stage.family, stage.seed, job.num_tasks, 'train'), [], WATCHED + 1
   for start in range(0, num_scenes, _AT_ONCE):

@@ -68,16 +68,11 @@ def train(
 ) -> pathlib.Path:
   """The folder of an operator that learns from learned rewards or the family's, trained if it was not."""
   name = 'ranked' if ranked else 'true'
-  operator_folder, rewards = folder / name / 'operator', None
-  if not (operator_folder / 'config.json').exists():
-    if ranked:
-      rewards = learned_rewards(folder, family, seed, demonstrator)
-    stages.train_operator(
-      folder / name, folder / 'histories', family=job.family, backend=job.backend, seed=seed, rewards=rewards,
-      config={'num_episodes': job.num_episodes}, settings=job.training(), num_updates=job.num_updates, verify=False,
-      operator_folder=operator_folder,
-    )
-  return operator_folder
+  return stages.train_once(
+    folder / name, folder / 'histories', family=job.family, backend=job.backend, seed=seed,
+    rewards=learned_rewards(folder, family, seed, demonstrator) if ranked else None,
+    config={'num_episodes': job.num_episodes}, settings=job.training(), num_updates=job.num_updates, verify=False,
+  )
 
 
 def learned_rewards(folder: pathlib.Path, family: TaskFamily, seed: int, demonstrator: Demonstrator) -> Any:

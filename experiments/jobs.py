@@ -15,7 +15,7 @@ from metaimprove.evaluation.report import Panel
 from metaimprove.files import claim
 from metaimprove.improvers import domain_randomised_ppo, independent_ppo, task_conditioned_ppo, tuned
 from metaimprove.methods.standard import IMPROVEMENT_SIZES, EvaluationSettings
-from metaimprove.operators.checkpoints import load_operator, save_operator
+from metaimprove.operators.checkpoints import is_saved, load_operator, save_operator
 from metaimprove.operators.zoo import zoo_card
 from metaimprove.tasks.registry import family_names, make_family
 from metaimprove.training.settings import TrainingSettings
@@ -162,15 +162,13 @@ def run_seed(job: Job, seed: int, folders: Folders, wall: pathlib.Path) -> stage
   """Collects, trains and judges, from where it was; seconds are kept in the folder `wall`."""
   named = {'family': job.family, 'backend': job.backend}
   collect(job, seed, folders.histories, wall)
-  if not (folders.operator / 'config.json').exists():  # it is written last, and a training's states may be gone by then
-    if job.zoo is not None:
-      save_operator(folders.operator, *load_operator(job.zoo, make_family(job.family, job.backend)))
-    else:
-      stages.train_operator(
-        folders.training, folders.histories, **named, seed=seed,
-        config={'num_episodes': job.num_episodes}, settings=job.training(), num_updates=job.num_updates,
-        operator_folder=folders.operator, wall=wall,
-      )
+  if job.zoo is None:
+    stages.train_once(
+      folders.training, folders.histories, **named, seed=seed, config={'num_episodes': job.num_episodes},
+      settings=job.training(), num_updates=job.num_updates, operator_folder=folders.operator, wall=wall,
+    )
+  elif not is_saved(folders.operator):
+    save_operator(folders.operator, *load_operator(job.zoo, make_family(job.family, job.backend)))
   judged = stages.judge_operator(
     folders.evaluation, folders.operator, folders.histories, family=make_family(job.family, job.backend),
     settings=job.evaluation(), controls=job.controls, num_updates=job.num_updates,

@@ -90,15 +90,13 @@ def load_histories(job: Job, family: TaskFamily, most: int, folder: pathlib.Path
 
 def train(job: Job, num_tasks: int, seed: int, folder: pathlib.Path) -> tuple[Operator, Params]:
   """The operator that learns from so many tasks, trained if it was not."""
-  part = folder / f'{num_tasks}_tasks'
-  if not (part / 'operator' / 'config.json').exists():
-    stages.train_operator(
-      part, folder / 'histories', family=job.family, backend=job.backend, seed=seed, num_tasks=num_tasks,
-      config={'num_episodes': job.num_episodes}, explores=False, verify=False,
-      # As many runs, however few the tasks: what is told apart is how many kinds of tasks were seen, not how much.
-      settings={**job.training(), 'round_tasks': settings_of(job).round_tasks, 'num_validation': 0},
-    )
-  return load_operator(part / 'operator', make_family(job.family, job.backend))
+  operator_folder = stages.train_once(
+    folder / f'{num_tasks}_tasks', folder / 'histories', family=job.family, backend=job.backend, seed=seed,
+    num_tasks=num_tasks, config={'num_episodes': job.num_episodes}, explores=False, verify=False,
+    # As many runs, however few the tasks: what is told apart is how many kinds of tasks were seen, not how much.
+    settings={**job.training(), 'round_tasks': settings_of(job).round_tasks, 'num_validation': 0},
+  )
+  return load_operator(operator_folder, make_family(job.family, job.backend))
 
 
 def name_of(num_tasks: int) -> str:

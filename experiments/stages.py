@@ -173,6 +173,16 @@ def train_operator(
   return operator_folder
 
 
+def train_once(
+  folder: pathlib.Path, histories: pathlib.Path, *, operator_folder: pathlib.Path | None = None, **how: Any
+) -> pathlib.Path:
+  """`train_operator`, unless the operator is there: a training's states may be gone by then."""
+  operator_folder = operator_folder or folder / 'operator'
+  if checkpoints.is_saved(operator_folder):
+    return operator_folder
+  return train_operator(folder, histories, operator_folder=operator_folder, **how)
+
+
 def _explorers(
   folder: pathlib.Path, histories: pathlib.Path, family: TaskFamily, policy: Policy, seed: int, num_updates: int,
   wall: pathlib.Path,

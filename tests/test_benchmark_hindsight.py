@@ -15,14 +15,11 @@ from metaimprove import asks, files
 from metaimprove.errors import IncompatibleError
 from metaimprove.evaluation.evaluate import Bounds, Evaluation
 from metaimprove.histories.dataset import Dataset, goals_of, load_dataset, met_rewards
-from metaimprove.improvers import tuned
-from metaimprove.improvers.task_conditioned_ppo import task_conditioned_ppo
 from metaimprove.methods.method import Curve
-from metaimprove.policies import HIDDEN_SIZES
 from metaimprove.training.pairs import pairs_of
 from metaimprove.training.settings import TrainingSettings
 from metaimprove.types import Task, Trajectory
-from tests.point_histories import PPO
+from tests.point_histories import use_small_family
 
 
 def near(goal, x, action):
@@ -139,12 +136,7 @@ def test_rows_by_hand():
 
 def test_a_small_run(sparse, tmp_path, monkeypatch):
   """Both operators are alike but for the labels, learn from the first tasks alone, and are made once."""
-  def make_source(name, family, hidden_sizes=HIDDEN_SIZES, num_updates=None, patience=None):
-    return task_conditioned_ppo(family, PPO, num_updates or 12, hidden_sizes)
-
-  for module in (benchmark_hindsight, stages):
-    monkeypatch.setattr(module, 'make_family', lambda *_: sparse)
-  monkeypatch.setattr(tuned, 'make_source', make_source)
+  use_small_family(monkeypatch, sparse, benchmark_hindsight, stages)
   job = Job(family='point', num_tasks=6, num_checkpoints=3, num_episodes=1, num_steps=3, heldout_tasks=8)
   shares = prepare(job, 1, 0, tmp_path)
   assert {name: share.shape for name, share in shares.items()} == dict.fromkeys(SOURCES, (1, 6))

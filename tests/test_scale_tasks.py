@@ -17,12 +17,9 @@ from metaimprove.evaluation import rows
 from metaimprove.evaluation.evaluate import Bounds, Evaluation
 from metaimprove.evaluation.power_law import fit_power_law
 from metaimprove.histories.dataset import first_tasks
-from metaimprove.improvers import tuned
-from metaimprove.improvers.task_conditioned_ppo import task_conditioned_ppo
 from metaimprove.methods.method import Curve
-from metaimprove.policies import HIDDEN_SIZES
 from metaimprove.training.examples import split_histories
-from tests.point_histories import PPO
+from tests.point_histories import use_small_family
 
 SIZES = [16, 64, 256, 1024]
 HALVED = (0.8, 0.4, 0.2, 0.1)
@@ -164,12 +161,7 @@ def test_tasks_that_are_kept_out_are_not_learned_from(dataset, point, monkeypatc
 
 def test_a_small_run(point, tmp_path, monkeypatch):
   """Operators are alike but for the histories that they learn from; run again, nothing is trained."""
-  def make_source(name, family, hidden_sizes=HIDDEN_SIZES, num_updates=None, patience=None):
-    return task_conditioned_ppo(family, PPO, num_updates or 12, hidden_sizes)
-
-  for module in (scale_tasks, stages):
-    monkeypatch.setattr(module, 'make_family', lambda *_: point)
-  monkeypatch.setattr(tuned, 'make_source', make_source)
+  use_small_family(monkeypatch, point, scale_tasks, stages)
   monkeypatch.setattr(scale_tasks, 'KEPT_OUT', 2)
   job = Job(
     family='point', num_tasks=6, num_checkpoints=3, num_episodes=1, num_steps=3, heldout_tasks=8, num_applications=2

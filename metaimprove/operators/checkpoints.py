@@ -35,6 +35,11 @@ def save_operator(folder: files.Path, operator: Operator, operator_params: Param
   })
 
 
+def is_saved(folder: files.Path) -> bool:
+  """Whether a folder holds a whole operator; its configuration is written last."""
+  return (pathlib.Path(folder) / _CONFIG).exists()
+
+
 def load_operator(folder: files.Path, family: TaskFamily | None = None) -> tuple[Operator, Params]:
   """Loads an operator. Nothing that is read is believed: sizes are bounded before anything is traced.
 
