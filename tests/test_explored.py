@@ -54,11 +54,11 @@ def test_the_first_that_meets_something_is_drawn(explored):
   met = np.zeros_like(found.met)
   met[0, 1], met[1] = True, True
   history = np.array([0, 1, 2, 2] * 100)
-  params, trajectory = found.replace(met=met).draw(history, np.random.default_rng(0))
+  which, params, trajectory = found.replace(met=met).draw(history, np.random.default_rng(0))
   locations = params[sorted(params)[-1]]['b'][:, 0]
   assert (locations[::4] == np.float32(0.1)).all() and (locations[1::4] == np.float32(-0.1)).all()
   assert 60 < (locations.reshape(-1, 4)[:, 2:] < 0).sum() < 140
-  which = (locations > 0).astype(int)
+  np.testing.assert_array_equal(which, locations > 0)
   np.testing.assert_array_equal(trajectory.reward, found.trajectory.reward[history, which])
   jax.tree.map(np.testing.assert_array_equal, take(params, 0), take(explorers, 1))
 

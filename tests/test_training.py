@@ -26,12 +26,13 @@ from metaimprove.language.ngrams import text_of
 from metaimprove.tasks.hindsight import achieved, measured
 from metaimprove.training import fit as fit_module
 from metaimprove.training import rounds, validation
-from metaimprove.training.examples import Examples, endless, split_histories
+from metaimprove.training.examples import ANY_ANSWER, Examples, endless, split_histories
+from metaimprove.training.explored import Explored
 from metaimprove.training.loop import env_steps, train
 from metaimprove.training.pairs import ANY, describe_pairs, draw_sizes, pairs_of
 from metaimprove.training.settings import TrainingSettings
 from metaimprove.training.shown import memory_of_levels
-from metaimprove.trees import batch_size, concatenate, take
+from metaimprove.trees import batch_size, concatenate, stack, take
 from metaimprove.types import mean_return
 from tests.conftest import Killed, kill_at
 from tests.point_family import point_family
@@ -508,6 +509,29 @@ def test_the_answer_to_a_try_is_what_the_operator_gave(examples, runs):
     places = [visited.index(state) for state in drawn.states[row, :, 0].tolist()]
     np.testing.assert_array_equal(drawn.answer[row], following.behaviour[row].reshape(-1, 2)[places])
   assert drawn.states.shape == (20, 8, 1) and (drawn.weight == 1).all()
+
+
+def test_an_explorer_is_an_answer_of_its_own(examples, runs, dataset):
+  """Levels 0 to 2 as explorers; on every other task the third one meets something first. All else may be any answer."""
+  num = dataset.num_histories
+  read = [dataset.read(np.arange(num), np.full(num, level)) for level in range(3)]
+  met = np.tile(np.array([[False, False, True], [True, False, True]]), (num, 1))[:num]
+  trajectory = jax.tree.map(lambda *x: np.stack(x, axis=1), *(trajectory for _, trajectory in read))
+  explored = Explored(params=stack([take(params, 0) for params, _ in read]), trajectory=trajectory, met=met)
+  drawn = dataclasses.replace(examples, explored=explored).of_tries(runs, 20, np.random.default_rng(0))
+  moments = runs.draw_unmet(20, np.random.default_rng(0))  # the first thing that is drawn
+  np.testing.assert_array_equal(drawn.which, np.where(runs.history[moments[0]] % 2, 0, 2))
+  for level in (0, 2):
+    logits = policies.apply_numpy(jax.tree.map(lambda x: x[:1], read[level][0]), drawn.states.reshape(1, -1, 1))
+    rows = drawn.which == level
+    np.testing.assert_allclose(drawn.answer[rows], logits.reshape(20, -1, 2)[rows], atol=1e-5)
+  assert set(drawn.which.tolist()) == {0, 2}
+  sizes = np.ones(4, int)
+  for others in (
+    examples.of_tries(runs, 4, np.random.default_rng(0)), examples.of_runs(runs, sizes, np.random.default_rng(0)),
+    examples.of_histories(np.arange(4), sizes, np.random.default_rng(0)),
+  ):
+    np.testing.assert_array_equal(others.which, ANY_ANSWER)
 
 
 def test_a_moment_of_a_run_is_improved_from_the_level_it_may_be_on(examples, runs, dataset, operator):

@@ -24,7 +24,7 @@ from metaimprove.methods.imitation import apart, imitated, mean_action
 from metaimprove.operators.memory import EMPTY, Memory, recorded_behaviour, thinned
 from metaimprove.operators.operator import Operator
 from metaimprove.rng import generator, stream
-from metaimprove.training.examples import Example
+from metaimprove.training.examples import ANY_ANSWER, Example
 from metaimprove.training.fit import FitSettings, fit
 from metaimprove.training.loss import mean_loss
 from metaimprove.trees import batch_size, take
@@ -190,7 +190,8 @@ def draw_examples(scenes: Scenes, num: int, steps_kept: int, rng: np.random.Gene
   )
   return Example(
     memory=memory, ask=asks.ask(steps=np.ones(num, int)), states=scenes.states[last], answer=scenes.answer[last],
-    weight=scenes.weight[last], key_data=rng.integers(2**32, size=(num, 2), dtype=np.uint32),
+    weight=scenes.weight[last], which=np.full(num, ANY_ANSWER, np.int32),
+    key_data=rng.integers(2**32, size=(num, 2), dtype=np.uint32),
   )
 
 

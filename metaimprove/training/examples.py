@@ -34,6 +34,8 @@ _PREFETCHED = 4 * _READERS
 _FEW, _EPOCHS = 256, 256
 """Fewer rows than this are shuffled here, so many times: of 16 rows grain takes 7 ms to find one in its shuffled order,
 of 1024 it takes 0.1 ms."""
+ANY_ANSWER = -1
+"""Of an example that does not say which of several possible answers it shows."""
 Share = tuple[int, int]
 """(which, of how many): the part of a batch that is read here, for one process of several."""
 
@@ -48,6 +50,7 @@ class Example:
     states: [S, O] observations: some that θⁿ⁺ᵏ visited, and, where the answer is known everywhere, some of the memory.
     answer: [S, 2A] logits of θⁿ⁺ᵏ there.
     weight: [S] float32, 1 for a state that counts and 0 where a policy has visited none.
+    which: [] int32, which of several possible answers it is, where that is known; `ANY_ANSWER` elsewhere.
     key_data: [2] uint32, for what is drawn while the loss is computed.
   """
 
@@ -56,6 +59,7 @@ class Example:
   states: chex.Array
   answer: chex.Array
   weight: chex.Array
+  which: chex.Array
   key_data: chex.Array
 
 
@@ -158,7 +162,7 @@ class Examples:
     states, answer, weight = some_states(tried.trajectory, self.settings.num_states, rngs, tried.behaviour)
     return self._changed(Example(
       memory=runs.memory(take(moments, (slice(None), share))), ask=take(ask, share), states=states, answer=answer,
-      weight=weight, key_data=_key_data(rngs),
+      weight=weight, which=_any_answer(rngs), key_data=_key_data(rngs),
     ), rngs)
 
   def _of_explorers(self, runs: Runs, num: int, rng: np.random.Generator, share: slice) -> Example:
@@ -167,10 +171,10 @@ class Examples:
     history, level = runs.history[moments[0]], runs.draw_levels(moments, rng)
     pairs = own_pairs(self.dataset, history, level, np.full(num, explore.MOST), self.settings)
     ask = describe_pairs(pairs, self.config.asks, self.settings, rng)
-    answer = take(self.explored.draw(history, rng), share)
+    which, *answer = take(self.explored.draw(history, rng), share)
     rngs = rng.spawn(num)[share]
     memory = runs.memory(take(moments, (slice(None), share)))
-    return self._example(memory, take(ask, share), *answer, rngs)
+    return self._example(memory, take(ask, share), *answer, rngs).replace(which=which)
 
   def _example(
     self, memory: Memory, ask: Ask, params: Params, trajectory: Trajectory, rngs: Sequence[np.random.Generator]
@@ -183,7 +187,7 @@ class Examples:
     states, weight = concatenate(halves, axis=1)
     return self._changed(Example(
       memory=memory, ask=ask, states=states, answer=policies.apply_numpy(params, states), weight=weight,
-      key_data=_key_data(rngs),
+      which=_any_answer(rngs), key_data=_key_data(rngs),
     ), rngs)
 
   def _changed(self, example: Example, rngs: Sequence[np.random.Generator]) -> Example:
@@ -249,6 +253,11 @@ class Examples:
 def _part(size: int, which: int, num: int) -> slice:
   """The rows of one process of `num`, of `size` rows."""
   return slice(which * size // num, (which + 1) * size // num)
+
+
+def _any_answer(rngs: Sequence[np.random.Generator]) -> np.ndarray:
+  """[B] int32, of examples that do not say which answer they show."""
+  return np.full(len(rngs), ANY_ANSWER, np.int32)
 
 
 def _key_data(rngs: Sequence[np.random.Generator]) -> np.ndarray:

@@ -29,15 +29,16 @@ class Explored:
   trajectory: Trajectory
   met: np.ndarray
 
-  def draw(self, history: np.ndarray, rng: np.random.Generator) -> tuple[Params, Trajectory]:
-    """For histories [B] the first explorer each that meets something on its task, or any where none does: [B, ...].
+  def draw(self, history: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Params, Trajectory]:
+    """For histories [B] the first explorer each that meets something on its task, or any where none does: which of them
+    it is, [B] int32, its θ and its trajectory [B, ...].
 
     The first: where several would do, the answer is left as little open as can be.
     """
     met = self.met[history]
     anyone = rng.integers(batch_size(self.params), size=len(history))
-    which = np.where(met.any(axis=1), met.argmax(axis=1), anyone)
-    return take(self.params, which), jax.tree.map(lambda x: x[history, which], self.trajectory)
+    which = np.where(met.any(axis=1), met.argmax(axis=1), anyone).astype(np.int32)
+    return which, take(self.params, which), jax.tree.map(lambda x: x[history, which], self.trajectory)
 
 
 def explore_tasks(explorers: Params, play: Play, dataset: Dataset, seed: int) -> Explored:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from metaimprove import policies
 from metaimprove.operators.operator import Operator
-from metaimprove.training.examples import Example
+from metaimprove.training.examples import ANY_ANSWER, Example
 from metaimprove.types import Params
 
 SHARPNESS = 1.0
@@ -46,6 +46,9 @@ def loss(operator: Operator, operator_params: Params, example: Example, rng_key:
   followed back, drawn by how likely it is given the right answer (stochastic expectation maximisation; Celeux and
   Diebolt, 1985). How likely that is, every fourth state tells, which is enough. The likelihoods themselves learn from
   all answers: with the drawn one alone they would drift while answers are still alike, until one has it all.
+
+  Where an example says which of the possible answers it shows, that one is followed, and its likelihood learns from it.
+  So each explorer has an answer of its own, where otherwise one answer between all of them may win.
   """
   codes, log_likelihood = operator.answers(operator_params, example.memory, example.ask)
   if operator.config.num_answers == 1:
@@ -53,9 +56,15 @@ def loss(operator: Operator, operator_params: Params, example: Example, rng_key:
   held = jax.lax.stop_gradient((operator_params, codes))
   divergence = _divergences(operator, held[0], _few_states(example), held[1])
   log_joint = jax.lax.stop_gradient(log_likelihood) - SHARPNESS * divergence
+  log_joint = jnp.where(example.which == ANY_ANSWER, log_joint, _only(example.which % len(codes), len(codes)))
   chosen = jax.random.categorical(rng_key, log_joint)
   likelihood_loss = -jnp.sum(jax.nn.softmax(log_joint) * log_likelihood)
   return divergence_of(operator, operator_params, example, codes[chosen]) + likelihood_loss / SHARPNESS
+
+
+def _only(which: chex.Array, num: int) -> chex.Array:
+  """[num] log probabilities of one of `num` answers that is certain."""
+  return jnp.where(jnp.arange(num) == which, 0.0, -jnp.inf)
 
 
 def _few_states(example: Example) -> Example:
