@@ -21,7 +21,9 @@ from metaimprove.tasks.registry import family_names, make_family
 FLAGS = flags.FLAGS
 
 if __name__ == '__main__':
-  flags.DEFINE_string('operator', 'runs/mine/training/operator', 'Folder of the operator.')
+  flags.DEFINE_string(
+    'operator', 'runs/mine/training/operator', 'Folder of the operator, or the name of one that comes with the package.'
+  )
   flags.DEFINE_string('histories', 'runs/mine/histories', 'Its histories: they hold the reference policies.')
   flags.DEFINE_string('folder', 'runs/mine/evaluation', 'Where results.json and report.html go.')
   flags.DEFINE_enum('family', 'reacher_goal', family_names(), 'Task family.')
