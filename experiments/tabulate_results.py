@@ -411,10 +411,12 @@ def draw_scaling(rows: Sequence[ScalingRow], path: pathlib.Path) -> None:
       draw_law(panels[1], f'regret after {n}', colour)
     panels[0].set(ylabel='loss on tasks not learned from')
     panels[1].set(ylabel=f'regret (1 - {"mean score" if is_sparse(row.family) else "IQM"})')
-    panels[1].legend(frameon=False, fontsize=8)
+    panels[1].legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
     for axes in panels:
       axes.set_title(_family(row).replace('`', ''), fontsize=10)
       axes.set(xscale='log', xlabel='tasks learned from')
+      axes.set_xticks(sizes, [f'{size:,}' for size in sizes], rotation=45)
+      axes.minorticks_off()
   figure.savefig(path, dpi=110)
 
 
