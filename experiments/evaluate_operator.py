@@ -21,10 +21,8 @@ from metaimprove.tasks.registry import family_names, make_family
 FLAGS = flags.FLAGS
 
 if __name__ == '__main__':
-  flags.DEFINE_string(
-    'operator', 'runs/mine/training/operator', 'Folder of the operator, or the name of one that comes with the package.'
-  )
-  flags.DEFINE_string('histories', 'runs/mine/histories', 'Its histories: they hold the reference policies.')
+  flags.DEFINE_string('operator', 'runs/mine/training/operator', 'Its folder, or the name of one that comes along.')
+  flags.DEFINE_string('histories', 'runs/mine/histories', 'Histories of the family: they hold the reference policies.')
   flags.DEFINE_string('folder', 'runs/mine/evaluation', 'Where results.json and report.html go.')
   flags.DEFINE_enum('family', 'reacher_goal', family_names(), 'Task family.')
   flags.DEFINE_string('backend', None, "Physics backend; the family's first by default.")
@@ -48,12 +46,12 @@ def training_folder() -> pathlib.Path | None:
   """The folder in which the operator was trained, if it is known."""
   if FLAGS.training:
     return pathlib.Path(FLAGS.training)
-  above = pathlib.Path(FLAGS.operator).parent
-  return above if any(above.glob('runs_*.safetensors')) else None
+  operator = pathlib.Path(FLAGS.operator)
+  return operator.parent if operator.exists() and any(operator.parent.glob('runs_*.safetensors')) else None
 
 
 def main():
-  folder, operator = pathlib.Path(FLAGS.folder), pathlib.Path(FLAGS.operator)
+  folder, operator = pathlib.Path(FLAGS.folder), FLAGS.operator
   histories = pathlib.Path(FLAGS.histories)
   family = make_family(FLAGS.family, FLAGS.backend)
   num_episodes = FLAGS.num_episodes or checkpoints.load_operator(operator, family)[0].config.num_episodes

@@ -176,7 +176,8 @@ def train_operator(
 def train_once(
   folder: pathlib.Path, histories: pathlib.Path, *, operator_folder: pathlib.Path | None = None, **how: Any
 ) -> pathlib.Path:
-  """`train_operator`, unless the operator is there: a training's states may be gone by then."""
+  """`train_operator`, unless the operator was saved before: the states of a finished training may be deleted, so it
+  would begin anew. Returns the operator's folder."""
   operator_folder = operator_folder or folder / 'operator'
   if checkpoints.is_saved(operator_folder):
     return operator_folder
@@ -205,7 +206,7 @@ def _explorers(
 
 
 def judge_operator(
-  folder: pathlib.Path, operator_folder: pathlib.Path, histories: pathlib.Path, *, family: TaskFamily,
+  folder: pathlib.Path, operator_folder: files.Path, histories: pathlib.Path, *, family: TaskFamily,
   settings: EvaluationSettings, controls: bool = True, num_updates: int | None = None,
   training: pathlib.Path | None = None, wall: pathlib.Path | None = None,
 ) -> Judged:
@@ -213,7 +214,7 @@ def judge_operator(
 
   Args:
     folder: of the evaluation.
-    operator_folder: of the operator.
+    operator_folder: of the operator, or the name of one that comes with the package.
     histories: they hold the reference policies.
     family: the task family.
     settings: see there.
@@ -376,7 +377,7 @@ def write_results(
 
 
 def show_operator(
-  output: pathlib.Path, operator_folder: pathlib.Path, results: Results, *, family: TaskFamily,
+  output: pathlib.Path, operator_folder: files.Path, results: Results, *, family: TaskFamily,
   settings: EvaluationSettings,
 ) -> Panel:
   """What a report tells of an operator; its films are recorded once, and kept in the folder `output`."""

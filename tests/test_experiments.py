@@ -96,6 +96,7 @@ def test_help():
   ('collect_histories', ('--backend=bullet', '--folder=/nowhere/to/be/made'), "backend 'bullet' is unknown"),
   ('train_operator', ('--histories=/nowhere', '--folder=/nowhere'), 'run collect_histories with this folder first'),
   ('evaluate_operator', ('--operator=/nowhere', '--folder=/nowhere'), 'There is no folder /nowhere'),
+  ('evaluate_operator', ('--operator=reacher_goal', '--histories=/nowhere', '--folder=/nowhere'), 'holds no histories'),
   ('improve', ('--operator=/nowhere', '--ask=more'), "An ask is 'best' or a number"),
   ('ask', ('--operator=reacher_goal', 'to the left'), 'was not trained on words'),
   ('ask', ('--operator=/nowhere', ' '), 'holds no word'),

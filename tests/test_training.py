@@ -178,10 +178,22 @@ def test_levels_are_alike(examples, dataset, every):
   assert (np.bincount(level, minlength=4) > 70).all()
 
 
+@pytest.fixture(scope='module')
+def explored(dataset):
+  """Levels 0 to 2 as explorers; on every other task the third one meets something first."""
+  num = dataset.num_histories
+  read = [dataset.read(np.arange(num), np.full(num, level)) for level in range(3)]
+  met = np.tile(np.array([[False, False, True], [True, False, True]]), (num, 1))[:num]
+  trajectory = jax.tree.map(lambda *x: np.stack(x, axis=1), *(trajectory for _, trajectory in read))
+  return Explored(params=stack([take(params, 0) for params, _ in read]), trajectory=trajectory, met=met)
+
+
+@pytest.mark.parametrize('explores', [False, True])
 @pytest.mark.parametrize('num_rounds', [0, 1, 2])
-def test_shares_of_processes_make_up_the_whole(examples, runs, num_rounds):
-  """Of histories, of runs, and of tries from the second round on: each process has its part of each."""
+def test_shares_of_processes_make_up_the_whole(examples, explored, runs, num_rounds, explores):
+  """Of histories, of runs, and of tries or explorers from the second round on: each process has its part of each."""
   rounds_ = (runs,) * num_rounds
+  examples = dataclasses.replace(examples, explored=explored if explores else None)
   whole = examples.draw(3, rounds_)
   shares = [examples.draw(3, rounds_, share=(process, 2)) for process in range(2)]
   parts = {0: [8], 1: [4, 4], 2: [4, 3, 1]}[num_rounds]  # of each process: levels, moments of runs, tries
@@ -192,8 +204,8 @@ def test_shares_of_processes_make_up_the_whole(examples, runs, num_rounds):
   assert len(keys) == 16, 'no two examples share a key'
 
 
-def test_runs_and_tries_are_augmented_too(dataset, operator, operator_params, runs):
-  """Of a batch of histories, runs and tries all are told; without, none is."""
+def test_runs_and_tries_are_augmented_too(dataset, operator, operator_params, runs, explored):
+  """Of a batch of histories, runs and tries all are told; without, none is. An explorer stays its own answer."""
   config = dataclasses.replace(operator.config, asks=('steps', 'explore', 'augmentation'))
   for share in (0.0, 1.0):
     examples = dataclasses.replace(
@@ -202,6 +214,8 @@ def test_runs_and_tries_are_augmented_too(dataset, operator, operator_params, ru
     given = examples.draw(3, (runs, runs)).ask.given
     assert given['explore'].any() and given['augmentation'].shape == (16,)
     np.testing.assert_array_equal(given['augmentation'], share == 1)
+    explorers = dataclasses.replace(examples, explored=explored).draw(3, (runs, runs)).which_answer
+    assert (explorers[:14] == ANY_ANSWER).all() and (explorers[14:] >= 0).all()
 
 
 def test_a_share_of_a_batch_shows_runs(dataset, operator, runs):
@@ -511,27 +525,23 @@ def test_the_answer_to_a_try_is_what_the_operator_gave(examples, runs):
   assert drawn.states.shape == (20, 8, 1) and (drawn.weight == 1).all()
 
 
-def test_an_explorer_is_an_answer_of_its_own(examples, runs, dataset):
-  """Levels 0 to 2 as explorers; on every other task the third one meets something first. All else may be any answer."""
-  num = dataset.num_histories
-  read = [dataset.read(np.arange(num), np.full(num, level)) for level in range(3)]
-  met = np.tile(np.array([[False, False, True], [True, False, True]]), (num, 1))[:num]
-  trajectory = jax.tree.map(lambda *x: np.stack(x, axis=1), *(trajectory for _, trajectory in read))
-  explored = Explored(params=stack([take(params, 0) for params, _ in read]), trajectory=trajectory, met=met)
+def test_an_explorer_is_an_answer_of_its_own(examples, explored, runs, dataset):
+  """All else may be any answer."""
+  read = [dataset.read(np.arange(dataset.num_histories), np.full(dataset.num_histories, level)) for level in range(3)]
   drawn = dataclasses.replace(examples, explored=explored).of_tries(runs, 20, np.random.default_rng(0))
   moments = runs.draw_unmet(20, np.random.default_rng(0))  # the first thing that is drawn
-  np.testing.assert_array_equal(drawn.which, np.where(runs.history[moments[0]] % 2, 0, 2))
+  np.testing.assert_array_equal(drawn.which_answer, np.where(runs.history[moments[0]] % 2, 0, 2))
   for level in (0, 2):
     logits = policies.apply_numpy(jax.tree.map(lambda x: x[:1], read[level][0]), drawn.states.reshape(1, -1, 1))
-    rows = drawn.which == level
+    rows = drawn.which_answer == level
     np.testing.assert_allclose(drawn.answer[rows], logits.reshape(20, -1, 2)[rows], atol=1e-5)
-  assert set(drawn.which.tolist()) == {0, 2}
+  assert set(drawn.which_answer.tolist()) == {0, 2}
   sizes = np.ones(4, int)
   for others in (
     examples.of_tries(runs, 4, np.random.default_rng(0)), examples.of_runs(runs, sizes, np.random.default_rng(0)),
     examples.of_histories(np.arange(4), sizes, np.random.default_rng(0)),
   ):
-    np.testing.assert_array_equal(others.which, ANY_ANSWER)
+    np.testing.assert_array_equal(others.which_answer, ANY_ANSWER)
 
 
 def test_a_moment_of_a_run_is_improved_from_the_level_it_may_be_on(examples, runs, dataset, operator):

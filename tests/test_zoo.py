@@ -1,7 +1,5 @@
 """Operators that come with the package: loaded by name, with a card, and as good as it says on held-out tasks."""
 
-import pathlib
-
 import jax
 import numpy as np
 import pytest
@@ -39,8 +37,7 @@ def test_names_and_cards():
 
 def test_a_folder_of_the_same_name_comes_first(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  for name in ('reacher_wiring', pathlib.Path('reacher_wiring')):  # as a binary takes it from a flag
-    assert load_operator(name)[0].config.family == 'reacher_wiring'
+  assert load_operator('reacher_wiring')[0].config.family == 'reacher_wiring'
   (tmp_path / 'reacher_wiring').mkdir()
   with pytest.raises(DamagedDataError, match='missing'):
     load_operator('reacher_wiring')

@@ -190,7 +190,7 @@ def draw_examples(scenes: Scenes, num: int, steps_kept: int, rng: np.random.Gene
   )
   return Example(
     memory=memory, ask=asks.ask(steps=np.ones(num, int)), states=scenes.states[last], answer=scenes.answer[last],
-    weight=scenes.weight[last], which=np.full(num, ANY_ANSWER, np.int32),
+    weight=scenes.weight[last], which_answer=np.full(num, ANY_ANSWER, np.int32),
     key_data=rng.integers(2**32, size=(num, 2), dtype=np.uint32),
   )
 

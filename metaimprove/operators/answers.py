@@ -1,7 +1,8 @@
 """Several answers to one question, and how likely each is: what is not known yet can be tried out one by one.
 
-A mixture over codes. Its modes are learned by stochastic expectation maximisation: see `training.loss`. With one answer
-it is a plain regression, whose answer to an open question lies in the middle of all that may be right.
+A mixture over codes. Its modes are learned by stochastic expectation maximisation, but for those that stand for
+explorers, which are said: see `training.loss`. With one answer it is a plain regression, whose answer to an open
+question lies in the middle of all that may be right.
 """
 
 import chex

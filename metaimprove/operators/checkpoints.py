@@ -56,8 +56,8 @@ def load_operator(folder: files.Path, family: TaskFamily | None = None) -> tuple
     IncompatibleError: if it is of another format version, or does not fit the family; if the configuration is of no
       operator.
   """
-  if str(folder) in zoo.zoo_names() and not pathlib.Path(folder).exists():
-    folder = zoo.zoo_folder(str(folder))
+  if isinstance(folder, str) and folder in zoo.zoo_names() and not pathlib.Path(folder).exists():
+    folder = zoo.zoo_folder(folder)
   folder = pathlib.Path(folder)
   config, digest = _read_config(folder / _CONFIG)
   content = files.read_bytes(folder / _PARAMS)

@@ -41,7 +41,7 @@ class OperatorConfig:
     num_latents: vectors that attend to what is remembered.
     num_blocks: of attention.
     code_size: numbers from which a policy is generated.
-    num_answers: M, among which it chooses where several may be right.
+    num_answers: M, among which it chooses where several may be right; at least as many as there are explorers.
     asks: the kinds of ask it understands; see `metaimprove.asks.KINDS`.
     goal_size: G, of the goals that it can be asked for; 0 if it does not understand such asks.
 

@@ -35,7 +35,7 @@ _FEW, _EPOCHS = 256, 256
 """Fewer rows than this are shuffled here, so many times: of 16 rows grain takes 7 ms to find one in its shuffled order,
 of 1024 it takes 0.1 ms."""
 ANY_ANSWER = -1
-"""Of an example that does not say which of several possible answers it shows."""
+"""Of an example that does not say which of the operator's answers is to be the right one."""
 Share = tuple[int, int]
 """(which, of how many): the part of a batch that is read here, for one process of several."""
 
@@ -50,7 +50,8 @@ class Example:
     states: [S, O] observations: some that θⁿ⁺ᵏ visited, and, where the answer is known everywhere, some of the memory.
     answer: [S, 2A] logits of θⁿ⁺ᵏ there.
     weight: [S] float32, 1 for a state that counts and 0 where a policy has visited none.
-    which: [] int32, which of several possible answers it is, where that is known; `ANY_ANSWER` elsewhere.
+    which_answer: [] int32, the number of the operator's answer that is to be this one, of an explorer its own number;
+      `ANY_ANSWER` where any may be.
     key_data: [2] uint32, for what is drawn while the loss is computed.
   """
 
@@ -59,7 +60,7 @@ class Example:
   states: chex.Array
   answer: chex.Array
   weight: chex.Array
-  which: chex.Array
+  which_answer: chex.Array
   key_data: chex.Array
 
 
@@ -162,7 +163,7 @@ class Examples:
     states, answer, weight = some_states(tried.trajectory, self.settings.num_states, rngs, tried.behaviour)
     return self._changed(Example(
       memory=runs.memory(take(moments, (slice(None), share))), ask=take(ask, share), states=states, answer=answer,
-      weight=weight, which=_any_answer(rngs), key_data=_key_data(rngs),
+      weight=weight, which_answer=_any_answer(rngs), key_data=_key_data(rngs),
     ), rngs)
 
   def _of_explorers(self, runs: Runs, num: int, rng: np.random.Generator, share: slice) -> Example:
@@ -174,10 +175,11 @@ class Examples:
     which, *answer = take(self.explored.draw(history, rng), share)
     rngs = rng.spawn(num)[share]
     memory = runs.memory(take(moments, (slice(None), share)))
-    return self._example(memory, take(ask, share), *answer, rngs).replace(which=which)
+    return self._example(memory, take(ask, share), *answer, rngs, which)
 
   def _example(
-    self, memory: Memory, ask: Ask, params: Params, trajectory: Trajectory, rngs: Sequence[np.random.Generator]
+    self, memory: Memory, ask: Ask, params: Params, trajectory: Trajectory, rngs: Sequence[np.random.Generator],
+    which_answer: np.ndarray | None = None,
   ) -> Example:
     """Examples [B] whose answer is the policies `params` [B, ...], which visited `trajectory` [B, E, T, ...]."""
     halves = [
@@ -187,7 +189,7 @@ class Examples:
     states, weight = concatenate(halves, axis=1)
     return self._changed(Example(
       memory=memory, ask=ask, states=states, answer=policies.apply_numpy(params, states), weight=weight,
-      which=_any_answer(rngs), key_data=_key_data(rngs),
+      which_answer=_any_answer(rngs) if which_answer is None else which_answer, key_data=_key_data(rngs),
     ), rngs)
 
   def _changed(self, example: Example, rngs: Sequence[np.random.Generator]) -> Example:
@@ -256,7 +258,7 @@ def _part(size: int, which: int, num: int) -> slice:
 
 
 def _any_answer(rngs: Sequence[np.random.Generator]) -> np.ndarray:
-  """[B] int32, of examples that do not say which answer they show."""
+  """[B] int32, of examples of which any answer of the operator may be the right one."""
   return np.full(len(rngs), ANY_ANSWER, np.int32)
 
 

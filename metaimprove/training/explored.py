@@ -2,7 +2,7 @@
 
 While nothing has been met on a task, the right answer is the first explorer that meets something there.
 Which one that is depends on the task, which the operator does not know. Learned on many tasks, its answers are as
-likely as each explorer is to be the first, given all that was tried in vain.
+likely as each explorer is to be the first, given all that was tried in vain. Each explorer is an answer of its own.
 """
 
 import chex

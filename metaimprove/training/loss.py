@@ -42,13 +42,15 @@ def negative_log_likelihood(
 def loss(operator: Operator, operator_params: Params, example: Example, rng_key: chex.PRNGKey) -> chex.Array:
   """[] the loss of one example.
 
-  Its gradient is on average that of `negative_log_likelihood` over `SHARPNESS`, and it costs less: only one answer is
-  followed back, drawn by how likely it is given the right answer (stochastic expectation maximisation; Celeux and
-  Diebolt, 1985). How likely that is, every fourth state tells, which is enough. The likelihoods themselves learn from
-  all answers: with the drawn one alone they would drift while answers are still alike, until one has it all.
+  Where any answer may be the right one, its gradient is on average that of `negative_log_likelihood` over `SHARPNESS`,
+  and it costs less: only one answer is followed back, drawn by how likely it is given the right answer (stochastic
+  expectation maximisation; Celeux and Diebolt, 1985). How likely that is, every fourth state tells, which is enough.
+  The likelihoods themselves learn from all answers: with the drawn one alone they would drift while answers are still
+  alike, until one has it all.
 
-  Where an example says which of the possible answers it shows, that one is followed, and its likelihood learns from it.
-  So each explorer has an answer of its own, where otherwise one answer between all of them may win.
+  Where an example says which answer is to be the right one, that one is followed, and the likelihoods learn that it is
+  right. So each explorer has an answer of its own, where otherwise one answer between all of them may win. An operator
+  that has no answer of that number learns as if it were not said.
   """
   codes, log_likelihood = operator.answers(operator_params, example.memory, example.ask)
   if operator.config.num_answers == 1:
@@ -56,7 +58,8 @@ def loss(operator: Operator, operator_params: Params, example: Example, rng_key:
   held = jax.lax.stop_gradient((operator_params, codes))
   divergence = _divergences(operator, held[0], _few_states(example), held[1])
   log_joint = jax.lax.stop_gradient(log_likelihood) - SHARPNESS * divergence
-  log_joint = jnp.where(example.which == ANY_ANSWER, log_joint, _only(example.which % len(codes), len(codes)))
+  is_said = (example.which_answer != ANY_ANSWER) & (example.which_answer < len(codes))
+  log_joint = jnp.where(is_said, _only(example.which_answer, len(codes)), log_joint)
   chosen = jax.random.categorical(rng_key, log_joint)
   likelihood_loss = -jnp.sum(jax.nn.softmax(log_joint) * log_likelihood)
   return divergence_of(operator, operator_params, example, codes[chosen]) + likelihood_loss / SHARPNESS
