@@ -84,9 +84,8 @@ def judge(job: Job, name: str, changes: Mapping[str, Any], folder: pathlib.Path)
   config_fields = {field.name for field in dataclasses.fields(OperatorConfig)}
   config = {'num_episodes': job.num_episodes, **{k: v for k, v in changes.items() if k in config_fields}}
   settings = {k: v for k, v in changes.items() if k not in config_fields | {'explorers'}}
-  operator_folder = folder / name / 'operator'
   claim(folder / name / 'variant', {'changes': changes, **job.training()})
-  stages.train_once(
+  operator_folder = stages.train_once(
     folder / name, folder / 'histories', family=job.family, backend=job.backend, seed=FLAGS.seed, config=config,
     settings={**job.training(), **settings}, explores=changes.get('explorers', True), num_updates=job.num_updates,
     verify=False, explorers_folder=folder / 'explorers',
