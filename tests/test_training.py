@@ -528,7 +528,8 @@ def test_the_answer_to_a_try_is_what_the_operator_gave(examples, runs):
 def test_an_explorer_is_an_answer_of_its_own(examples, explored, runs, dataset):
   """All else may be any answer."""
   read = [dataset.read(np.arange(dataset.num_histories), np.full(dataset.num_histories, level)) for level in range(3)]
-  drawn = dataclasses.replace(examples, explored=explored).of_tries(runs, 20, np.random.default_rng(0))
+  exploring = dataclasses.replace(examples, explored=explored)
+  drawn = exploring.of_tries(runs, 20, np.random.default_rng(0))
   moments = runs.draw_unmet(20, np.random.default_rng(0))  # the first thing that is drawn
   np.testing.assert_array_equal(drawn.which_answer, np.where(runs.history[moments[0]] % 2, 0, 2))
   for level in (0, 2):
@@ -536,6 +537,9 @@ def test_an_explorer_is_an_answer_of_its_own(examples, explored, runs, dataset):
     rows = drawn.which_answer == level
     np.testing.assert_allclose(drawn.answer[rows], logits.reshape(20, -1, 2)[rows], atol=1e-5)
   assert set(drawn.which_answer.tolist()) == {0, 2}
+  part = exploring.of_tries(runs, 20, np.random.default_rng(0), slice(10, 20)).which_answer
+  np.testing.assert_array_equal(part, drawn.which_answer[10:])
+  assert (part != drawn.which_answer[:10]).any()
   sizes = np.ones(4, int)
   for others in (
     examples.of_tries(runs, 4, np.random.default_rng(0)), examples.of_runs(runs, sizes, np.random.default_rng(0)),
